@@ -1,0 +1,1 @@
+"""Leaf: assets on disk, verified chunk by chunk, shared between nodes."""

@@ -1,0 +1,1 @@
+"""The common language: ids, records, codec, trust, links, membership, replicated store."""

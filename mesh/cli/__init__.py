@@ -1,0 +1,1 @@
+"""Operator verbs: they know only the REST client."""

@@ -1,0 +1,1 @@
+"""Host services every role needs: configuration, log, child processes."""

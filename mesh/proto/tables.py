@@ -1,0 +1,275 @@
+"""What stands in the replicated sets: the tables, their scopes, their keys and their fields.
+
+Bodies are msgpack maps. Every field is optional on the wire (``total=False``): a reader defaults
+what is missing, keeps what it does not know and passes it on (ARCHITECTURE section 4, Schema).
+Times are Unix milliseconds (``_ms``), sizes are bytes, MAC addresses are lower case with colons.
+
+A *merged* table shows, per key, the row that is highest by (hlc, author); a *per author* table
+is read author by author and never merged.
+"""
+
+from typing import Any, Final, Literal, TypedDict
+
+FLEET: Final = "fleet"
+HUBS: Final = "hubs"
+
+
+def site_scope(site: str) -> str:
+    """Scope of everything about one site; its nodes and the hubs carry it."""
+    return f"site:{site}"
+
+
+def pair_scope(node_id: str) -> str:
+    """Scope that only its author and this one node carry."""
+    return f"pair:{node_id}"
+
+
+# -- fleet ---------------------------------------------------------------------------------
+
+NODE: Final = "node"  # per author; key = node id of the author
+SITE: Final = "site"  # merged; key = site name; written by hubs
+REFERENCE: Final = "reference"  # merged; key = reference name; written by hubs
+NAME: Final = "name"  # merged; key = reference name; written by hubs
+ASSET: Final = "asset"  # per author; key = asset id; written by the node that resolved it
+PRESENCE: Final = "presence"  # per author; key = asset id
+
+# -- site:<name> ---------------------------------------------------------------------------
+
+SIGHTING: Final = "sighting"  # per author; key = MAC
+SERVER: Final = "server"  # merged; key = server id
+INVENTORY: Final = "inventory"  # merged; key = MAC of the boot interface
+BINDING: Final = "binding"  # merged; key = MAC
+SUBNET: Final = "subnet"  # merged; key = CIDR
+ORDER: Final = "order"  # merged; key = order id
+JOB: Final = "job"  # merged; key = job id (= id of its order)
+SITE_SECRET: Final = "site_secret"  # per author; key = "<member node id>/<epoch>"
+BUDGET: Final = "budget"  # per author; key = order id; destructive work begun
+
+# -- pair:<node> ---------------------------------------------------------------------------
+
+SECRET: Final = "secret"  # merged; key = secret id; HPKE blob for this node
+
+# -- hubs ----------------------------------------------------------------------------------
+
+TOKEN: Final = "token"  # merged; key = token id
+SECRET_INDEX: Final = "secret_index"  # merged; key = secret id; who was given it (release ledger)
+
+PER_AUTHOR: Final = frozenset({NODE, ASSET, PRESENCE, SIGHTING, SITE_SECRET, BUDGET})
+"""Tables read author by author; every other table is a merged view."""
+
+
+class NodeRow(TypedDict, total=False):
+    """A member's own description of itself."""
+
+    name: str
+    site: str
+    build: str
+    addresses: list[list[Any]]  # [host, tcp_port, udp_port], best first
+    boot_url: str  # http://host:port of its boot listener
+    services: list[str]  # dhcp, tftp, http, cache, bmc, jobs
+    started_ms: int
+
+
+class SiteRow(TypedDict, total=False):
+    """A site as the operator named it."""
+
+    title: str
+    region: str
+    created_ms: int
+
+
+class ReferenceRow(TypedDict, total=False):
+    """A name that stands for content somewhere: a URL, what it must hash to, who wants it."""
+
+    name: str
+    url: str | None  # None: the content was uploaded, see NAME
+    sha256: str | None  # hex, as the operator gave it
+    kind: str  # "image" | "file"
+    want: list[str]  # sites that shall hold it
+    created_ms: int
+
+
+class NameRow(TypedDict, total=False):
+    """name -> asset id, signed with the assets key (mesh/proto/naming.py)."""
+
+    name: str
+    asset: str  # "b3:<64 hex>"
+    size: int
+    sha256: str
+    signed: bytes
+
+
+class AssetRow(TypedDict, total=False):
+    """What a resolver found behind a reference: the claim that a hub turns into a NAME row."""
+
+    name: str  # reference name
+    asset: str
+    size: int
+    sha256: str
+    chunk_bytes: int
+    trust: str  # "declared-sha256" | "tofu"
+
+
+class PresenceRow(TypedDict, total=False):
+    """How much of an asset the author holds, and where the bytes came from."""
+
+    name: str
+    site: str
+    state: str  # absent | wanted | fetching | verified | corrupt | failed
+    have: int  # chunks
+    of: int  # chunks
+    origin_bytes: int
+    peer_bytes: int
+    error: str | None
+    updated_ms: int
+
+
+class SightingRow(TypedDict, total=False):
+    """A machine seen by the author: on DHCP, or by its ramdisk."""
+
+    mac: str
+    macs: list[str]
+    ip: str
+    arch: str
+    uuid: str | None
+    first_ms: int
+    last_ms: int
+    where: str  # "dhcp" | "ipxe" | "ramdisk"
+    summary: str  # one line for people: vendor, model, serial, memory, disks
+
+
+class BmcRow(TypedDict, total=False):
+    """Where a server's BMC answers and which secret opens it."""
+
+    url: str  # Redfish: URL of the ComputerSystem
+    secret: str | None  # secret id
+
+
+ServerState = Literal[
+    "inspecting", "available", "deploying", "deploy-wait", "active",
+    "deleting", "cleaning",
+    "inspecting failed", "deploying failed", "deploy-wait failed",
+    "deleting failed", "cleaning failed",
+]  # fmt: skip
+
+
+class ServerRow(TypedDict, total=False):
+    """A managed server (DOMAIN section 2)."""
+
+    id: str
+    name: str
+    site: str
+    macs: list[str]
+    state: ServerState
+    cleaned: bool  # False: "available (never cleaned)"
+    hold: bool
+    bmc: BmcRow | None
+    ip: str | None  # its fixed address on the provisioning network
+    job: str | None  # job that works on it now
+    image: str | None
+    hostname: str | None
+    error: str | None
+    summary: str
+    accepted_ms: int
+    changed_ms: int
+
+
+class BindingRow(TypedDict, total=False):
+    """A dynamic DHCP binding of an unknown machine."""
+
+    mac: str
+    ip: str
+    uuid: str | None
+    claimed_ms: int
+
+
+class SubnetRow(TypedDict, total=False):
+    """A provisioning subnet of the site (site policy)."""
+
+    cidr: str
+    first: str  # pool, inclusive
+    last: str
+    router: str | None
+    dns: list[str]
+    lease_s: int
+    salt: str  # fixed salt of the candidate rule, hex
+
+
+class OrderRow(TypedDict, total=False):
+    """A signed order as it was received (mesh/proto/order.py decodes it)."""
+
+    signed: bytes
+    created_ms: int
+
+
+class StepRow(TypedDict, total=False):
+    """One step of a job as people see it."""
+
+    name: str
+    kind: str  # observe | set | keyed | one-shot
+    state: str  # waiting | running | done | failed | skipped | parked
+    solo: bool
+    started_ms: int | None
+    ended_ms: int | None
+    done: int | None
+    total: int | None
+    unit: str | None
+    evidence: dict[str, Any]
+    error: str | None
+    attempts: int
+
+
+class JobRow(TypedDict, total=False):
+    """A job (DOMAIN section 4); its id is its order's."""
+
+    id: str
+    kind: str  # server.accept | server.deploy | server.release | server.power
+    site: str
+    server: str | None  # server id
+    server_name: str | None
+    runner: str  # node id
+    state: str  # queued blocked running succeeded failed retry_wait cancelled parked
+    waits_for: str | None
+    author: str
+    params: dict[str, Any]
+    attempt: int
+    steps: list[StepRow]
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    error: str | None
+
+
+class SecretRow(TypedDict, total=False):
+    """A secret sealed to one node (mesh/proto/seal.py)."""
+
+    id: str
+    version: int
+    kem_epoch: int
+    sealed: bytes
+    kind: str  # "bmc" | "opaque"
+
+
+class SecretIndexRow(TypedDict, total=False):
+    """Release ledger: which nodes could ever read which version of a secret."""
+
+    id: str
+    kind: str
+    site: str
+    version: int
+    released: list[str]  # node ids
+    changed_ms: int
+
+
+class TokenRow(TypedDict, total=False):
+    """A join token; only the public half of its secret is kept."""
+
+    id: str
+    site: str
+    roles: list[str]
+    public: bytes
+    created_ms: int
+    expires_ms: int
+    used_by: str | None
+    used_ms: int | None
+    revoked: bool

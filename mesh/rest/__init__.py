@@ -1,0 +1,1 @@
+"""Resource types of /api/v1 and the one client that speaks it."""

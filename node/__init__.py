@@ -1,0 +1,1 @@
+"""The node: boots, drives, caches and watches the servers of one site."""

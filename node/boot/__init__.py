@@ -1,0 +1,1 @@
+"""Boot services of a node: DHCP, TFTP and the boot HTTP listener."""

@@ -1,0 +1,1 @@
+"""The simulated rack: servers without hardware, over sockets only."""

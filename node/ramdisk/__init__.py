@@ -1,0 +1,1 @@
+"""The ramdisk agent: one program, standard library plus blake3 and cryptography."""
