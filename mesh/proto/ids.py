@@ -12,7 +12,9 @@ ROOT_FINGERPRINT_BYTES: Final = 20
 SITE_PATTERN: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?\Z")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})\Z")
 NODE_ID_PATTERN: Final = re.compile(r"[a-z2-7]{32}\Z")
-UUID_PATTERN: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
+UUID_PATTERN: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z"
+)
 ASSET_PATTERN: Final = re.compile(r"b3:[0-9a-f]{64}\Z")
 MAC_PATTERN: Final = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\Z")
 
@@ -47,7 +49,7 @@ def mac_text(raw: bytes) -> str:
 
 
 def parse_mac(text: str) -> str | None:
-    """Return a MAC address in our spelling, or None; takes colons, dashes or nothing between."""
+    """Return a MAC address in our spelling, or None; takes colons, dashes, dots or none."""
     digits = re.sub(r"[:\-.]", "", text.strip().lower())
     if not re.fullmatch(r"[0-9a-f]{12}", digits):
         return None

@@ -1,8 +1,9 @@
 """What stands in the replicated sets: the tables, their scopes, their keys and their fields.
 
-Bodies are msgpack maps. Every field is optional on the wire (``total=False``): a reader defaults
-what is missing, keeps what it does not know and passes it on (ARCHITECTURE section 4, Schema).
-Times are Unix milliseconds (``_ms``), sizes are bytes, MAC addresses are lower case with colons.
+Bodies are msgpack maps. Every field is optional on the wire (``total=False``): a reader
+defaults what is missing, keeps what it does not know and passes it on (ARCHITECTURE section 4,
+Schema). Times are Unix milliseconds (``_ms``), sizes are bytes, MAC addresses are lower case
+with colons.
 
 A *merged* table shows, per key, the row that is highest by (hlc, author); a *per author* table
 is read author by author and never merged.
@@ -52,7 +53,7 @@ SECRET: Final = "secret"  # merged; key = secret id; HPKE blob for this node
 # -- hubs ----------------------------------------------------------------------------------
 
 TOKEN: Final = "token"  # merged; key = token id
-SECRET_INDEX: Final = "secret_index"  # merged; key = secret id; who was given it (release ledger)
+SECRET_INDEX: Final = "secret_index"  # merged; key = secret id; release ledger
 
 PER_AUTHOR: Final = frozenset({NODE, ASSET, PRESENCE, SIGHTING, SITE_SECRET, BUDGET})
 """Tables read author by author; every other table is a merged view."""

@@ -1,0 +1,40 @@
+"""Settings of a hub: one frozen tree, checked at once."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.host.config import default_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """All settings of ``rackmesh hub up``."""
+
+    data: Path = field(default_factory=lambda: default_data("hub", {}))
+    """Folder of keys, databases, cache and run files."""
+    listen: str = "0.0.0.0"  # noqa: S104 - a hub is meant to be reached
+    """Address of the HTTPS port."""
+    port: int = 8443
+    """HTTPS port; 0 takes a free one (written to DATA/run/ports.json)."""
+    advertise: tuple[str, ...] = ()
+    """Host names or addresses that nodes can dial; empty: the listening address, or this
+    machine's host name and loopback when it listens on all."""
+    region: str = "main"
+    """Region of this hub; its orders carry it."""
+    name: str = "hub"
+    """Name of this hub for people."""
+    site: str | None = None
+    """First start only: make a join token for this site at once."""
+    cache_gib: int = 20
+    """Quota of the hub's asset cache."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port must be 0 to 65535, not {self.port}")
+        if self.log_level not in {"debug", "info", "warning", "error"}:
+            raise ValueError(
+                f"log_level must be debug, info, warning or error, not {self.log_level!r}"
+            )

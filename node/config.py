@@ -1,0 +1,124 @@
+"""Settings of a node: one frozen tree, checked at once (only ``node.main`` reads files)."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.host.config import default_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interfaces:
+    """Which network is which (ARCHITECTURE section 3, Networks)."""
+
+    provisioning: str | None = None
+    """Interface that machines boot from; boot services bind only it. None: ``[boot] listen``."""
+    oob: str | None = None
+    """Interface that BMCs and switches are reached by; None: the routing table decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boot:
+    """DHCP, TFTP and the boot HTTP listener."""
+
+    enabled: bool = True
+    """False: this node serves no machines."""
+    listen: str = "127.0.0.1"
+    """Address to serve on; with ``[interfaces] provisioning`` that interface's own address."""
+    dhcp_port: int = 67
+    """UDP port of DHCP; another port only answers relays."""
+    tftp_port: int = 69
+    """UDP port of TFTP; 0 takes a free one."""
+    http_port: int = 8470
+    """TCP port of the boot HTTP listener; 0 takes a free one."""
+    files: Path | None = None
+    """Folder with vmlinuz, initrd, undionly.kpxe, snponly.efi; None: DATA/boot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subnet:
+    """The provisioning subnet that this node proposes for its site."""
+
+    cidr: str = ""
+    """For example 10.77.0.0/24; empty: this node proposes none."""
+    first: str = ""
+    """First address of the pool, inclusive; empty: the subnet's tenth address."""
+    last: str = ""
+    """Last address of the pool, inclusive; empty: the subnet's last but one."""
+    router: str | None = None
+    """Default route for machines."""
+    dns: tuple[str, ...] = ()
+    """Name servers for machines."""
+    lease_s: int = 600
+    """Lease time."""
+
+    def __post_init__(self) -> None:
+        """Refuse a subnet or pool that cannot be."""
+        if not self.cidr:
+            return
+        network = ipaddress.IPv4Network(self.cidr)
+        for text in (self.first, self.last):
+            if text and ipaddress.IPv4Address(text) not in network:
+                raise ValueError(f"the pool address {text} is not in {self.cidr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """Links to other members."""
+
+    listen: str = "0.0.0.0"  # noqa: S104 - peers come from anywhere, Noise admits members only
+    """Address of the mesh port."""
+    port: int = 4770
+    """TCP port of the mesh; 0 takes a free one."""
+    advertise: tuple[str, ...] = ()
+    """Addresses that peers can dial; empty: found from the interfaces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What this node lets others do."""
+
+    destructive_per_hour: int = 5
+    """Destructive orders (wipe, deploy onto a never cleaned server) begun in an hour."""
+
+    def __post_init__(self) -> None:
+        """Refuse a negative budget."""
+        if self.destructive_per_hour < 0:
+            raise ValueError("destructive_per_hour must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """The asset cache."""
+
+    quota_gib: int = 50
+    """Most bytes of assets that are kept, GiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """All settings of ``rackmesh node run``."""
+
+    data: Path = field(default_factory=lambda: default_data("node", {}))
+    """Folder of keys, databases, cache and run files."""
+    name: str | None = None
+    """Name of this node for people; None: the host name."""
+    simulate_rack: int = 0
+    """Number of simulated servers to run beside this node."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+    interfaces: Interfaces = field(default_factory=Interfaces)
+    boot: Boot = field(default_factory=Boot)
+    subnet: Subnet = field(default_factory=Subnet)
+    mesh: Mesh = field(default_factory=Mesh)
+    policy: Policy = field(default_factory=Policy)
+    cache: Cache = field(default_factory=Cache)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if self.log_level not in {"debug", "info", "warning", "error"}:
+            raise ValueError(
+                f"log_level must be debug, info, warning or error, not {self.log_level!r}"
+            )
+        if not 0 <= self.simulate_rack <= 500:
+            raise ValueError(f"simulate_rack must be 0 to 500, not {self.simulate_rack}")
