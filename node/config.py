@@ -12,7 +12,7 @@ class Interfaces:
     """Which network is which (ARCHITECTURE section 3, Networks)."""
 
     provisioning: str | None = None
-    """Interface that machines boot from; boot services bind only it. None: ``[boot] listen``."""
+    """Interface machines boot from; boot services bind only it. None: ``[boot] listen``."""
     oob: str | None = None
     """Interface that BMCs and switches are reached by; None: the routing table decides."""
 

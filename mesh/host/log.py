@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-FIELDS: Final = frozenset(
-    ["node", "site", "peer", "hub", "mac", "ip", "iface", "xid", "job", "step", "digest", "bmc", "switch", "port", "error", "count", "bytes", "asset", "name", "url", "path", "file", "server", "order", "kind", "state", "ms", "s", "role", "token", "address", "set", "seq", "epoch", "reason", "session", "service", "version", "signal", "detail", "limit", "method", "status", "user", "arch", "scope", "pid", "attempt", "progress"]
-)
+_NAMES: Final = """
+node site peer hub mac ip iface xid job step digest
+bmc switch port error count bytes asset name url path
+file server order kind state ms s role token address set
+seq epoch reason session service version signal detail limit
+method status user arch scope pid attempt progress
+"""
+FIELDS: Final = frozenset(_NAMES.split())
 VALUE_CHARS_MAX: Final = 500
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 

@@ -1,0 +1,207 @@
+"""Resources of ``/api/v1`` as they stand in JSON; hub and node serve the same shapes.
+
+Times are Unix milliseconds (``_ms``), sizes bytes; what is unknown is null, never false. Lists
+come as ``{"schema": "rackmesh/<noun>/1", "as_of_ms": ..., "items": [...]}``, a single resource as
+``{"schema": ..., "as_of_ms": ..., "item": {...}}``, errors as RFC 9457 problem documents.
+"""
+
+from typing import Any, TypedDict
+
+
+class Problem(TypedDict, total=False):
+    """An error for people and programs (RFC 9457, application/problem+json)."""
+
+    type: str  # "about:blank"
+    title: str
+    status: int
+    code: str  # stable word: not-found, conflict, denied, bad-request, unreachable, ...
+    detail: str  # one sentence with the offending value and what would be right
+
+
+class Site(TypedDict):
+    """A site and how it fares."""
+
+    name: str
+    region: str | None
+    nodes: int
+    nodes_reachable: int
+    servers: int
+    jobs_running: int
+    last_contact_ms: int | None
+
+
+class Node(TypedDict):
+    """A member with role node or hub."""
+
+    id: str
+    name: str
+    site: str
+    roles: list[str]
+    status: str  # member | suspended | left | revoked
+    reachable: bool | None  # None: this program cannot know
+    last_contact_ms: int | None
+    build: str | None
+    services: list[str]
+    boot_url: str | None
+
+
+class Server(TypedDict):
+    """A managed server."""
+
+    id: str
+    name: str
+    site: str
+    state: str
+    state_text: str  # for people: "available (never cleaned)"
+    cleaned: bool
+    hold: bool
+    macs: list[str]
+    ip: str | None
+    bmc: str | None  # URL
+    image: str | None
+    hostname: str | None
+    job: str | None
+    error: str | None
+    summary: str | None
+    changed_ms: int | None
+
+
+class Pending(TypedDict):
+    """A machine that was seen and not accepted."""
+
+    mac: str
+    site: str
+    ip: str | None
+    arch: str | None
+    uuid: str | None
+    summary: str | None
+    where: str
+    first_ms: int
+    last_ms: int
+    seen_by: list[str]
+
+
+class Step(TypedDict):
+    """A step of a job."""
+
+    name: str
+    kind: str
+    state: str
+    done: int | None
+    total: int | None
+    unit: str | None
+    started_ms: int | None
+    ended_ms: int | None
+    solo: bool
+    error: str | None
+    evidence: dict[str, Any]
+
+
+class Job(TypedDict):
+    """A job and its steps."""
+
+    id: str
+    kind: str
+    site: str
+    server: str | None
+    server_name: str | None
+    state: str
+    waits_for: str | None
+    author: str | None
+    runner: str | None
+    attempt: int
+    created_ms: int | None
+    started_ms: int | None
+    ended_ms: int | None
+    error: str | None
+    steps: list[Step]
+
+
+class Residency(TypedDict):
+    """An asset at a site: the best of its nodes, and the bytes all of them took."""
+
+    site: str
+    wanted: bool
+    state: str  # absent | wanted | fetching | verified | corrupt | failed
+    have: int
+    of: int
+    origin_bytes: int
+    peer_bytes: int
+    error: str | None
+    updated_ms: int | None
+
+
+class Asset(TypedDict):
+    """A reference and, once known, the asset behind it."""
+
+    name: str
+    url: str | None
+    asset: str | None
+    size: int | None
+    sha256: str | None
+    sites: list[Residency]
+
+
+class Token(TypedDict):
+    """A join token without its secret."""
+
+    id: str
+    site: str
+    roles: list[str]
+    state: str  # open | used | expired | revoked
+    created_ms: int
+    expires_ms: int
+    used_by: str | None
+
+
+class Secret(TypedDict):
+    """A secret without its value."""
+
+    id: str
+    kind: str
+    site: str
+    version: int
+    released: list[str]  # node ids that could ever read it
+    changed_ms: int
+
+
+class OrderRequest(TypedDict, total=False):
+    """Body of ``POST /orders``: the one way to ask for work.
+
+    ``kind`` as in mesh/proto/order.py; ``server`` is a name or id, ``machine`` a MAC (accept),
+    ``job`` a job id (cancel, retry); ``site`` may be left out where it follows from those.
+    """
+
+    kind: str
+    site: str
+    server: str
+    machine: str
+    job: str
+    params: dict[str, Any]
+    idempotency_key: str
+
+
+class OrderAccepted(TypedDict):
+    """Answer to ``POST /orders``: the job carries the order's id."""
+
+    order: str
+    job: str
+    site: str
+    server: str | None
+
+
+class Status(TypedDict):
+    """First thing an operator asks: how is it?"""
+
+    role: str  # hub | node
+    name: str
+    node: str
+    site: str | None
+    healthy: bool
+    sentence: str
+    problems: list[str]
+    build: str
+    started_ms: int
+    root_fingerprint: str
+    peers: list[dict[str, Any]]
+    services: dict[str, Any]
