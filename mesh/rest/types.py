@@ -1,7 +1,7 @@
 """Resources of ``/api/v1`` as they stand in JSON; hub and node serve the same shapes.
 
 Times are Unix milliseconds (``_ms``), sizes bytes; what is unknown is null, never false. Lists
-come as ``{"schema": "rackmesh/<noun>/1", "as_of_ms": ..., "items": [...]}``, a single resource as
+come as ``{"schema": "rackmesh/<noun>/1", "as_of_ms": ..., "items": [...]}``, a resource as
 ``{"schema": ..., "as_of_ms": ..., "item": {...}}``, errors as RFC 9457 problem documents.
 """
 

@@ -164,7 +164,8 @@ def merge_residency(into: Residency, body: Body) -> None:
     have, of = _number(body.get("have")) or 0, _number(body.get("of")) or 0
     better = _rank(state) < _rank(into["state"]) or into["updated_ms"] is None
     if better or (state == into["state"] and have > into["have"]):
-        into.update(state=state, have=have, of=of, error=_text(body.get("error")))
+        into["state"], into["have"], into["of"] = state, have, of
+        into["error"] = _text(body.get("error"))
     into["origin_bytes"] += _number(body.get("origin_bytes")) or 0
     into["peer_bytes"] += _number(body.get("peer_bytes")) or 0
     into["updated_ms"] = max(into["updated_ms"] or 0, _number(body.get("updated_ms")) or 0)

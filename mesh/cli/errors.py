@@ -1,0 +1,39 @@
+"""Exit codes: what a script can tell apart (the table stands in the README).
+
+0 ok, 1 failed, 2 usage, 3 degraded, 4 not found, 5 unreachable or not joined, 6 denied,
+7 conflict, 8 timeout of --wait, 130 interrupted.
+"""
+
+from typing import Final
+
+import click
+
+FAILED: Final = 1
+DEGRADED: Final = 3
+NOT_FOUND: Final = 4
+UNREACHABLE: Final = 5
+DENIED: Final = 6
+CONFLICT: Final = 7
+TIMEOUT: Final = 8
+
+BY_CODE: Final = {
+    "bad-request": 2,
+    "not-found": NOT_FOUND,
+    "unreachable": UNREACHABLE,
+    "not-joined": UNREACHABLE,
+    "denied": DENIED,
+    "conflict": CONFLICT,
+    "timeout": TIMEOUT,
+}
+
+
+class Failure(click.ClickException):
+    """One sentence on standard error and an exit code."""
+
+    def __init__(self, sentence: str, exit_code: int = FAILED) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+    def show(self, file: object = None) -> None:
+        """Write the sentence."""
+        click.echo(f"rackmesh: {self.message}", err=True)
