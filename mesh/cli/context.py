@@ -1,12 +1,13 @@
 """What every verb needs: which daemon to ask, and how to answer.
 
-Rule: data goes to standard output, everything else to standard error; ``--json`` prints what the
-API said.
+Rule: data goes to standard output, everything else to standard error; ``--json`` prints what
+the API said.
 """
 
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,9 @@ def options(function: Command) -> Command:
             "--api-token-file", type=click.Path(path_type=Path, allow_dash=True),
             envvar="RACKMESH_API_TOKEN_FILE", help="File with the API token for --hub.",
         ),
-        click.option("--tls-sha256", envvar="RACKMESH_TLS_SHA256", help="Fingerprint of --hub."),
+        click.option(
+            "--tls-sha256", envvar="RACKMESH_TLS_SHA256", help="TLS fingerprint of --hub."
+        ),
     ]  # fmt: skip
     for decorate in decorators:
         function = decorate(function)
@@ -106,7 +109,7 @@ def find_socket(data: Path | None, environ: Any) -> Path:
 def read_secret_file(path: Path) -> str:
     """Return the one line of a file, or of standard input for ``-``."""
     try:
-        text = click.get_text_stream("stdin").read() if str(path) == "-" else path.read_text()
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
     except OSError as exc:
         raise Failure(f"{path} cannot be read: {exc.strerror}", 2) from exc
     return text.strip()

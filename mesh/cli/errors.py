@@ -32,7 +32,7 @@ class Failure(click.ClickException):
 
     def __init__(self, sentence: str, exit_code: int = FAILED) -> None:
         super().__init__(sentence)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it off the instance
 
     def show(self, file: object = None) -> None:
         """Write the sentence."""

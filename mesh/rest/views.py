@@ -100,7 +100,7 @@ def pending(
         have["first_ms"] = min(have["first_ms"], first)
         have["summary"] = _text(body.get("summary")) or have["summary"]
         if last >= have["last_ms"]:
-            have.update(last_ms=last, ip=_text(body.get("ip")) or have["ip"])
+            have["last_ms"], have["ip"] = last, _text(body.get("ip")) or have["ip"]
             have["where"] = _text(body.get("where")) or have["where"]
         have["seen_by"] = sorted({*have["seen_by"], author})
     return sorted(found.values(), key=lambda item: (-item["last_ms"], item["mac"]))

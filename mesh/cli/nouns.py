@@ -1,0 +1,250 @@
+"""Verbs that list and show; none of them changes anything."""
+
+from typing import Any
+
+import click
+
+from mesh.cli.context import Where, options, print_json
+from mesh.cli.errors import DEGRADED, Failure
+from mesh.cli.tables import age, print_table, size
+
+
+@click.command()
+@click.option("--wait", "wait_s", type=float, help="Wait up to so many seconds until healthy.")
+@options
+def status(where: Where, as_json: bool, wait_s: float | None) -> None:
+    """Say how the hub or node fares; exit code 3 when something is wrong."""
+    from mesh.cli.follow import until
+
+    def healthy() -> Any:
+        with where.client() as client:
+            answer = client.get("/status")
+        return answer if answer["item"]["healthy"] else None
+
+    if wait_s is not None:
+        answer = until(healthy, wait_s, "healthy")
+    else:
+        with where.client() as client:
+            answer = client.get("/status")
+    if as_json:
+        print_json(answer)
+    else:
+        item = answer["item"]
+        click.echo(item["sentence"])
+        for problem in item["problems"]:
+            click.echo(f"  problem: {problem}")
+        rows = [
+            (
+                peer["name"],
+                peer["role"],
+                peer["site"],
+                age(peer["since_ms"], answer["as_of_ms"]),
+            )
+            for peer in item["peers"]
+        ]
+        print_table(("PEER", "ROLE", "SITE", "CONNECTED"), rows, "no peer is connected")
+    if not answer["item"]["healthy"]:
+        raise Failure("not healthy", DEGRADED)
+
+
+@click.command("list")
+@options
+def site_list(where: Where, as_json: bool) -> None:
+    """List the sites."""
+    answer = _items(where, "/sites", as_json)
+    rows = [
+        (s["name"], f"{s['nodes_reachable']}/{s['nodes']}", s["servers"], s["jobs_running"],
+         age(s["last_contact_ms"], answer["as_of_ms"]))
+        for s in answer["items"]
+    ]  # fmt: skip
+    if not as_json:
+        columns = ("SITE", "NODES", "SERVERS", "JOBS", "LAST CONTACT")
+        print_table(columns, rows, "there are no sites yet: rackmesh token create --site NAME")
+
+
+@click.command("list")
+@options
+def node_list(where: Where, as_json: bool) -> None:
+    """List the members of the mesh."""
+    answer = _items(where, "/nodes", as_json)
+    rows = [
+        (n["name"], n["site"], ",".join(n["roles"]), n["status"],
+         {True: "reachable", False: "unreachable", None: "unknown"}[n["reachable"]],
+         age(n["last_contact_ms"], answer["as_of_ms"]), n["id"])
+        for n in answer["items"]
+    ]  # fmt: skip
+    if not as_json:
+        columns = ("NODE", "SITE", "ROLES", "STATUS", "SEEN AS", "LAST CONTACT", "ID")
+        print_table(columns, rows, "no node has joined yet")
+
+
+@click.command("list")
+@options
+def server_list(where: Where, as_json: bool) -> None:
+    """List the accepted servers."""
+    answer = _items(where, "/servers", as_json)
+    rows = [
+        (s["name"], s["site"], s["state_text"], s["image"], s["hostname"], s["ip"],
+         s["error"] or s["summary"])
+        for s in answer["items"]
+    ]  # fmt: skip
+    if not as_json:
+        columns = ("SERVER", "SITE", "STATE", "IMAGE", "HOSTNAME", "ADDRESS", "NOTE")
+        print_table(columns, rows, "no server was accepted yet: rackmesh server pending")
+
+
+@click.command("show")
+@click.argument("server")
+@options
+def server_show(where: Where, as_json: bool, server: str) -> None:
+    """Show one server by name or id."""
+    _item(where, f"/servers/{server}", as_json)
+
+
+@click.command("pending")
+@options
+def server_pending(where: Where, as_json: bool) -> None:
+    """List machines that were seen and not accepted."""
+    answer = _items(where, "/pending", as_json)
+    rows = [
+        (p["mac"], p["site"], p["ip"], p["where"], age(p["last_ms"], answer["as_of_ms"]),
+         p["summary"])
+        for p in answer["items"]
+    ]  # fmt: skip
+    if not as_json:
+        columns = ("MACHINE", "SITE", "ADDRESS", "SEEN BY", "LAST SEEN", "WHAT IT IS")
+        print_table(columns, rows, "no unknown machine has been seen")
+
+
+@click.command("list")
+@options
+def asset_list(where: Where, as_json: bool) -> None:
+    """List assets with where they are and what they cost."""
+    answer = _items(where, "/assets", as_json)
+    rows = [
+        (a["name"], size(a["size"]) if a["size"] else "", r["site"] if r else "", _residency(r),
+         size(r["origin_bytes"]) if r else "", size(r["peer_bytes"]) if r else "")
+        for a in answer["items"]
+        for r in (a["sites"] or [None])
+    ]  # fmt: skip
+    if not as_json:
+        columns = ("ASSET", "SIZE", "SITE", "STATE", "FROM ORIGIN", "FROM PEERS")
+        print_table(columns, rows, "there are no assets yet: rackmesh asset add NAME FILE|URL")
+
+
+def _residency(where: dict[str, Any] | None) -> str:
+    if where is None:
+        return "on no site"
+    if where["state"] == "fetching":
+        return f"fetching {where['have']} of {where['of']}"
+    state = "present" if where["state"] == "verified" else where["state"]
+    return f"{state}: {where['error']}" if where["error"] else str(state)
+
+
+@click.command("show")
+@click.argument("name")
+@options
+def asset_show(where: Where, as_json: bool, name: str) -> None:
+    """Show one asset by name."""
+    _item(where, f"/assets/{name}", as_json)
+
+
+@click.command("list")
+@options
+def token_list(where: Where, as_json: bool) -> None:
+    """List join tokens (never their secrets)."""
+    answer = _items(where, "/tokens", as_json)
+    rows = [
+        (t["id"], t["site"], ",".join(t["roles"]), t["state"], t["used_by"])
+        for t in answer["items"]
+    ]
+    if not as_json:
+        print_table(("TOKEN", "SITE", "ROLES", "STATE", "USED BY"), rows, "there are no tokens")
+
+
+@click.command("list")
+@options
+def secret_list(where: Where, as_json: bool) -> None:
+    """List secrets and how many nodes could ever read them (never their values)."""
+    answer = _items(where, "/secrets", as_json)
+    rows = [
+        (s["id"], s["kind"], s["site"], s["version"], len(s["released"]),
+         age(s["changed_ms"], answer["as_of_ms"]))
+        for s in answer["items"]
+    ]  # fmt: skip
+    if not as_json:
+        columns = ("SECRET", "KIND", "SITE", "VERSION", "NODES", "CHANGED")
+        print_table(columns, rows, "there are no secrets")
+
+
+@click.command("list")
+@options
+def job_list(where: Where, as_json: bool) -> None:
+    """List jobs, running ones first."""
+    answer = _items(where, "/jobs", as_json)
+    rows = [
+        (j["id"], j["kind"], j["site"], j["server_name"], j["state"],
+         j["error"] or j["waits_for"] or _step(j), age(j["created_ms"], answer["as_of_ms"]))
+        for j in answer["items"]
+    ]  # fmt: skip
+    if not as_json:
+        columns = ("JOB", "KIND", "SITE", "SERVER", "STATE", "NOW", "AGE")
+        print_table(columns, rows, "there are no jobs")
+
+
+def _step(job: dict[str, Any]) -> str:
+    running = [step for step in job["steps"] if step["state"] == "running"]
+    if not running:
+        return ""
+    step = running[0]
+    if step["total"]:
+        return f"{step['name']} {100 * (step['done'] or 0) // step['total']} %"
+    return str(step["name"])
+
+
+@click.command("show")
+@click.argument("job")
+@options
+def job_show(where: Where, as_json: bool, job: str) -> None:
+    """Show one job with its steps and their evidence."""
+    _item(where, f"/jobs/{job}", as_json)
+
+
+def _items(where: Where, path: str, as_json: bool) -> dict[str, Any]:
+    with where.client() as client:
+        answer: dict[str, Any] = client.get(path)
+    if as_json:
+        print_json(answer)
+    return answer
+
+
+def _item(where: Where, path: str, as_json: bool) -> None:
+    with where.client() as client:
+        answer = client.get(path)
+    if as_json:
+        print_json(answer)
+        return
+    for line in _lines(answer["item"], ""):
+        click.echo(line)
+
+
+def _lines(value: Any, indent: str) -> list[str]:
+    if isinstance(value, dict):
+        lines: list[str] = []
+        for key, item in value.items():
+            if isinstance(item, (dict, list)) and item:
+                lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
+            else:
+                lines.append(f"{indent}{key}: {_plain(item)}")
+        return lines
+    if isinstance(value, list):
+        lines = []
+        for item in value:
+            inner = _lines(item, indent + "  ")
+            lines += [f"{indent}- {inner[0].strip()}", *inner[1:]] if inner else []
+        return lines
+    return [f"{indent}{_plain(value)}"]
+
+
+def _plain(value: Any) -> str:
+    return "-" if value is None or value in ([], {}) else str(value)

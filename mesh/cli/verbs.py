@@ -1,0 +1,296 @@
+"""Verbs that change something: servers, jobs, assets, tokens, secrets.
+
+Each write prints what it made; work prints its job id and can be waited for.
+"""
+
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from mesh.cli.context import Command, Where, options, print_json, read_secret_file
+from mesh.cli.errors import Failure
+from mesh.cli.tables import size
+
+READ_BYTES = 1 << 20
+
+
+def waiting(function: Command) -> Command:
+    """Give an order verb --wait and --timeout."""
+    function = click.option("--timeout", "timeout_s", type=float, help="Most seconds to wait.")(
+        function
+    )
+    return click.option("--wait", is_flag=True, help="Watch the job to its end.")(function)
+
+
+def _order(
+    where: Where, as_json: bool, wait: bool, timeout_s: float | None, **body: Any
+) -> None:
+    from mesh.cli.follow import follow_job
+
+    body["idempotency_key"] = secrets.token_hex(16)
+    with where.client() as client:
+        answer = client.post("/orders", body)
+    job = answer["item"]["job"]
+    if not wait:
+        if as_json:
+            print_json(answer)
+        else:
+            click.echo(f"job {job}")
+            click.echo(f"watch it: rackmesh job logs -f {job}", err=True)
+        return
+    click.echo(f"job {job}", err=True)
+    item = follow_job(where, job, timeout_s)
+    if as_json:
+        print_json({"schema": "rackmesh/job/1", "item": item})
+    else:
+        click.echo(f"{item['kind']} of {item['server_name'] or item['server']}: succeeded")
+
+
+@click.command("accept")
+@click.argument("machine")
+@click.argument("name")
+@click.option("--bmc", help="Redfish URL of the machine's ComputerSystem.")
+@click.option("--bmc-secret", help="Id of the secret with the BMC's user name and password.")
+@waiting
+@options
+def server_accept(
+    where: Where, as_json: bool, machine: str, name: str, bmc: str | None,
+    bmc_secret: str | None, wait: bool, timeout_s: float | None,
+) -> None:  # fmt: skip
+    """Make the pending MACHINE (its MAC) a server called NAME. Writes no disk."""
+    if bmc_secret and not bmc:
+        raise Failure("--bmc-secret needs --bmc URL", 2)
+    params = {"name": name, "bmc": {"url": bmc, "secret": bmc_secret} if bmc else None}
+    _order(
+        where, as_json, wait, timeout_s, kind="server.accept", machine=machine, params=params
+    )
+
+
+@click.command("deploy")
+@click.argument("server")
+@click.option("--image", required=True, help="Name of the image asset.")
+@click.option(
+    "--hostname", help="Host name of the installed system; default: the server's name."
+)
+@click.option(
+    "--ssh-key", "ssh_keys", multiple=True,
+    help="SSH public key to admit, or @FILE with one; may be given more than once.",
+)  # fmt: skip
+@waiting
+@options
+def server_deploy(
+    where: Where, as_json: bool, server: str, image: str, hostname: str | None,
+    ssh_keys: tuple[str, ...], wait: bool, timeout_s: float | None,
+) -> None:  # fmt: skip
+    """Install an image on SERVER's disk and wait for the system to phone in."""
+    keys = [read_secret_file(Path(key[1:])) if key.startswith("@") else key for key in ssh_keys]
+    params = {"image": image, "hostname": hostname, "ssh_keys": keys}
+    _order(where, as_json, wait, timeout_s, kind="server.deploy", server=server, params=params)
+
+
+@click.command("release")
+@click.argument("server")
+@click.option("--yes", is_flag=True, help="Do not ask: the disk is wiped.")
+@waiting
+@options
+def server_release(
+    where: Where, as_json: bool, server: str, yes: bool, wait: bool, timeout_s: float | None
+) -> None:
+    """Wipe SERVER's disk, read it back, and make the server available."""
+    if not yes:
+        click.confirm(
+            f"Every byte on the disk of {server} will be overwritten. Go on?", abort=True
+        )
+    _order(where, as_json, wait, timeout_s, kind="server.release", server=server, params={})
+
+
+@click.command("power")
+@click.argument("server")
+@click.argument("target", type=click.Choice(["on", "off"]))
+@waiting
+@options
+def server_power(
+    where: Where, as_json: bool, server: str, target: str, wait: bool, timeout_s: float | None
+) -> None:
+    """Switch SERVER on or off through its BMC."""
+    params = {"on": target == "on"}
+    _order(where, as_json, wait, timeout_s, kind="server.power", server=server, params=params)
+
+
+@click.command("cancel")
+@click.argument("job")
+@options
+def job_cancel(where: Where, as_json: bool, job: str) -> None:
+    """Stop JOB at the next safe point."""
+    _order(where, as_json, False, None, kind="job.cancel", job=job, params={})
+
+
+@click.command("retry")
+@click.argument("job")
+@waiting
+@options
+def job_retry(
+    where: Where, as_json: bool, job: str, wait: bool, timeout_s: float | None
+) -> None:
+    """Take a failed or parked JOB up again where it stopped."""
+    _order(where, as_json, wait, timeout_s, kind="job.retry", job=job, params={})
+
+
+@click.command("logs")
+@click.argument("job")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@options
+def job_logs(where: Where, as_json: bool, job: str, follow: bool) -> None:
+    """Print the log of JOB."""
+    with where.client() as client:
+        for line in client.lines(f"/jobs/{job}/logs", follow=1 if follow else None):
+            if as_json:
+                click.echo(json.dumps(line))
+            else:
+                click.echo(f"{line.get('time', '')} {line.get('text', '')}".strip())
+
+
+@click.command("add")
+@click.argument("name")
+@click.argument("source", metavar="FILE|URL")
+@click.option("--sha256", help="What the content must hash to.")
+@click.option("--want", "want", multiple=True, help="Site that shall hold it; may be repeated.")
+@options
+def asset_add(
+    where: Where,
+    as_json: bool,
+    name: str,
+    source: str,
+    sha256: str | None,
+    want: tuple[str, ...],
+) -> None:
+    """Register an image or file, by URL or by uploading FILE to the hub."""
+    body = {"name": name, "sha256": sha256, "want": list(want)}
+    with where.client() as client:
+        if source.startswith(("http://", "https://")):
+            answer = client.post("/assets", {**body, "url": source})
+        else:
+            answer = _upload(client, body, Path(source))
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"asset {name} registered")
+
+
+def _upload(client: Any, body: dict[str, Any], path: Path) -> Any:
+    try:
+        total = path.stat().st_size
+        file = path.open("rb")
+    except OSError as exc:
+        raise Failure(f"{path} cannot be read: {exc.strerror}", 2) from exc
+    with file:
+        click.echo(f"uploading {size(total)}", err=True)
+        client.post("/assets", {**body, "url": None})
+        return client.put(f"/assets/{body['name']}/content", _pieces(file), total)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(READ_BYTES):
+        yield piece
+
+
+@click.command("want")
+@click.argument("name")
+@click.argument("site")
+@options
+def asset_want(where: Where, as_json: bool, name: str, site: str) -> None:
+    """Make SITE hold the asset NAME."""
+    with where.client() as client:
+        answer = client.post(f"/assets/{name}/want", {"site": site})
+    print_json(answer) if as_json else click.echo(f"{site} will fetch {name}")
+
+
+@click.command("create")
+@click.option("--site", required=True, help="Site that the node will belong to.")
+@click.option("--role", "roles", multiple=True, default=("node",), show_default=True,
+              help="Role to grant: node, site-operator; may be repeated.")  # fmt: skip
+@click.option(
+    "--ttl-h", type=float, default=24.0, show_default=True, help="Hours it is good for."
+)
+@options
+def token_create(
+    where: Where, as_json: bool, site: str, roles: tuple[str, ...], ttl_h: float
+) -> None:
+    """Make a join token for one node; prints it once."""
+    body = {"site": site, "roles": list(roles), "ttl_s": int(ttl_h * 3600)}
+    with where.client() as client:
+        answer = client.post("/tokens", body)
+    print_json(answer) if as_json else click.echo(answer["item"]["token"])
+
+
+@click.command("revoke")
+@click.argument("token_id")
+@options
+def token_revoke(where: Where, as_json: bool, token_id: str) -> None:
+    """Make an unused token worthless."""
+    with where.client() as client:
+        answer = client.delete(f"/tokens/{token_id}")
+    print_json(answer) if as_json else click.echo(f"token {token_id} revoked")
+
+
+@click.command("set")
+@click.argument("secret_id")
+@click.option("--site", required=True, help="Site whose nodes may read it.")
+@click.option(
+    "--username", help="With this, the secret is a BMC login: the value is the password."
+)
+@click.option("--value-file", type=click.Path(path_type=Path, allow_dash=True), default="-",
+              show_default=True, help="File with the value; - is standard input.")  # fmt: skip
+@options
+def secret_set(
+    where: Where,
+    as_json: bool,
+    secret_id: str,
+    site: str,
+    username: str | None,
+    value_file: Path,
+) -> None:
+    """Seal a secret to every node of a site; the value never stands in argv."""
+    value = read_secret_file(value_file)
+    if not value:
+        raise Failure("the secret is empty", 2)
+    kind = "opaque"
+    if username is not None:
+        kind, value = "bmc", json.dumps({"username": username, "password": value})
+    with where.client() as client:
+        body = {"site": site, "kind": kind, "value": value}
+        answer = client.put_json(f"/secrets/{secret_id}", body)
+    if as_json:
+        print_json(answer)
+    else:
+        nodes = len(answer["item"]["released"])
+        click.echo(
+            f"secret {secret_id} sealed to {nodes} node{'' if nodes == 1 else 's'} of {site}"
+        )
+
+
+@click.command("api")
+@click.argument(
+    "method", type=click.Choice(["GET", "POST", "PUT", "DELETE"], case_sensitive=False)
+)
+@click.argument("path")
+@click.option(
+    "--body-file", type=click.Path(path_type=Path, allow_dash=True), help="JSON body."
+)
+@options
+def api(where: Where, as_json: bool, method: str, path: str, body_file: Path | None) -> None:
+    """Call the API as it is: rackmesh api GET /servers."""
+    body = json.loads(read_secret_file(body_file)) if body_file else {}
+    with where.client() as client:
+        if method == "GET":
+            print_json(client.get(path))
+        elif method == "POST":
+            print_json(client.post(path, body))
+        elif method == "PUT":
+            print_json(client.put_json(path, body))
+        else:
+            print_json(client.delete(path))

@@ -1,0 +1,117 @@
+"""The front door: reads the first words and imports one role.
+
+It knows the names of all commands and nothing of what they do. Rule: a command's module is
+imported only when that command runs, so ``rackmesh version`` loads no daemon code.
+"""
+
+import importlib.metadata
+import sys
+from typing import Any
+
+import click
+
+from mesh.cli.lazy import LazyGroup
+
+_NOUNS, _VERBS = "mesh.cli.nouns", "mesh.cli.verbs"
+
+TABLE: dict[str, Any] = {
+    "status": (f"{_NOUNS}:status", "Say how the hub or node fares."),
+    "hub": (
+        {"up": ("hub.commands:up", "Run a hub; the first start makes everything.")},
+        "The hub.",
+    ),
+    "node": (
+        {
+            "join": ("node.commands:join", "Join a mesh with a token."),
+            "run": ("node.commands:run", "Run this node."),
+            "list": (f"{_NOUNS}:node_list", "List the members of the mesh."),
+        },
+        "Nodes.",
+    ),
+    "rack": (
+        {"simulate": ("node.rack.commands:simulate", "Run servers without hardware.")},
+        "The simulated rack.",
+    ),
+    "site": ({"list": (f"{_NOUNS}:site_list", "List the sites.")}, "Sites."),
+    "server": (
+        {
+            "pending": (f"{_NOUNS}:server_pending", "List machines that wait to be accepted."),
+            "accept": (f"{_VERBS}:server_accept", "Make a pending machine a server."),
+            "list": (f"{_NOUNS}:server_list", "List servers."),
+            "show": (f"{_NOUNS}:server_show", "Show one server."),
+            "deploy": (f"{_VERBS}:server_deploy", "Install an image."),
+            "release": (f"{_VERBS}:server_release", "Wipe the disk and make it available."),
+            "power": (f"{_VERBS}:server_power", "Switch on or off."),
+        },
+        "Servers.",
+    ),
+    "job": (
+        {
+            "list": (f"{_NOUNS}:job_list", "List jobs."),
+            "show": (f"{_NOUNS}:job_show", "Show one job with its evidence."),
+            "logs": (f"{_VERBS}:job_logs", "Print or follow a job's log."),
+            "cancel": (f"{_VERBS}:job_cancel", "Stop a job at the next safe point."),
+            "retry": (f"{_VERBS}:job_retry", "Take a failed job up again."),
+        },
+        "Jobs.",
+    ),
+    "asset": (
+        {
+            "add": (f"{_VERBS}:asset_add", "Register an image by URL or upload."),
+            "list": (f"{_NOUNS}:asset_list", "List assets by site."),
+            "show": (f"{_NOUNS}:asset_show", "Show one asset."),
+            "want": (f"{_VERBS}:asset_want", "Make a site hold an asset."),
+        },
+        "Images and files.",
+    ),
+    "token": (
+        {
+            "create": (f"{_VERBS}:token_create", "Make a join token."),
+            "list": (f"{_NOUNS}:token_list", "List join tokens."),
+            "revoke": (f"{_VERBS}:token_revoke", "Make a token worthless."),
+        },
+        "Join tokens.",
+    ),
+    "secret": (
+        {
+            "set": (f"{_VERBS}:secret_set", "Seal a secret to a site's nodes."),
+            "list": (f"{_NOUNS}:secret_list", "List secrets, never their values."),
+        },
+        "Secrets.",
+    ),
+    "api": (f"{_VERBS}:api", "Call the API as it is."),
+    "version": ("rackmesh:version", "Print the version."),
+}
+
+
+@click.command("version")
+def version() -> None:
+    """Print the version."""
+    click.echo(f"rackmesh {build()}")
+
+
+def build() -> str:
+    """Return the version of this program."""
+    return importlib.metadata.version("rackmesh")
+
+
+cli = LazyGroup(
+    name="rackmesh",
+    table=TABLE,
+    no_args_is_help=True,
+    help="Run racks of bare-metal servers at many small sites.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+)
+
+
+def main() -> None:
+    """Run one command and leave with its exit code."""
+    try:
+        cli.main(prog_name="rackmesh", standalone_mode=True)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
