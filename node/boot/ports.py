@@ -1,0 +1,141 @@
+"""What the boot services need from others, as protocols: decisions, assets and rows.
+
+It knows nothing of jobs, of the cache's files or of how rows travel. Rule: boot services hold
+no state about a machine; they ask these ports and answer, so that any node of the site can
+serve the next request of the same machine.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No boot script for this machine, and the one sentence that its console shows."""
+
+    sentence: str
+
+
+class BootDecisions(Protocol):
+    """What a machine shall do next: decided by the jobs of this site."""
+
+    async def script_for(self, mac: str, client_ip: str) -> str | Refusal:
+        """Return the whole iPXE script for a machine (node/proto/boot_script.py makes them).
+
+        The caller has checked that ``client_ip`` is the address bound to ``mac``.
+        """
+        ...
+
+    async def agent(
+        self, path: str, body: bytes, headers: Mapping[str, str], client_ip: str
+    ) -> tuple[int, dict[str, Any]]:
+        """Answer one POST under /agent/v1/; header names are lower case."""
+        ...
+
+    async def phone_in(
+        self, capability: str, fields: Mapping[str, str], client_ip: str
+    ) -> tuple[int, dict[str, Any]]:
+        """Answer the phone-in of an installed operating system."""
+        ...
+
+
+class AssetReader(Protocol):
+    """One asset open for reading, complete or still arriving."""
+
+    @property
+    def fd(self) -> int:
+        """An open descriptor; whoever sends from it makes its own duplicate first."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole asset."""
+        ...
+
+    async def wait(self, offset: int, length: int) -> None:
+        """Return when these bytes are there and verified; raise when they never will be."""
+        ...
+
+
+class AssetManifest(Protocol):
+    """A manifest as the cache knows it."""
+
+    @property
+    def core(self) -> bytes:
+        """Canonical bytes of the core; their BLAKE3 is the asset id."""
+        ...
+
+
+class AssetSource(Protocol):
+    """The part of the cache that is served to machines."""
+
+    def manifest(self, asset: str) -> AssetManifest | None:
+        """Return the manifest of an asset, or None."""
+        ...
+
+    def reader(self, asset: str) -> AssetReader | None:
+        """Return a reader, or None for an asset that is neither here nor arriving."""
+        ...
+
+
+class Row(Protocol):
+    """A row of the replicated state, as the store returns it."""
+
+    @property
+    def author(self) -> str: ...  # noqa: D102
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def hlc(self) -> int: ...  # noqa: D102
+    @property
+    def body(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+class Tx(Protocol):
+    """The part of a store transaction that boot services use."""
+
+    @property
+    def now_ms(self) -> int: ...  # noqa: D102
+    def put(self, scope: str, table: str, key: str, body: Mapping[str, Any]) -> Any:
+        """Write our row."""
+        ...
+
+    def delete(self, scope: str, table: str, key: str) -> Any:
+        """Write a deletion marker in a merged table."""
+        ...
+
+    def get(self, scope: str, table: str, key: str) -> Any:
+        """Return the merged row, or None."""
+        ...
+
+    def own(self, scope: str, table: str, key: str) -> Any:
+        """Return our row, or None."""
+        ...
+
+
+class RowStore(Protocol):
+    """The part of MeshStore that boot services use."""
+
+    @property
+    def version(self) -> int:
+        """A level that every commit changes."""
+        ...
+
+    def rows(self, scope: str, table: str) -> Any:
+        """Return the merged rows of a table (a list of Row)."""
+        ...
+
+    def authored(self, scope: str, table: str) -> Any:
+        """Return the rows of every author (a list of Row)."""
+        ...
+
+    async def write(self, fn: Callable[[Any], T]) -> T:
+        """Run ``fn(tx)`` in the writer; what it wrote is durable on return."""
+        ...
+
+
+WaitRange = Callable[[int, int], Awaitable[None]]
+"""``wait(offset, length)``: returns when these bytes may be sent."""
