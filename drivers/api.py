@@ -1,0 +1,118 @@
+"""What other rooms may use: one small interface per device capability, and how to open one.
+
+Knows no protocol. The rule: every verb is a *set* (absolute target, safe to repeat), never a
+cycle or a toggle, so that a job which died in the middle just says the same thing again.
+Providers are imported when a device is opened, so that an idle node never loads them.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, Self
+from urllib.parse import urlsplit
+
+from drivers.errors import DeviceRefused
+
+PowerState = Literal["on", "off", "unknown"]
+BootTarget = Literal["network", "disk"]
+BootDevice = Literal["network", "disk", "other"]
+
+
+class PowerControl(Protocol):
+    """Power of one server."""
+
+    async def power_state(self) -> PowerState:
+        """Return what the device says now; ``unknown`` while it cannot tell."""
+        ...
+
+    async def set_power(self, on: bool) -> None:
+        """Bring the power to on, or to off at once, and return when the device reports it."""
+        ...
+
+
+class BootOverride(Protocol):
+    """What one server boots from next."""
+
+    async def set_boot(self, device: BootTarget) -> None:
+        """Boot from the network or from the first disk, from the next start on."""
+        ...
+
+    async def boot_device(self) -> BootDevice:
+        """Return what is set now; ``other`` for none, a CD or anything else."""
+        ...
+
+
+class Bmc(PowerControl, BootOverride, Protocol):
+    """A server's management controller."""
+
+    @property
+    def url(self) -> str:
+        """Where it is; without any secret."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BmcCredentials:
+    """Who we are to a BMC, and how we know that it is the right one."""
+
+    username: str
+    password: str = field(repr=False)
+    tls_sha256: str | None = None
+    """SHA-256 of the BMC's certificate (64 hex digits); None trusts the host's authorities."""
+
+    @classmethod
+    def parse(cls, value: Mapping[str, object]) -> Self:
+        """Return credentials from a decoded secret; raise DeviceRefused when it is unusable."""
+        username, password = value.get("username"), value.get("password")
+        if not isinstance(username, str) or not isinstance(password, str):
+            raise DeviceRefused("a BMC secret must have a 'username' and a 'password', as text")
+        pin = value.get("tls_sha256")
+        if pin is None or pin == "":
+            return cls(username=username, password=password)
+        digits = pin.replace(":", "").lower() if isinstance(pin, str) else ""
+        if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+            raise DeviceRefused("tls_sha256 of a BMC secret must be 64 hexadecimal digits")
+        return cls(username=username, password=password, tls_sha256=digits)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BmcLimits:
+    """How long a BMC may take. Every verb ends within the sum of what it does."""
+
+    request_s: float = 15.0
+    """One request with its whole answer."""
+    power_wait_s: float = 90.0
+    """From a power order until the BMC reports it; longer than any was seen to take."""
+    boot_wait_s: float = 15.0
+    """From a boot order until the BMC reports it."""
+    poll_s: float = 1.0
+    """Between two looks at a state that we wait for; the first looks come sooner."""
+
+
+@asynccontextmanager
+async def open_bmc(
+    url: str,
+    credentials: BmcCredentials | Mapping[str, object],
+    *,
+    local_address: str | None = None,
+    limits: BmcLimits | None = None,
+) -> AsyncGenerator[Bmc]:
+    """Give the driver that fits the URL; nothing is sent before the first verb.
+
+    ``url`` is the BMC's root (``https://10.0.0.9``, when it has one system) or one system
+    (``https://10.0.0.9/redfish/v1/Systems/1``). ``local_address`` is the address of the
+    out-of-band interface to dial from.
+    """
+    if not isinstance(credentials, BmcCredentials):
+        credentials = BmcCredentials.parse(credentials)
+    scheme = urlsplit(url).scheme
+    if scheme not in ("http", "https"):
+        raise DeviceRefused(
+            f"no driver for BMC address {url[:200]!r}: it must begin with https:// or http://"
+        )
+    from drivers.redfish import open_redfish
+
+    async with open_redfish(
+        url, credentials, local_address=local_address, limits=limits or BmcLimits()
+    ) as bmc:
+        yield bmc

@@ -1,0 +1,45 @@
+"""Where vendors' Redfish services differ, as data; each row names where that was seen.
+
+Knows nothing about transport. The rule: behaviour of the driver depends on a field of `Quirks`,
+never on a vendor's name.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Enabled = Literal["Continuous", "Once"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quirks:
+    """What to do differently for one vendor."""
+
+    send_mode: bool = False
+    """Repeat BootSourceOverrideMode in the PATCH, when the system shows one."""
+    enabled_network: tuple[Enabled, ...] = ("Continuous", "Once")
+    """Values of BootSourceOverrideEnabled to try for network boot, best first."""
+    enabled_disk: tuple[Enabled, ...] = ("Continuous", "Once")
+    """The same for boot from disk."""
+
+
+PLAIN: Final = Quirks()
+
+TABLE: Final[tuple[tuple[str, Quirks], ...]] = (
+    # ignores the override without the mode (DMTF/Redfishtool#106); X10 has none
+    ("supermicro", Quirks(send_mode=True)),
+    # Hdd with Continuous loops in the boot manager (openstack/ironic, SR645 V3)
+    ("lenovo", Quirks(enabled_disk=("Once", "Continuous"))),
+    # sending the mode that is already set starts a Lifecycle job (metal-operator#80, #107)
+    ("dell", Quirks(send_mode=False)),
+    ("hpe", PLAIN),
+)
+"""Lower-case beginning of the vendor or manufacturer, and its quirks."""
+
+
+def quirks_for(*names: str) -> Quirks:
+    """Return the quirks of the first name that the table knows, else none."""
+    for name in names:
+        for prefix, quirks in TABLE:
+            if name.strip().lower().startswith(prefix):
+                return quirks
+    return PLAIN
