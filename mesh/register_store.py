@@ -1,0 +1,165 @@
+"""The register on disk: an append-only file of signed records, fsynced before it is believed.
+
+It knows no link; merging is ``mesh/proto/register.py``'s. Rules: a record counts as merged only
+after it is durable; a torn or damaged end of the file is cut off and counted (the records are
+signed, peers give them again), but the damaged file is kept beside; the file is written anew,
+atomically, when it holds more than twice what the register needs.
+
+    8 bytes magic, 20 bytes root fingerprint, then frames: u32 length, 8 bytes BLAKE2b, record
+"""
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, Self
+
+import trio
+
+from mesh.errors import Refused, StoreBroken
+from mesh.host.files import make_private_folder, write_file
+from mesh.proto.ids import ROOT_FINGERPRINT_BYTES
+from mesh.proto.register import Merged, Register
+from mesh.proto.sign import RECORD_BYTES_MAX
+
+MAGIC: Final = b"rmregis1"
+HEAD_BYTES: Final = len(MAGIC) + ROOT_FINGERPRINT_BYTES
+FRAME_HEAD: Final = struct.Struct(">I8s")
+FILE_BYTES_MAX: Final = 256 << 20
+REWRITE_BYTES_MIN: Final = 1 << 20
+"""A file smaller than this is not worth writing anew."""
+
+
+class RegisterStore:
+    """A register that is on disk. One process owns the file; not for use from threads."""
+
+    def __init__(self, path: Path, register: Register, rewrite_bytes_min: int) -> None:
+        self.path = path
+        self.register = register
+        self.version = 0
+        self.damaged = 0
+        self._changed = trio.Event()
+        self._size = 0
+        self._rewrite_bytes_min = rewrite_bytes_min
+        self._rewrite_at = rewrite_bytes_min
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        root_fp: bytes | None = None,
+        rewrite_bytes_min: int = REWRITE_BYTES_MIN,
+    ) -> Self:
+        """Open the file, or make it when ``root_fp`` is given.
+
+        Raises Refused with one sentence: no register yet, another organisation's register.
+        """
+        try:
+            size = path.stat().st_size
+            if size > FILE_BYTES_MAX:
+                raise Refused(f"the register {path} is longer than {FILE_BYTES_MAX} bytes")
+            data = path.read_bytes()
+        except FileNotFoundError:
+            if root_fp is None:
+                raise Refused(f"no register at {path}: this node has not joined yet") from None
+            make_private_folder(path.parent)
+            data = MAGIC + root_fp
+            write_file(path, data)
+        found = data[len(MAGIC) : HEAD_BYTES]
+        if not data.startswith(MAGIC) or len(found) != ROOT_FINGERPRINT_BYTES:
+            raise Refused(f"{path} is not a register; restore it, or join in a new folder")
+        if root_fp is not None and found != root_fp:
+            raise Refused(
+                f"{path} belongs to organisation {found.hex()[:8]}, not {root_fp.hex()[:8]};"
+                " use another data folder"
+            )
+        store = cls(path, Register(found), rewrite_bytes_min)
+        store._load(data)
+        return store
+
+    def merge(self, record: bytes) -> bool:
+        """Merge one record durably; return whether the register changed."""
+        return self.merge_all([record]) > 0
+
+    def merge_all(self, records: Iterable[bytes]) -> int:
+        """Merge records with one fsync; return how many changed the register.
+
+        What does not hold is dropped and counted in ``register.counters``. Raises StoreBroken
+        when the disk fails: the process must end then.
+        """
+        kept: list[bytes] = []
+        for record in records:
+            outcome = self.register.merge(record)
+            if isinstance(outcome, Merged):
+                wire = self.register.record(outcome.kind, outcome.subject)
+                assert wire is not None
+                kept.append(wire)
+        if kept:
+            self._append(kept)
+            self.version += 1
+            changed, self._changed = self._changed, trio.Event()
+            changed.set()
+        return len(kept)
+
+    async def wait_past(self, version: int) -> int:
+        """Wait until the register has changed since ``version``; return the present version."""
+        while self.version <= version:
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self.version
+
+    def _load(self, data: bytes) -> None:
+        """Merge what the file holds; cut a torn end; write anew what is mostly history."""
+        at = HEAD_BYTES
+        while (record := _frame_at(data, at)) is not None:
+            self.register.merge(record)
+            at += FRAME_HEAD.size + len(record)
+        self.register.counters.clear()  # what stood here was counted when it came
+        needed = sum(len(record) + FRAME_HEAD.size for record in self.register.records())
+        if at < len(data):
+            self.damaged = len(data) - at
+            write_file(self.path.with_name(f"{self.path.name}.damaged"), data)
+        self._size = len(data)
+        self._rewrite_at = max(self._rewrite_bytes_min, 2 * needed)
+        if self.damaged or self._size > self._rewrite_at:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        frames = b"".join(_frame(record) for record in self.register.records())
+        write_file(self.path, MAGIC + self.register.root_fp + frames)
+        self._size = HEAD_BYTES + len(frames)
+        self._rewrite_at = max(self._rewrite_bytes_min, 2 * self._size)
+
+    def _append(self, records: list[bytes]) -> None:
+        frames = b"".join(_frame(record) for record in records)
+        try:
+            if self._size + len(frames) > self._rewrite_at:
+                return self._rewrite()  # what is appended is in the register already
+            with self.path.open("ab") as file:
+                file.write(frames)
+                file.flush()
+                os.fsync(file.fileno())
+            self._size += len(frames)
+        except OSError as exc:
+            raise StoreBroken(f"cannot write the register {self.path}: {exc.strerror}") from exc
+
+
+def _frame(record: bytes) -> bytes:
+    return FRAME_HEAD.pack(len(record), _check(record)) + record
+
+
+def _frame_at(data: bytes, at: int) -> bytes | None:
+    """Return the record at a place in the file, or None at its good end."""
+    head = data[at : at + FRAME_HEAD.size]
+    if len(head) < FRAME_HEAD.size:
+        return None
+    size, check = FRAME_HEAD.unpack(head)
+    record = data[at + FRAME_HEAD.size : at + FRAME_HEAD.size + size]
+    if size > RECORD_BYTES_MAX or len(record) != size or _check(record) != check:
+        return None
+    return record
+
+
+def _check(record: bytes) -> bytes:
+    return hashlib.blake2b(record, digest_size=8).digest()
