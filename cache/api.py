@@ -1,0 +1,33 @@
+"""What other rooms may use of the cache.
+
+``Cache`` holds assets on disk, verified chunk by chunk. It knows origins by URL and other nodes
+only through a ``PeerSource``; what is wanted where is decided by its owner.
+"""
+
+from cache.cache import Cache, PeerSource
+from cache.errors import (
+    CacheError,
+    ChunkUnavailable,
+    ContentMismatch,
+    ManifestError,
+    NoHolder,
+    NoSpace,
+    OriginError,
+)
+from cache.proto.manifest import Manifest
+from cache.shelf import AssetReader, AssetState
+
+__all__ = [
+    "AssetReader",
+    "AssetState",
+    "Cache",
+    "CacheError",
+    "ChunkUnavailable",
+    "ContentMismatch",
+    "Manifest",
+    "ManifestError",
+    "NoHolder",
+    "NoSpace",
+    "OriginError",
+    "PeerSource",
+]

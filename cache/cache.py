@@ -1,0 +1,277 @@
+"""The cache: how content gets here, from an origin, from other nodes, or by upload.
+
+It knows neither the mesh nor who wants what. Rules: one transfer per name at a time; whatever
+ends a transfer, the verified bytes stay and the next one goes on there; the disk keeps a
+reserve.
+"""
+
+import errno
+import random
+import shutil
+from collections.abc import AsyncIterable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+
+from cache.errors import CacheError, ContentMismatch, NoHolder, NoSpace, OriginError
+from cache.files import AssetFiles
+from cache.intake import Intake
+from cache.ledger import Tally
+from cache.origin import read_origin
+from cache.proto.fetch_plan import Ask, FetchPlan
+from cache.proto.manifest import Manifest, parse_manifest
+from cache.proto.origin import Answer
+from cache.shelf import Shelf
+from mesh.host.log import get_log
+
+RESERVE_BYTES: Final = 64 << 20
+"""Free disk that assets never take: the state database needs room to breathe."""
+HOLDERS_REFRESH_S: Final = 2.0
+HOLDERS_PATIENCE: Final = 15
+"""How often in a row nobody can be asked before a fetch gives up for now."""
+PEER_S: Final = 30.0
+log = get_log("cache")
+
+
+class PeerSource(Protocol):
+    """Other nodes, as the cache sees them; a call may raise CacheError."""
+
+    async def holders(self) -> Sequence[str]:
+        """Return the nodes that say they hold the asset."""
+        ...
+
+    async def manifest(self, node: str, asset: str) -> bytes:
+        """Return the manifest core from a node."""
+        ...
+
+    async def chunk(self, node: str, asset: str, index: int) -> bytes:
+        """Return the bytes of a chunk from a node (unverified)."""
+        ...
+
+
+class Cache(Shelf):
+    """The shelf and the transfers onto it."""
+
+    async def add_stream(
+        self, name: str, pieces: AsyncIterable[bytes], sha256: str | None = None
+    ) -> Manifest:
+        """Take in an upload; raises ContentMismatch, NoSpace."""
+        tally = self._tally(name)
+        with self._transfer(tally), self._intake(name) as intake:
+            await self.in_thread(intake.restart)
+            async for piece in pieces:
+                if intake.unsynced:
+                    self._make_room(0)
+                await self.in_thread(intake.append, piece)
+            return await self._seal(tally, intake, sha256)
+
+    async def resolve(self, name: str, url: str, sha256: str | None = None) -> Manifest:
+        """Fetch what ``url`` is from its origin, going on where an earlier try stopped.
+
+        One try; raises OriginError, ContentMismatch or NoSpace with what is verified kept.
+        """
+        tally = self._tally(name)
+        if tally.asset and self.holds(tally.asset):
+            manifest = self._files[tally.asset].manifest
+            if sha256 is None or manifest.sha256 == sha256:
+                return manifest
+        with self._transfer(tally), self._intake(name) as intake:
+            validator = await self._go_on(name, url, intake)
+            self._save(tally, "fetching")
+
+            def started(answer: Answer) -> None:
+                nonlocal validator
+                validator = answer.validator
+                self._intakes[name] = (intake, answer.size)
+                self._make_room((answer.size or 0) - intake.length)
+
+            async def progress(count: int) -> None:
+                tally.origin_bytes += count
+                if intake.unsynced:
+                    await self._mark(name, url, validator, intake)
+                    self._make_room(0)
+                    self._save(tally)
+
+            try:
+                await read_origin(
+                    url, intake, validator, declared=sha256 is not None, started=started,
+                    progress=progress, limiter=self._limiter,
+                )  # fmt: skip
+            except OriginError:
+                await self._mark(name, url, validator, intake)
+                raise
+            return await self._seal(tally, intake, sha256)
+
+    async def fetch(self, name: str, asset: str, peers: PeerSource) -> Manifest:
+        """Fetch an asset chunk by chunk from other nodes; raises NoHolder, NoSpace."""
+        tally = self._tally(name)
+        with self._transfer(tally):
+            tally.asset = asset
+            self._save(tally, "fetching")
+            files = self._files.get(asset) or await self._learn(asset, peers)
+            if not files.have.full:
+                self._make_room(
+                    (files.manifest.chunks - files.have.have) * files.manifest.chunk_bytes
+                )
+                await self._fetch_chunks(tally, files, peers)
+            self._save(tally, "verified")
+            return files.manifest
+
+    # -- parts of an origin transfer ---------------------------------------------------------
+
+    @contextmanager
+    def _transfer(self, tally: Tally) -> Generator[None]:
+        """Record how a transfer ends; the disk being full is one sentence."""
+        try:
+            yield
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+                self._save(tally, "failed", f"the disk says: {exc.strerror}")
+                raise NoSpace(f"the disk under {self._folder} says: {exc.strerror}") from exc
+            sentence = f"the disk under {self._folder} is full; free some space there"
+            self._save(tally, "failed", sentence)
+            raise NoSpace(sentence) from exc
+        except CacheError as exc:
+            self._save(tally, "failed", str(exc))
+            raise
+
+    @contextmanager
+    def _intake(self, name: str) -> Generator[Intake]:
+        assert name not in self._intakes, f"two transfers of {name}"
+        intake = Intake(self._partial(name))
+        self._intakes[name] = (intake, None)
+        try:
+            yield intake
+        finally:
+            del self._intakes[name]
+            intake.close()
+
+    def _partial(self, name: str) -> Path:
+        return self._folder / "partial" / name.encode().hex()
+
+    async def _go_on(self, name: str, url: str, intake: Intake) -> str | None:
+        """Take up an earlier transfer of the same URL; return its validator."""
+        earlier = self._ledger.partial(name)
+        if earlier is None or earlier[0] != url:
+            await self.in_thread(intake.restart)
+            return None
+        length = await self.in_thread(intake.resume, earlier[2])
+        if length:
+            log.info("download goes on", name=name, bytes=length)
+        return earlier[1]
+
+    async def _mark(self, name: str, url: str, validator: str | None, intake: Intake) -> None:
+        length = await self.in_thread(intake.sync)
+        self._ledger.save_partial(name, url, validator, length)
+
+    async def _seal(self, tally: Tally, intake: Intake, sha256: str | None) -> Manifest:
+        manifest = await self.in_thread(intake.finish)
+        self._ledger.drop_partial(tally.name)
+        if sha256 is not None and manifest.sha256 != sha256.lower():
+            await self.in_thread(intake.restart)
+            raise ContentMismatch(
+                f"{tally.name} hashes to {manifest.sha256}, declared was {sha256.lower()}"
+            )
+        old = self._files.get(manifest.asset)
+        if old is None or not old.have.full:
+            files = await self.in_thread(
+                AssetFiles.adopt, self._folder / "assets", manifest, intake.path
+            )
+            self._files[manifest.asset] = files
+        else:
+            intake.path.unlink(missing_ok=True)
+        tally.asset = manifest.asset
+        self._save(tally, "verified")
+        log.info("asset complete", name=tally.name, asset=manifest.asset, bytes=manifest.size)
+        return manifest
+
+    def _make_room(self, needed: int) -> None:
+        """Refuse early what cannot fit; raises NoSpace."""
+        free = shutil.disk_usage(self._folder).free
+        if needed + RESERVE_BYTES > free:
+            raise NoSpace(
+                f"{needed >> 20} MiB more do not fit: {free >> 20} MiB are free under "
+                f"{self._folder} and {RESERVE_BYTES >> 20} MiB stay reserved"
+            )
+        held = sum(files.manifest.size for files in self._files.values())
+        if held + needed > self._quota:
+            raise NoSpace(
+                f"{needed >> 20} MiB more exceed the cache's quota of {self._quota >> 20} MiB"
+            )
+
+    # -- parts of a fetch from peers ---------------------------------------------------------
+
+    async def _learn(self, asset: str, peers: PeerSource) -> AssetFiles:
+        """Get the manifest from any holder."""
+        reason = "no node says that it holds it"
+        for node in await peers.holders():
+            try:
+                with trio.fail_after(PEER_S):
+                    manifest = parse_manifest(await peers.manifest(node, asset), asset)
+            except (CacheError, trio.TooSlowError) as exc:
+                reason = str(exc) or f"{node} did not answer"
+                log.warning("manifest not had", peer=node, asset=asset, error=reason)
+                continue
+            self._make_room(manifest.size)
+            files = await self.in_thread(AssetFiles.create, self._folder / "assets", manifest)
+            self._files[asset] = files
+            return files
+        raise NoHolder(f"nobody gives the manifest of {asset}: {reason}")
+
+    async def _fetch_chunks(self, tally: Tally, files: AssetFiles, peers: PeerSource) -> None:
+        plan = FetchPlan(files.have, random.SystemRandom().random)
+        self._plans[files.manifest.asset] = plan
+        failures: list[OSError] = []
+        idle = 0
+        try:
+            async with trio.open_nursery() as nursery:
+                while not plan.done and not failures and idle <= HOLDERS_PATIENCE:
+                    plan.on_holders(await peers.holders())
+                    for ask in plan.next(trio.current_time()):
+                        nursery.start_soon(self._one, tally, files, peers, plan, ask, failures)
+                    idle = 0 if plan.in_flight else idle + 1
+                    with trio.move_on_after(HOLDERS_REFRESH_S):
+                        await self.wait_past(self.version)
+                if failures:
+                    nursery.cancel_scope.cancel()
+        finally:
+            del self._plans[files.manifest.asset]
+            await self.in_thread(files.sync)
+        if failures:
+            raise failures[0]
+        if not plan.done:
+            raise NoHolder(f"nobody gives the rest of {tally.name} at present")
+
+    async def _one(
+        self, tally: Tally, files: AssetFiles, peers: PeerSource, plan: FetchPlan, ask: Ask,
+        failures: list[OSError],
+    ) -> None:  # fmt: skip
+        """Fetch, verify and store one chunk."""
+        asset = files.manifest.asset
+        try:
+            with trio.fail_after(PEER_S):
+                data = await peers.chunk(ask.node, asset, ask.index)
+        except (CacheError, trio.TooSlowError) as exc:
+            plan.on_failure(ask, trio.current_time())
+            log.warning(
+                "chunk not had", peer=ask.node, asset=asset, error=str(exc) or "too slow"
+            )
+            self.changed()
+            return
+        try:
+            good = await self.in_thread(files.store, ask.index, data)
+        except OSError as exc:
+            plan.on_given_up(ask)
+            failures.append(exc)
+            self.changed()
+            return
+        if good:
+            plan.on_chunk(ask)
+            tally.peer_bytes += len(data)
+        else:
+            plan.on_corrupt(ask)
+            tally.rejected_bytes += len(data)
+            log.error("corrupt chunk from a peer", peer=ask.node, asset=asset, count=ask.index)
+        self._save(tally)

@@ -1,0 +1,115 @@
+"""One asset on disk: a sparse data file, its manifest core, and the bits of what is verified.
+
+It knows no network. Rules: a chunk is verified before it is written; the bits reach the disk
+only after the data they stand for (data fsynced, then bits written and fsynced), so after a
+crash a set bit is true; bits are never trusted further than that: a chunk is verified again
+before its first use in this process.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from cache.errors import ChunkUnavailable
+from cache.proto.bitfield import Bitfield
+from cache.proto.manifest import Manifest, parse_manifest
+from mesh.host.files import sync_folder, write_file
+
+SYNC_BYTES: Final = 64 << 20
+"""Unsynced bytes after which the bits are saved: at most this much is fetched again."""
+
+
+class AssetFiles:
+    """The files of one asset below ``folder``; methods block, callers use a worker thread."""
+
+    def __init__(self, folder: Path, manifest: Manifest, have: Bitfield) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.have = have
+        self._checked = Bitfield(manifest.chunks)
+        self._unsynced = 0
+        self._descriptor = os.open(folder / "data", os.O_RDWR | os.O_CREAT, 0o600)
+        os.ftruncate(self._descriptor, manifest.size)
+
+    @classmethod
+    def create(cls, root: Path, manifest: Manifest) -> "AssetFiles":
+        """Make the folder of a new asset, holding nothing yet."""
+        folder = root / manifest.asset.removeprefix("b3:")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / "core", manifest.core)
+        return cls(folder, manifest, Bitfield(manifest.chunks))
+
+    @classmethod
+    def adopt(cls, root: Path, manifest: Manifest, data: Path) -> "AssetFiles":
+        """Make a new asset out of a file whose every byte was just hashed; takes the file."""
+        folder = root / manifest.asset.removeprefix("b3:")
+        folder.mkdir(parents=True, exist_ok=True)
+        os.replace(data, folder / "data")
+        write_file(folder / "core", manifest.core)
+        files = cls(folder, manifest, Bitfield(manifest.chunks))
+        for index in range(manifest.chunks):
+            files.have[index] = files._checked[index] = True
+        files.sync()
+        return files
+
+    @classmethod
+    def open(cls, folder: Path) -> "AssetFiles":
+        """Open what an earlier process left; raises ManifestError or OSError."""
+        manifest = parse_manifest((folder / "core").read_bytes(), "b3:" + folder.name)
+        bits = folder / "bits"
+        have = Bitfield(manifest.chunks, bits.read_bytes() if bits.exists() else b"")
+        return cls(folder, manifest, have)
+
+    @property
+    def descriptor(self) -> int:
+        """File descriptor of the data, for pread and sendfile."""
+        return self._descriptor
+
+    def store(self, index: int, data: bytes) -> bool:
+        """Verify and write a chunk; False when the bytes are not that chunk. Raises OSError."""
+        if not self.manifest.fits(index, data):
+            return False
+        view = memoryview(data)
+        offset = index * self.manifest.chunk_bytes
+        while view:
+            written = os.pwrite(self._descriptor, view, offset)
+            view, offset = view[written:], offset + written
+        self.have[index] = self._checked[index] = True
+        self._unsynced += len(data)
+        if self._unsynced >= SYNC_BYTES or self.have.full:
+            self.sync()
+        return True
+
+    def read(self, index: int) -> bytes:
+        """Return a chunk, verified now or before in this process.
+
+        Raises ChunkUnavailable when it is not held or damaged (its bit is then cleared).
+        """
+        if not 0 <= index < self.manifest.chunks or not self.have[index]:
+            raise ChunkUnavailable(f"chunk {index} of {self.manifest.asset} is not here")
+        size = self.manifest.chunk_size(index)
+        data = os.pread(self._descriptor, size, index * self.manifest.chunk_bytes)
+        if not self.manifest.fits(index, data):
+            self.have[index] = self._checked[index] = False
+            self.sync()
+            raise ChunkUnavailable(
+                f"chunk {index} of {self.manifest.asset} was damaged on disk"
+            )
+        self._checked[index] = True
+        return data
+
+    def checked(self, index: int) -> bool:
+        """Tell whether a chunk was verified in this process and may be sent as it is."""
+        return self._checked[index]
+
+    def sync(self) -> None:
+        """Make data, then bits durable."""
+        os.fdatasync(self._descriptor)
+        write_file(self.folder / "bits", self.have.dump())
+        sync_folder(self.folder)
+        self._unsynced = 0
+
+    def close(self) -> None:
+        """Save and close."""
+        self.sync()
+        os.close(self._descriptor)

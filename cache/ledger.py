@@ -1,0 +1,92 @@
+"""cache.db: names, sources and byte counts of assets; everything in it can be made again.
+
+SQLite with synchronous NORMAL. It knows nothing of chunks: those are in the bit files.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS tally (
+    name TEXT PRIMARY KEY, asset TEXT, state TEXT NOT NULL DEFAULT 'absent',
+    origin_bytes INTEGER NOT NULL DEFAULT 0, peer_bytes INTEGER NOT NULL DEFAULT 0,
+    rejected_bytes INTEGER NOT NULL DEFAULT 0, error TEXT,
+    updated_ms INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS partial (
+    name TEXT PRIMARY KEY, url TEXT NOT NULL, validator TEXT, size INTEGER,
+    length INTEGER NOT NULL DEFAULT 0);
+"""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is known of a name: the asset behind it, how it fares, what it cost."""
+
+    name: str
+    asset: str | None = None
+    state: str = "absent"
+    origin_bytes: int = 0
+    peer_bytes: int = 0
+    rejected_bytes: int = 0
+    error: str | None = None
+    updated_ms: int = 0
+
+
+class Ledger:
+    """The database; a damaged one is put aside and made anew."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._db = self._open(path)
+        except sqlite3.DatabaseError:
+            path.replace(path.with_suffix(".damaged"))
+            self._db = self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(_SCHEMA)
+        return db
+
+    def tallies(self) -> list[Tally]:
+        """Return all names."""
+        columns = (
+            "name, asset, state, origin_bytes, peer_bytes, rejected_bytes, error, updated_ms"
+        )
+        return [Tally(*row) for row in self._db.execute(f"SELECT {columns} FROM tally")]  # noqa: S608
+
+    def save(self, tally: Tally) -> None:
+        """Insert or replace one name."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                tally.name, tally.asset, tally.state, tally.origin_bytes, tally.peer_bytes,
+                tally.rejected_bytes, tally.error, tally.updated_ms,
+            ),
+        )  # fmt: skip
+
+    def partial(self, name: str) -> tuple[str, str | None, int] | None:
+        """Return (url, validator, synced length) of an unfinished origin transfer."""
+        row: tuple[str, str | None, int] | None = self._db.execute(
+            "SELECT url, validator, length FROM partial WHERE name = ?", (name,)
+        ).fetchone()
+        return row
+
+    def save_partial(self, name: str, url: str, validator: str | None, length: int) -> None:
+        """Remember how far an origin transfer is on disk."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO partial (name, url, validator, length) VALUES (?, ?, ?, ?)",
+            (name, url, validator, length),
+        )
+
+    def drop_partial(self, name: str) -> None:
+        """Forget an origin transfer."""
+        self._db.execute("DELETE FROM partial WHERE name = ?", (name,))
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()

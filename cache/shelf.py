@@ -1,0 +1,188 @@
+"""What is here: assets on disk by id, names with their tallies, and readers.
+
+It knows neither how content gets here nor who wants it. Rule: bytes are verified before they
+are stored and before they are first served in this process.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self, TypeVar, TypeVarTuple
+
+import trio
+
+from cache.errors import CacheError, ChunkUnavailable
+from cache.files import AssetFiles
+from cache.intake import Intake
+from cache.ledger import Ledger, Tally
+from cache.proto.fetch_plan import FetchPlan
+from cache.proto.manifest import CHUNK_BYTES, Manifest
+from mesh.host.clock import Clock
+from mesh.host.log import get_log
+
+THREADS: Final = 4
+log = get_log("cache")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True, slots=True)
+class AssetState:
+    """How one name fares here; ``have`` and ``of`` count chunks (of is 0 while unknown)."""
+
+    name: str
+    asset: str | None
+    state: str
+    have: int
+    of: int
+    size: int | None
+    origin_bytes: int
+    peer_bytes: int
+    rejected_bytes: int
+    error: str | None
+    updated_ms: int
+
+
+class AssetReader:
+    """Bytes of an asset for a server: wait for a range, then send it from ``fd``."""
+
+    def __init__(self, cache: "Shelf", files: AssetFiles) -> None:
+        self._cache, self._files = cache, files
+        self.fd = files.descriptor
+        self.size = files.manifest.size
+        self.manifest = files.manifest
+
+    async def wait(self, offset: int, length: int) -> None:
+        """Return when every chunk of the range is held and verified in this process."""
+        step = self.manifest.chunk_bytes
+        for index in range(offset // step, -(-(offset + length) // step)):
+            while not self._files.checked(index):
+                version = self._cache.version
+                if self._files.have[index]:
+                    try:
+                        await self._cache.in_thread(self._files.read, index)
+                    except ChunkUnavailable as exc:
+                        log.error("chunk damaged on disk", asset=self.manifest.asset, error=exc)
+                        self._cache.changed()
+                else:
+                    self._cache.want_first(self.manifest.asset, index)
+                    await self._cache.wait_past(version)
+
+
+class Shelf:
+    """All assets below one folder; one process owns it."""
+
+    def __init__(self, folder: Path, quota_bytes: int, clock: Clock) -> None:
+        self._folder, self._quota, self._clock = folder, quota_bytes, clock
+        self._ledger = Ledger(folder / "cache.db")
+        self._tallies: dict[str, Tally] = {t.name: t for t in self._ledger.tallies()}
+        self._files: dict[str, AssetFiles] = {}
+        self._intakes: dict[str, tuple[Intake, int | None]] = {}
+        self._plans: dict[str, FetchPlan] = {}
+        self._limiter = trio.CapacityLimiter(THREADS)
+        self._bell = trio.Event()
+        self.version = 0
+
+    @classmethod
+    def open(cls, folder: Path, quota_bytes: int, clock: Clock) -> Self:
+        """Open the folder, make it if absent; damaged assets are left out and said."""
+        for name in ("assets", "partial"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        shelf = cls(folder, quota_bytes, clock)
+        for path in sorted((folder / "assets").iterdir()):
+            try:
+                files = AssetFiles.open(path)
+            except (OSError, CacheError) as exc:
+                log.error("asset left out", path=path, error=exc)
+                continue
+            shelf._files[files.manifest.asset] = files
+        for tally in shelf._tallies.values():
+            shelf._settle_state(tally)
+        return shelf
+
+    def _settle_state(self, tally: Tally) -> None:
+        files = self._files.get(tally.asset or "")
+        if files is not None and files.have.full:
+            tally.state, tally.error = "verified", None
+        elif tally.state == "verified":
+            tally.state = "absent"
+
+    def close(self) -> None:
+        """Make everything durable and close it."""
+        for files in self._files.values():
+            files.close()
+        self._ledger.close()
+
+    # -- what is here ------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Wake everybody who waits for a change."""
+        self.version += 1
+        self._bell.set()
+        self._bell = trio.Event()
+
+    async def wait_past(self, version: int) -> int:
+        """Return the version as soon as it is above ``version``."""
+        while self.version <= version:
+            await self._bell.wait()
+        return self.version
+
+    def assets(self) -> list[AssetState]:
+        """Return how every known name fares."""
+        return [
+            self._state(tally) for tally in sorted(self._tallies.values(), key=lambda t: t.name)
+        ]
+
+    def _state(self, tally: Tally) -> AssetState:
+        files = self._files.get(tally.asset or "")
+        have, of, size = 0, 0, None
+        if files is not None:
+            have, of, size = files.have.have, files.manifest.chunks, files.manifest.size
+        elif tally.name in self._intakes:
+            intake, size = self._intakes[tally.name]
+            have, of = intake.length // CHUNK_BYTES, -(-size // CHUNK_BYTES) if size else 0
+        return AssetState(
+            tally.name, tally.asset, tally.state, have, of, size, tally.origin_bytes,
+            tally.peer_bytes, tally.rejected_bytes, tally.error, tally.updated_ms,
+        )  # fmt: skip
+
+    def manifest(self, asset: str) -> Manifest | None:
+        """Return the manifest of an asset that is here, whole or in part."""
+        files = self._files.get(asset)
+        return files.manifest if files else None
+
+    def holds(self, asset: str) -> bool:
+        """Tell whether the whole asset is here."""
+        files = self._files.get(asset)
+        return files is not None and files.have.full
+
+    def reader(self, asset: str) -> AssetReader | None:
+        """Return a reader of an asset that is here or on its way."""
+        files = self._files.get(asset)
+        return AssetReader(self, files) if files else None
+
+    async def read_chunk(self, asset: str, index: int) -> bytes:
+        """Return a verified chunk for a peer; raises ChunkUnavailable."""
+        files = self._files.get(asset)
+        if files is None:
+            raise ChunkUnavailable(f"{asset} is not here")
+        return await self.in_thread(files.read, index)
+
+    def want_first(self, asset: str, index: int) -> None:
+        """A reader waits for this chunk."""
+        if (plan := self._plans.get(asset)) is not None:
+            plan.on_wanted([index])
+
+    async def in_thread(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run a blocking call in one of the cache's few worker threads."""
+        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+    def _tally(self, name: str) -> Tally:
+        return self._tallies.setdefault(name, Tally(name))
+
+    def _save(self, tally: Tally, state: str | None = None, error: str | None = None) -> None:
+        if state is not None:
+            tally.state, tally.error = state, error
+        tally.updated_ms = self._clock.now_ms()
+        self._ledger.save(tally)
+        self.changed()
