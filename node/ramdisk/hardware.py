@@ -1,7 +1,8 @@
 """The port between the agent and the machine it runs on.
 
 The agent knows nothing else of its machine: a real server (``real.py``) and a simulated one
-give it the same few calls. Rule: no call raises for odd hardware; what cannot be read is left out.
+give it the same few calls. Rule: no call raises for odd hardware; what cannot be read is left
+out.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
 """An HTTP/1.1 client for one connection, as small as the agent needs it.
 
-It knows nothing of the agent's protocol. Standard ``http.client`` cannot go on with a body after
-a read timed out; here every wait is cut into slices, and between slices the caller's ``tick``
-runs: it sends progress, and may raise to leave. Rule: any doubt about the bytes ends the connection.
+It knows nothing of the agent's protocol. Standard ``http.client`` cannot go on with a body
+after a read timed out; here every wait is cut into slices, and between slices the caller's
+``tick`` runs: it sends progress, and may raise to leave. Rule: any doubt about the bytes ends
+the connection.
 """
 
 import socket

@@ -5,12 +5,20 @@ The kernel command line carries ``rackmesh.url=http://A:P[,http://B:P] rackmesh.
 names win over it. Rule: the capability is never printed.
 """
 
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
 from node.ramdisk.client import AgentClient
 from node.ramdisk.errors import Stopped
 from node.ramdisk.hardware import Hardware
+from node.ramdisk.inventory import parse_command_line, read_nics
+from node.ramdisk.real import RealHardware
 from node.ramdisk.work import Agent
+
+URLS_MAX: Final = 16
 
 
 def run_agent(
@@ -40,3 +48,40 @@ def run_agent(
     elif end == "poweroff":
         hardware.poweroff()
     return end
+
+
+def settings(
+    command_line: str, environ: Mapping[str, str], argv: Sequence[str]
+) -> tuple[list[str], str, str | None]:
+    """Return (urls, mac or "", capability) from the three places, the later ones winning."""
+    found = dict(parse_command_line(command_line))
+    for key in ("url", "mac", "cap"):
+        if value := environ.get(f"RACKMESH_{key.upper()}"):
+            found[key] = value
+    found.update(parse_command_line(" ".join(argv)))
+    urls = [url for url in found.get("url", "").split(",") if url][:URLS_MAX]
+    return urls, found.get("mac", "").lower(), found.get("cap") or None
+
+
+def main() -> int:
+    """Run on the machine that booted this ramdisk."""
+    command_line = Path("/proc/cmdline").read_text("ascii", "replace")
+    urls, mac, capability = settings(command_line, os.environ, sys.argv[1:])
+    if not urls:
+        print("RACKMESH no rackmesh.url= on the kernel command line", flush=True)
+        return 2
+    if not mac:
+        nics = read_nics("")
+        mac = next((nic["mac"] for nic in nics if nic["link"]), "")
+    hardware = RealHardware(mac)
+    hardware.say(f"agent up, {mac}, nodes {' '.join(urls)}")
+    try:
+        run_agent(hardware, urls, mac, capability)
+    except ValueError as exc:
+        hardware.say(f"rackmesh.url= cannot be used: {exc}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -51,7 +51,7 @@ class Progress:
         if self._hardware.now() - self._sent_at < INTERVAL_S:
             return
         try:
-            answer = self._client.progress(self._step, self.done, self.total)
+            answer = self._client.progress(self._step, min(self.done, self.total), self.total)
         except Refused:
             self.lost += 1
             self._greet()

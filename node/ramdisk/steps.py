@@ -11,9 +11,14 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from node.ramdisk.cidata import open_first_boot, write_cidata
+from node.ramdisk.disk import DiskHandle
 from node.ramdisk.errors import StepFailed
+from node.ramdisk.fetch import HttpSource
 from node.ramdisk.hardware import Disk, Hardware
+from node.ramdisk.image import write_image
 from node.ramdisk.progress import Progress
+from node.ramdisk.wipe import wipe_disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +53,63 @@ def choose_disk(hardware: Hardware, wanted: Any) -> Disk:
     return found[0]
 
 
-STEPS: Final[dict[str, Step]] = {}
-"""Name on the wire -> what does it; filled below."""
+def _write_image(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any]:
+    asset, size, urls = args["asset"], args["size"], args["urls"]
+    disk = choose_disk(context.hardware, args.get("disk"))
+    began = context.hardware.now()
+    progress = context.progress
+    source = HttpSource(context.hardware, asset, urls, progress.tick, context.bind_address)
+    try:
+        manifest = source.manifest()
+        if manifest.size != size:
+            raise StepFailed(f"{asset} has {manifest.size} bytes, the order says {size}")
+        with DiskHandle(disk.path, disk.sector_bytes) as handle:
+            written = write_image(handle, manifest, source, progress)
+    finally:
+        source.close()
+    return {
+        "disk": disk.serial or disk.name,
+        "bytes": written.size,
+        "sha256": written.sha256,
+        "seconds": round(context.hardware.now() - began, 1),
+        "resumed_from": written.resumed_from,
+        "fetched_bytes": written.fetched_bytes,
+        "wrong_chunks": source.wrong_chunks,
+        "direct": written.direct,
+    }
+
+
+def _first_boot(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any]:
+    disk = choose_disk(context.hardware, args.get("disk"))
+    files = open_first_boot(args["sealed"], context.session, context.seal_key)
+    with DiskHandle(disk.path, disk.sector_bytes) as handle:
+        placed = write_cidata(handle, int(args["image_bytes"]), files)
+    return {
+        "disk": disk.serial or disk.name,
+        "cidata": placed.kind,
+        "offset": placed.offset,
+    }
+
+
+def _wipe(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any]:
+    disk = choose_disk(context.hardware, args.get("disk"))
+    began = context.hardware.now()
+    with DiskHandle(disk.path, disk.sector_bytes) as handle:
+        wiped = wipe_disk(handle, context.progress)
+        handle.reread_partitions()
+    return {
+        "disk": disk.serial or disk.name,
+        "bytes": wiped.size,
+        "verified_bytes": wiped.verified_bytes,
+        "nonzero": 0,
+        "seconds": round(context.hardware.now() - began, 1),
+        "direct": wiped.direct,
+    }
+
+
+STEPS: Final[dict[str, Step]] = {
+    "write_image": _write_image,
+    "first_boot": _first_boot,
+    "wipe": _wipe,
+}
+"""Name on the wire -> what does it. ``reboot`` and ``poweroff`` end the loop (``work.py``)."""

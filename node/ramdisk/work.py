@@ -1,8 +1,8 @@
 """The agent's loop: say hello, ask for a step, do it, report it, until the machine restarts.
 
 It knows when to say hello again and when to give up; it does not know what a step does to a
-disk (``steps.py``). Rule: a report is kept until a node has taken it, and a step that was done is
-never done twice for the same id; it is reported twice.
+disk (``steps.py``). Rule: a report is kept until a node has taken it, and a step that was done
+is never done twice for the same id; it is reported twice.
 """
 
 import traceback
