@@ -1,0 +1,264 @@
+"""An order becomes steps: what is done to a server, in which order, waiting for what.
+
+It knows nothing of how a step is done (``node/work/steps.py``) nor of what has been done
+(``node/proto/job.py``). Rule: the plan is a pure function of the order and of whether the
+server has a BMC, so a node that restarts plans the same steps again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from node.proto.lifecycle import ACCEPT, DEPLOY, POWER, RELEASE
+
+Kind = Literal["observe", "set", "keyed", "one-shot"]
+
+MINUTE_MS: Final = 60_000
+BMC_TRIES: Final = 6
+"""With the back-off of ``node.proto.job`` a BMC gets about a minute to come to its senses."""
+BMC_LIMIT_MS: Final = 3 * MINUTE_MS
+BOOT_LIMIT_MS: Final = 15 * MINUTE_MS
+"""From power on to the first hello of the ramdisk, or from restart to the phone-in."""
+BY_HAND_LIMIT_MS: Final = 24 * 60 * MINUTE_MS
+DISK_LIMIT_MS: Final = 24 * 60 * MINUTE_MS
+"""Writing or wiping: 20 TB at 250 MB/s are 22 hours; silence ends a step much earlier."""
+AGENT_LIMIT_MS: Final = 10 * MINUTE_MS
+FETCH_LIMIT_MS: Final = 6 * 60 * MINUTE_MS
+PHONE_LIMIT_MS: Final = 30 * MINUTE_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a plan."""
+
+    id: str
+    """Unique inside the plan; shown in logs."""
+    name: str
+    """For people."""
+    kind: Kind
+    do: str
+    """Verb of the shell: record, inspect, fetch, power, boot, ramdisk, agent, phone-in."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    """Steps that must be done before."""
+    waits: str | None = None
+    """What the job waits for while this step runs; None: it works."""
+    state: str | None = None
+    """Server state from the begin of this step on."""
+    tries: int = 1
+    """Tries in all when a try fails for a passing reason."""
+    limit_ms: int = BMC_LIMIT_MS
+    """Longest time of one try."""
+    touches: bool = True
+    """False: it leaves the machine as it is, so a cancelled job may go back."""
+    dirties: bool = False
+    """True: from its begin on the disks hold somebody's data."""
+    ramdisk: bool = False
+    """True: while this is the next step, a booting machine gets the ramdisk."""
+    redo: str | None = None
+    """Step to begin again from when the machine is lost or a person says retry."""
+
+
+def plan(kind: str, params: Mapping[str, Any], name: str, bmc: bool) -> tuple[Step, ...]:
+    """Return the steps of an order on the server ``name``; an empty plan has nothing to do."""
+    match kind:
+        case "server.accept":
+            steps = _accept(name)
+        case "server.deploy":
+            steps = _deploy(params, name, bmc)
+        case "server.release":
+            steps = _release(name, bmc)
+        case "server.power":
+            steps = [_power("power", bool(params["on"]))]
+        case _:
+            steps = []
+    assert kind in {ACCEPT, DEPLOY, RELEASE, POWER} or not steps
+    return tuple(steps)
+
+
+def _accept(name: str) -> list[Step]:
+    return [
+        Step(id="record", name="record server", kind="keyed", do="record", touches=False),
+        Step(
+            id="inspect",
+            name="inspect",
+            kind="observe",
+            do="inspect",
+            after=("record",),
+            waits=f"waits for the inventory of {name}: boot it from the network",
+            limit_ms=BY_HAND_LIMIT_MS,
+            touches=False,
+        ),
+    ]
+
+
+def _deploy(params: Mapping[str, Any], name: str, bmc: bool) -> list[Step]:
+    fetch = Step(
+        id="fetch",
+        name="fetch image",
+        kind="keyed",
+        do="fetch",
+        args={"asset": params["asset"], "image": params["image"]},
+        tries=5,
+        limit_ms=FETCH_LIMIT_MS,
+        touches=False,
+    )
+    steps = [fetch, *_into_ramdisk(name, bmc, "fetch")]
+    redo = steps[1].id
+    steps += [
+        Step(
+            id="write",
+            name="write image",
+            kind="set",
+            do="agent",
+            args={"do": "write_image"},
+            after=("ramdisk",),
+            limit_ms=DISK_LIMIT_MS,
+            tries=3,
+            ramdisk=True,
+            dirties=True,
+            redo=redo,
+        ),
+        Step(
+            id="first-boot",
+            name="first-boot data",
+            kind="set",
+            do="agent",
+            args={"do": "first_boot"},
+            after=("write",),
+            limit_ms=AGENT_LIMIT_MS,
+            tries=3,
+            ramdisk=True,
+            redo=redo,
+        ),
+    ]
+    if bmc:
+        steps += [
+            _boot("boot-disk", "disk", "first-boot"),
+            _power("restart-off", False, "boot-disk", state="deploy-wait", name="restart: off"),
+            _power("restart-on", True, "restart-off", name="restart: on"),
+        ]
+    else:
+        steps.append(
+            Step(
+                id="restart",
+                name="restart",
+                kind="set",
+                do="agent",
+                args={"do": "reboot"},
+                after=("first-boot",),
+                state="deploy-wait",
+                limit_ms=AGENT_LIMIT_MS,
+            )
+        )
+    steps.append(
+        Step(
+            id="phone-in",
+            name="phone-in",
+            kind="observe",
+            do="phone-in",
+            after=(steps[-1].id,),
+            waits=f"waits for {name} to boot from its disk and phone in",
+            limit_ms=PHONE_LIMIT_MS,
+            redo=steps[-2].id if bmc else None,
+        )
+    )
+    return steps
+
+
+def _release(name: str, bmc: bool) -> list[Step]:
+    steps = _into_ramdisk(name, bmc, None)
+    redo = steps[0].id
+    steps.append(
+        Step(
+            id="wipe",
+            name="wipe disks",
+            kind="set",
+            do="agent",
+            args={"do": "wipe"},
+            after=("ramdisk",),
+            state="cleaning",
+            limit_ms=DISK_LIMIT_MS,
+            tries=3,
+            ramdisk=True,
+            redo=redo,
+        )
+    )
+    if bmc:
+        steps.append(_power("off", False, "wipe"))
+    else:
+        steps.append(
+            Step(
+                id="off",
+                name="power off",
+                kind="set",
+                do="agent",
+                args={"do": "poweroff"},
+                after=("wipe",),
+                limit_ms=AGENT_LIMIT_MS,
+            )
+        )
+    return steps
+
+
+def _into_ramdisk(name: str, bmc: bool, after: str | None) -> list[Step]:
+    """Get the machine into the ramdisk: by its BMC, or by somebody's hand."""
+    steps: list[Step] = []
+    if bmc:
+        steps = [
+            _power("power-off", False, after),
+            _boot("boot-network", "network", "power-off"),
+            _power("power-on", True, "boot-network", ramdisk=True),
+        ]
+        after = "power-on"
+    waits = f"waits for the ramdisk of {name} to report"
+    by_hand = f"power it on by hand: {name} has no BMC"
+    steps.append(
+        Step(
+            id="ramdisk",
+            name="ramdisk reports",
+            kind="observe",
+            do="ramdisk",
+            after=(after,) if after else (),
+            waits=waits if bmc else by_hand,
+            limit_ms=BOOT_LIMIT_MS if bmc else BY_HAND_LIMIT_MS,
+            ramdisk=True,
+            redo="power-off" if bmc else None,
+            touches=bmc,
+        )
+    )
+    return steps
+
+
+def _power(
+    step: str,
+    on: bool,
+    after: str | None = None,
+    *,
+    name: str | None = None,
+    state: str | None = None,
+    ramdisk: bool = False,
+) -> Step:
+    return Step(
+        id=step,
+        name=name or f"power {'on' if on else 'off'}",
+        kind="set",
+        do="power",
+        args={"on": on},
+        after=(after,) if after else (),
+        tries=BMC_TRIES,
+        state=state,
+        ramdisk=ramdisk,
+    )
+
+
+def _boot(step: str, device: str, after: str) -> Step:
+    return Step(
+        id=step,
+        name=f"boot from {device}",
+        kind="set",
+        do="boot",
+        args={"device": device},
+        after=(after,),
+        tries=BMC_TRIES,
+    )
