@@ -1,0 +1,87 @@
+from typing import Any
+
+import pytest
+
+from node.proto.residency import Fetch, Holder, Resolve, View, decide, fetch_from
+
+ASSET = "b3:" + "1" * 64
+URL = "http://origin.example/image"
+
+
+def view(**changes: Any) -> View:
+    base: dict[str, Any] = {
+        "node": "n1",
+        "site": "one",
+        "alive": ["n1"],
+        "references": {"img": {"name": "img", "url": URL, "want": ["one"], "sha256": None}},
+        "names": {},
+        "holders": {},
+        "held": [],
+        "wanted": [],
+    }
+    return View(**{**base, **changes})
+
+
+NAMED = {"img": {"asset": ASSET, "sha256": "aa"}}
+
+
+def test_a_wanting_site_resolves_what_nobody_has_seen() -> None:
+    assert decide(view()) == [Resolve("img", URL, None)]
+
+
+def test_a_site_that_does_not_want_it_does_nothing() -> None:
+    assert decide(view(site="two")) == []
+
+
+def test_of_two_nodes_exactly_one_asks_the_origin() -> None:
+    alive = ["n1", "n2"]
+    orders = [decide(view(node=node, alive=alive)) for node in alive]
+    assert sorted(map(len, orders)) == [0, 1]
+
+
+def test_of_two_wanting_sites_exactly_one_asks_the_origin() -> None:
+    reference = {"img": {"url": URL, "want": ["two", "one"]}}
+    here = decide(view(references=reference))
+    there = decide(view(references=reference, site="two", node="n2", alive=["n2"]))
+    assert (len(here), len(there)) == (1, 0)
+
+
+def test_a_named_asset_comes_from_its_holders_not_from_the_origin() -> None:
+    holders = {ASSET: [Holder("n9", "two", True)]}
+    assert decide(view(names=NAMED, holders=holders)) == [Fetch("img", ASSET)]
+
+
+def test_without_holders_the_origin_is_asked_under_the_signed_hash() -> None:
+    assert decide(view(names=NAMED)) == [Resolve("img", URL, "aa")]
+
+
+def test_what_is_held_is_left_alone() -> None:
+    assert decide(view(names=NAMED, held=[ASSET])) == []
+
+
+def test_a_job_may_want_what_its_site_does_not() -> None:
+    holders = {ASSET: [Holder("n9", "one", True)]}
+    orders = decide(view(site="two", names=NAMED, holders=holders, wanted=["img"]))
+    assert orders == [Fetch("img", ASSET)]
+
+
+def test_the_second_node_of_a_site_waits_for_the_first() -> None:
+    holders = {ASSET: [Holder("n9", "two", True)]}
+    alive = ["n1", "n2"]
+    orders = {n: decide(view(node=n, alive=alive, names=NAMED, holders=holders)) for n in alive}
+    waiting = [node for node, order in orders.items() if not order]
+    assert len(waiting) == 1
+    first = next(node for node in alive if node not in waiting)
+    holders[ASSET].append(Holder(first, "one", True))
+    again = decide(view(node=waiting[0], alive=alive, names=NAMED, holders=holders))
+    assert again == [Fetch("img", ASSET)]
+    assert fetch_from(holders[ASSET], "one", waiting[0]) == [first]
+
+
+@pytest.mark.parametrize(
+    "reference", [{}, {"want": 7}, {"want": ["one"], "url": 5}, {"want": [None], "url": URL}]
+)
+def test_odd_rows_are_left_alone(reference: dict[str, Any]) -> None:
+    if not isinstance(reference.get("want", []), list):
+        reference = {**reference, "want": []}
+    assert decide(view(references={"img": reference, "../x": reference})) == []
