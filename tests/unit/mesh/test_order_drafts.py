@@ -1,0 +1,89 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.proto.order import KINDS, check_params
+from mesh.rest.orders import Draft, Known, OrderProblem, draft
+
+NEW = "01890a5d-ac96-774b-bcce-b302099a8057"
+OLD = "01890a5d-ac96-774b-bcce-b302099a8058"
+MAC = "52:54:00:00:00:01"
+ASSET = "b3:" + "2" * 64
+SERVER = {"id": OLD, "name": "srv1", "site": "one", "cleaned": False}
+KNOWN = Known(
+    servers=[SERVER],
+    pending=[{"mac": MAC, "site": "one"}],
+    jobs=[{"id": NEW, "site": "one", "server": OLD}],
+    images={"debian": ASSET, "new": None},
+)
+
+
+def ask(**request: Any) -> Draft:
+    made = draft(request, KNOWN, NEW)
+    check_params(made.kind, made.params)
+    return made
+
+
+def test_accept_finds_the_site_of_the_machine() -> None:
+    made = ask(kind="server.accept", machine="52-54-00-00-00-01", params={"name": "srv2"})
+    assert (made.site, made.server, made.params["machine"]) == ("one", NEW, MAC)
+
+
+def test_deploy_onto_a_never_cleaned_server_says_that_it_destroys() -> None:
+    made = ask(kind="server.deploy", server="srv1", params={"image": "debian"})
+    assert made.order_class == "destructive"
+    assert made.params == {
+        "server": OLD, "image": "debian", "asset": ASSET, "hostname": "srv1", "ssh_keys": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("request_body", "code", "words"),
+    [
+        ({"kind": "server.explode"}, "bad-request", "no order"),
+        ({"kind": "server.deploy", "server": "nix"}, "not-found", "no server nix"),
+        ({"kind": "server.deploy", "server": "srv1", "params": {"image": "x"}}, "not-found", "x"),
+        (
+            {"kind": "server.deploy", "server": "srv1", "params": {"image": "new"}},
+            "conflict", "not known yet",
+        ),
+        ({"kind": "server.accept", "machine": "zz", "params": {}}, "bad-request", "no MAC"),
+        (
+            {"kind": "server.accept", "machine": "52:54:00:00:00:09", "params": {"name": "a"}},
+            "not-found", "waits",
+        ),
+        (
+            {"kind": "server.accept", "machine": MAC, "params": {"name": "srv1"}},
+            "conflict", "already",
+        ),
+        ({"kind": "server.power", "server": "srv1"}, "bad-request", "params.on"),
+        ({"kind": "job.retry", "job": "x"}, "not-found", "no job"),
+        ({"kind": "server.release", "server": "srv1", "site": "two"}, "bad-request", "site one"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_one_sentence(
+    request_body: dict[str, Any], code: str, words: str
+) -> None:
+    with pytest.raises(OrderProblem, match=words) as caught:
+        draft(request_body, KNOWN, NEW)
+    assert caught.value.code == code
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from([*sorted(KINDS), "x"]), JSON, JSON, JSON, JSON)
+def test_garbage_never_raises_anything_else(
+    kind: str, server: Any, machine: Any, job: Any, params: Any
+) -> None:
+    request = {"kind": kind, "server": server, "machine": machine, "job": job, "params": params}
+    try:
+        draft(request, KNOWN, NEW)
+    except OrderProblem:
+        return
