@@ -36,7 +36,7 @@ def fat_volume(
     assert sum(map(len, files.values())) <= FILES_BYTES_MAX, "the files exceed the volume"
     volume = bytearray(VOLUME_BYTES)
     text = label.upper().ljust(11).encode()
-    digest = blake3(b"".join(files.values())).digest()
+    digest = blake3(b"".join(files[name] for name in sorted(files))).digest()
     volume[:512] = _boot_sector(text, digest[:4], sector_bytes, hidden_sectors)
     chain = [0xF00 | MEDIA, END_OF_CHAIN]
     entries = bytearray(_entry(text, LABEL_ATTRIBUTE, 0, 0))
