@@ -1,0 +1,199 @@
+"""The virtual BMC's Redfish service without sockets: request in, answer and order out.
+
+It knows no power supply: it shows the servers' state and says what was ordered. Rule: nothing
+but an order that parses and fits changes anything; an unknown property is refused, not ignored.
+Source: DMTF DSP0266 1.15, DSP2046 (ComputerSystem 1.13).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+BODY_BYTES_MAX: Final = 16 << 10
+ROOT: Final = "/redfish/v1"
+SYSTEMS: Final = f"{ROOT}/Systems"
+RESET_TYPES: Final = ("On", "ForceOff", "GracefulShutdown")
+TARGETS: Final = ("None", "Pxe", "Hdd")
+ENABLED: Final = ("Disabled", "Once", "Continuous")
+
+Power = Literal["On", "Off", "PoweringOff"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the BMC shows of one server; ``revision`` changes whenever anything else does."""
+
+    name: str
+    uuid: str
+    serial: str
+    mac: str
+    power: Power
+    target: str
+    enabled: str
+    memory_bytes: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOrder:
+    """Bring a server's power to on or off."""
+
+    name: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BootOrder:
+    """Set a server's boot override."""
+
+    name: str
+    target: str
+    enabled: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What to answer, after ``order`` was carried out."""
+
+    status: int
+    body: dict[str, Any] | None = None
+    etag: str | None = None
+    order: PowerOrder | BootOrder | None = None
+
+
+def respond(
+    method: str,
+    path: str,
+    body: bytes,
+    if_match: str | None,
+    authorised: bool,
+    servers: Sequence[Shown],
+) -> Reply:
+    """Answer one request; only the two root documents are open to strangers."""
+    path = path.partition("?")[0].rstrip("/") or "/"
+    if path == "/redfish":
+        return Reply(200, {"v1": f"{ROOT}/"}) if method == "GET" else _not_allowed(method)
+    if path == ROOT:
+        return Reply(200, _root()) if method == "GET" else _not_allowed(method)
+    if not authorised:
+        return _refuse(401, "NoValidSession", "There is no valid user name and password.")
+    if path == SYSTEMS:
+        return Reply(200, _systems(servers)) if method == "GET" else _not_allowed(method)
+    for server in servers:
+        own = f"{SYSTEMS}/{server.name}"
+        if path == own:
+            return _system(method, server, body, if_match)
+        if path == f"{own}/Actions/ComputerSystem.Reset":
+            return _reset(server, body) if method == "POST" else _not_allowed(method)
+    return _refuse(404, "ResourceMissingAtURI", f"There is no resource at {path[:200]}.")
+
+
+def etag_of(server: Shown) -> str:
+    """Return the entity tag of a system."""
+    return f'W/"{server.revision}"'
+
+
+def _system(method: str, server: Shown, body: bytes, if_match: str | None) -> Reply:
+    if method == "GET":
+        return Reply(200, _system_body(server), etag_of(server))
+    if method != "PATCH":
+        return _not_allowed(method)
+    if if_match is not None and if_match not in ("*", etag_of(server)):
+        return _refuse(412, "PreconditionFailed", "The system has changed since it was read.")
+    asked = _object(body)
+    boot = asked.get("Boot") if asked is not None else None
+    if asked is None or not isinstance(boot, dict) or set(asked) != {"Boot"}:
+        return _refuse(400, "PropertyUnknown", "Only the property Boot can be changed.")
+    allowed = {"BootSourceOverrideTarget": TARGETS, "BootSourceOverrideEnabled": ENABLED}
+    for name, value in boot.items():
+        if name not in allowed:
+            text = f"The property {str(name)[:80]} cannot be changed."
+            return _refuse(400, "PropertyUnknown", text)
+        if value not in allowed[name]:
+            text = f"{name} must be one of {', '.join(allowed[name])}."
+            return _refuse(400, "PropertyValueNotInList", text)
+    target = str(boot.get("BootSourceOverrideTarget", server.target))
+    enabled = str(boot.get("BootSourceOverrideEnabled", server.enabled))
+    if "BootSourceOverrideEnabled" not in boot and enabled == "Disabled":
+        enabled = "Once"
+    return Reply(204, order=BootOrder(server.name, target, enabled))
+
+
+def _reset(server: Shown, body: bytes) -> Reply:
+    asked = _object(body)
+    kind = asked.get("ResetType") if asked is not None else None
+    if kind not in RESET_TYPES:
+        text = f"ResetType must be one of {', '.join(RESET_TYPES)}."
+        return _refuse(400, "ActionParameterValueNotInList", text)
+    return Reply(204, order=PowerOrder(server.name, kind == "On"))
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _root() -> dict[str, Any]:
+    return {
+        "@odata.id": f"{ROOT}/",
+        "@odata.type": "#ServiceRoot.v1_5_0.ServiceRoot",
+        "Id": "RootService",
+        "Name": "Rackmesh simulated rack",
+        "RedfishVersion": "1.15.0",
+        "Vendor": "Rackmesh",
+        "Systems": {"@odata.id": SYSTEMS},
+    }
+
+
+def _systems(servers: Sequence[Shown]) -> dict[str, Any]:
+    return {
+        "@odata.id": SYSTEMS,
+        "@odata.type": "#ComputerSystemCollection.ComputerSystemCollection",
+        "Name": "Simulated servers",
+        "Members@odata.count": len(servers),
+        "Members": [{"@odata.id": f"{SYSTEMS}/{server.name}"} for server in servers],
+    }
+
+
+def _system_body(server: Shown) -> dict[str, Any]:
+    own = f"{SYSTEMS}/{server.name}"
+    return {
+        "@odata.id": own,
+        "@odata.type": "#ComputerSystem.v1_13_0.ComputerSystem",
+        "@odata.etag": etag_of(server),
+        "Id": server.name,
+        "Name": server.name,
+        "SystemType": "Virtual",
+        "Manufacturer": "Rackmesh",
+        "Model": "Simulated server",
+        "SerialNumber": server.serial,
+        "UUID": server.uuid,
+        "PowerState": server.power,
+        "Status": {"State": "Enabled", "Health": "OK"},
+        "MemorySummary": {"TotalSystemMemoryGiB": server.memory_bytes / (1 << 30)},
+        "Boot": {
+            "BootSourceOverrideTarget": server.target,
+            "BootSourceOverrideTarget@Redfish.AllowableValues": list(TARGETS),
+            "BootSourceOverrideEnabled": server.enabled,
+        },
+        "Actions": {
+            "#ComputerSystem.Reset": {
+                "target": f"{own}/Actions/ComputerSystem.Reset",
+                "ResetType@Redfish.AllowableValues": list(RESET_TYPES),
+            }
+        },
+    }
+
+
+def _not_allowed(method: str) -> Reply:
+    return _refuse(405, "OperationNotAllowed", f"{method[:20]} is not possible here.")
+
+
+def _refuse(status: int, message: str, text: str) -> Reply:
+    info: Mapping[str, Any] = {"MessageId": f"Base.1.8.{message}", "Message": text}
+    error = {"code": f"Base.1.8.{message}", "message": text, "@Message.ExtendedInfo": [info]}
+    return Reply(status, {"error": error})
