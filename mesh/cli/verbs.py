@@ -5,7 +5,9 @@ Each write prints what it made; work prints its job id and can be waited for.
 
 import json
 import secrets
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -146,12 +148,23 @@ def job_retry(
 @options
 def job_logs(where: Where, as_json: bool, job: str, follow: bool) -> None:
     """Print the log of JOB."""
+    from mesh.cli.follow import ENDED, POLL_S
+
+    after = 0
     with where.client() as client:
-        for line in client.lines(f"/jobs/{job}/logs", follow=1 if follow else None):
-            if as_json:
-                click.echo(json.dumps(line))
-            else:
-                click.echo(f"{line.get('time', '')} {line.get('text', '')}".strip())
+        while True:
+            ended = client.get(f"/jobs/{job}")["item"]["state"] in ENDED
+            for line in client.lines(f"/jobs/{job}/logs", after=after):
+                after = max(after, line.get("seq", after))
+                click.echo(json.dumps(line) if as_json else _log_line(line))
+            if ended or not follow:
+                return
+            time.sleep(POLL_S)
+
+
+def _log_line(line: dict[str, Any]) -> str:
+    moment = datetime.fromtimestamp(line.get("at_ms", 0) / 1000, UTC)
+    return f"{moment:%H:%M:%S} {line.get('text', '')}"
 
 
 @click.command("add")

@@ -29,7 +29,7 @@ Body = Mapping[str, Any]
 
 
 class OrderProblem(Refused):
-    """The request cannot become an order; ``code`` is the word of the API's problem document."""
+    """The request cannot become an order; ``code`` is the API's word for it."""
 
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)

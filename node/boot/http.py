@@ -138,14 +138,16 @@ class HttpServer:
         """Accept for ever; reports the port."""
         async with trio.open_nursery() as nursery:
             task_status.started(int(listener.socket.getsockname()[1]))
-            await trio.serve_listeners(self._serve, [listener], handler_nursery=nursery)
+            await trio.serve_listeners(self.serve, [listener], handler_nursery=nursery)
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end; a unix socket's client is called ``local``."""
         try:
-            client_ip = str(stream.socket.getpeername()[0])
+            name = stream.socket.getpeername()
         except OSError:
             await trio.aclose_forcefully(stream)
             return
+        client_ip = str(name[0]) if isinstance(name, tuple) else "local"
         if (
             self._open.total() >= self.limits.connections_max
             or self._open[client_ip] >= self.limits.per_client_max

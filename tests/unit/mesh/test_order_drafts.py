@@ -44,7 +44,10 @@ def test_deploy_onto_a_never_cleaned_server_says_that_it_destroys() -> None:
     [
         ({"kind": "server.explode"}, "bad-request", "no order"),
         ({"kind": "server.deploy", "server": "nix"}, "not-found", "no server nix"),
-        ({"kind": "server.deploy", "server": "srv1", "params": {"image": "x"}}, "not-found", "x"),
+        (
+            {"kind": "server.deploy", "server": "srv1", "params": {"image": "x"}},
+            "not-found", "no asset",
+        ),
         (
             {"kind": "server.deploy", "server": "srv1", "params": {"image": "new"}},
             "conflict", "not known yet",
@@ -60,7 +63,10 @@ def test_deploy_onto_a_never_cleaned_server_says_that_it_destroys() -> None:
         ),
         ({"kind": "server.power", "server": "srv1"}, "bad-request", "params.on"),
         ({"kind": "job.retry", "job": "x"}, "not-found", "no job"),
-        ({"kind": "server.release", "server": "srv1", "site": "two"}, "bad-request", "site one"),
+        (
+            {"kind": "server.release", "server": "srv1", "site": "two"},
+            "bad-request", "site one",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_one_sentence(
