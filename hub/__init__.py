@@ -1,1 +1,1 @@
-"""The hub: phone-home front desk, console and API over all sites; a view, never the only copy."""
+"""The hub: phone-home front desk, console and API of all sites; never the only copy."""

@@ -1,0 +1,169 @@
+"""Reading: every list and resource of the API, out of the reporting store.
+
+It never touches the mesh store. Rule: what is unknown is null, and ages can be told from
+``as_of_ms`` and the times in each resource.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from quart import Blueprint, Response, request
+
+from hub.api import shape
+from hub.errors import BadRequest, Conflict, NotFound
+from hub.ports import Json, Services
+from hub.store import RUNNING, ReportStore
+from mesh.rest.types import Site
+
+AFTER_MAX = 1 << 53
+
+
+def sites(services: Services) -> list[Site]:
+    """Return all sites with their counts."""
+    store, reachable = services.store, services.live.reachable()
+    servers, running = store.counts("server"), store.counts("job", RUNNING)
+    found: dict[str, Site] = {
+        document["name"]: Site(
+            name=document["name"],
+            region=document["region"],
+            nodes=0,
+            nodes_reachable=0,
+            servers=servers.get(document["name"], 0),
+            jobs_running=running.get(document["name"], 0),
+            last_contact_ms=None,
+        )
+        for document in store.documents("site")
+    }
+    for node in nodes(services):
+        site = found.get(node["site"])
+        if site is None or node["status"] != "member" or "node" not in node["roles"]:
+            continue
+        site["nodes"] += 1
+        site["nodes_reachable"] += node["id"] in reachable
+        if node["last_contact_ms"] is not None:
+            site["last_contact_ms"] = max(node["last_contact_ms"], site["last_contact_ms"] or 0)
+    return list(found.values())
+
+
+def nodes(services: Services) -> list[Json]:
+    """Return all members with whether this hub reaches them now."""
+    reachable, contacts = services.live.reachable(), services.store.contacts()
+    documents = services.store.documents("node")
+    me = services.status.status()["node"]
+    now_ms = services.clock.now_ms()
+    for node in documents:
+        here = node["id"] == me or node["id"] in reachable
+        node["reachable"] = here
+        node["last_contact_ms"] = now_ms if here else contacts.get(node["id"])
+    return documents
+
+
+def one(store: ReportStore, kind: str, name: str, noun: str) -> Json:
+    """Return the only document with this id or name; NotFound or Conflict otherwise."""
+    found = store.find(kind, name)
+    if not found:
+        raise NotFound(f"there is no {noun} {name[:100]!r}")
+    if len(found) > 1:
+        where = ", ".join(sorted(document["site"] for document in found))
+        raise Conflict(f"{noun} {name!r} exists in several sites ({where}); give its id")
+    return found[0]
+
+
+def routes(services: Services) -> Blueprint:
+    """Return the routes that only read."""
+    api = Blueprint("read", __name__, url_prefix="/api/v1")
+    store = services.store
+
+    def items(noun: str, values: Any) -> Response:
+        return shape.items(noun, services.clock.now_ms(), values)
+
+    def item(noun: str, value: Any) -> Response:
+        return shape.item(noun, services.clock.now_ms(), value)
+
+    def site() -> str | None:
+        return request.args.get("site") or None
+
+    @api.get("/version")
+    async def version() -> Response:
+        return item("version", {"build": services.build, "api": 1})
+
+    @api.get("/status")
+    async def status() -> Response:
+        return item("status", services.status.status())
+
+    @api.get("/sites")
+    async def list_sites() -> Response:
+        return items("sites", sites(services))
+
+    @api.get("/nodes")
+    async def list_nodes() -> Response:
+        wanted = site()
+        found = [n for n in nodes(services) if wanted is None or n["site"] == wanted]
+        return items("nodes", found)
+
+    @api.get("/servers")
+    async def list_servers() -> Response:
+        return items("servers", store.documents("server", site()))
+
+    @api.get("/servers/<name>")
+    async def show_server(name: str) -> Response:
+        return item("server", one(store, "server", name, "server"))
+
+    @api.get("/pending")
+    async def list_pending() -> Response:
+        found = store.documents("pending", site())
+        return items("pending", sorted(found, key=lambda seen: -seen["last_ms"]))
+
+    @api.get("/jobs")
+    async def list_jobs() -> Response:
+        return items("jobs", store.jobs(site()))
+
+    @api.get("/jobs/<job>")
+    async def show_job(job: str) -> Response:
+        return item("job", one(store, "job", job, "job"))
+
+    @api.get("/jobs/<job>/logs")
+    async def job_logs(job: str) -> Response:
+        after, follow = _number("after"), request.args.get("follow") not in (None, "", "0")
+        runner = cast("str | None", one(store, "job", job, "job")["runner"])
+        lines = services.live.job_log(runner, job, after, follow)
+        try:
+            first = [await anext(lines)]
+        except StopAsyncIteration:
+            first = []
+        response = Response(_json_lines(first, lines), content_type="application/x-ndjson")
+        response.timeout = None
+        return response
+
+    @api.get("/assets")
+    async def list_assets() -> Response:
+        return items("assets", store.documents("asset"))
+
+    @api.get("/assets/<name>")
+    async def show_asset(name: str) -> Response:
+        return item("asset", one(store, "asset", name, "asset"))
+
+    @api.get("/tokens")
+    async def list_tokens() -> Response:
+        return items("tokens", services.tokens.list())
+
+    @api.get("/secrets")
+    async def list_secrets() -> Response:
+        return items("secrets", services.secrets.list())
+
+    return api
+
+
+def _number(field: str) -> int:
+    given = request.args.get(field, "0")
+    if not (given.isascii() and given.isdigit()) or len(given) > 16 or int(given) > AFTER_MAX:
+        raise BadRequest(f"{field} must be a whole number, not {given[:60]!r}")
+    return int(given)
+
+
+async def _json_lines(first: list[Json], lines: AsyncIterator[Json]) -> AsyncIterator[bytes]:
+    for line in first:
+        yield json.dumps(line).encode() + b"\n"
+    async for line in lines:
+        yield json.dumps(line).encode() + b"\n"

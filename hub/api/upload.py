@@ -1,0 +1,105 @@
+"""Uploads: ``PUT /api/v1/assets/<name>/content``, straight from the wire to the cache.
+
+It stands beside Quart, whose request bodies are gathered without back-pressure. Rule: at most
+the few pieces that Hypercorn queues are in memory, whatever the size; a client that stops
+sending is cut off; at most UPLOADS_MAX at a time.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Final, cast
+
+import trio
+from quart import Request, Response
+from werkzeug.datastructures import Headers
+
+from hub.api import auth, problems, shape
+from hub.errors import BadRequest, SignInNeeded, TooLarge, TooMany
+from hub.ports import Services
+
+PATH: Final = re.compile(r"/api/v1/assets/([^/]{1,100})/content\Z")
+UPLOADS_MAX: Final = 4
+PIECE_S: Final = 60.0
+CONTENT_BYTES_MAX: Final = 256 << 30
+
+
+class Uploads:
+    """Takes content in."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.running = 0
+
+    def takes(self, scope: dict[str, Any]) -> bool:
+        """Tell whether a request is an upload."""
+        return (
+            scope["type"] == "http"
+            and scope["method"] == "PUT"
+            and PATH.match(scope["path"]) is not None
+        )
+
+    async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Serve one upload over ASGI."""
+        try:
+            response = await self._store(scope, receive)
+        except Exception as exc:
+            response = problems.of_error(exc)
+        content = await response.get_data(as_text=False)
+        headers = [(b"content-type", (response.content_type or "").encode())]
+        headers += [(b"content-length", str(len(content)).encode())]
+        await send(
+            {"type": "http.response.start", "status": response.status_code, "headers": headers}
+        )
+        await send({"type": "http.response.body", "body": content, "more_body": False})
+
+    async def _store(self, scope: dict[str, Any], receive: Any) -> Response:
+        request = as_request(scope)
+        if auth.principal_of(request, self._services) is None:
+            raise SignInNeeded("sign in first, or give the API token as a bearer")
+        match = PATH.match(scope["path"])
+        assert match is not None
+        name = shape.plain_name(match[1], "an asset's name")
+        if (request.content_length or 0) > CONTENT_BYTES_MAX:
+            raise TooLarge(f"content is at most {CONTENT_BYTES_MAX} bytes")
+        if self.running >= UPLOADS_MAX:
+            raise TooMany(f"{UPLOADS_MAX} uploads run already; try again in a while")
+        self.running += 1
+        try:
+            await self._services.assets.upload(name, _pieces(receive))
+        finally:
+            self.running -= 1
+        return shape.item("asset", self._services.clock.now_ms(), {"name": name}, 201)
+
+
+def as_request(scope: dict[str, Any]) -> Request:
+    """Return an ASGI scope as the request object that the guard reads."""
+    headers = Headers(
+        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    )
+
+    async def no_push(path: str, headers: Headers) -> None:
+        """Push nothing."""
+
+    return Request(
+        scope["method"], scope["scheme"], scope["path"], scope["query_string"], headers, "",
+        scope["http_version"], cast(Any, scope), send_push_promise=no_push,
+    )  # fmt: skip
+
+
+async def _pieces(receive: Any) -> AsyncIterator[bytes]:
+    total = 0
+    while True:
+        try:
+            with trio.fail_after(PIECE_S):
+                event = await receive()
+        except trio.TooSlowError:
+            raise BadRequest(f"the upload stood still for {PIECE_S:.0f} s") from None
+        if event["type"] != "http.request":
+            raise BadRequest("the upload was broken off")
+        total += len(event.get("body", b""))
+        if total > CONTENT_BYTES_MAX:
+            raise TooLarge(f"content is at most {CONTENT_BYTES_MAX} bytes")
+        if event.get("body"):
+            yield event["body"]
+        if not event.get("more_body"):
+            return

@@ -1,0 +1,72 @@
+"""The HTTP application: the API, the pages and the static files, behind one guard.
+
+It knows no sockets. Rule: no handler runs before the guard has said who asks, and every answer
+leaves with the same strict headers.
+"""
+
+from typing import Final
+
+from quart import Response, g, redirect, request
+from quart.typing import ResponseReturnValue
+from quart_trio import QuartTrio
+
+from hub import pages, static_files
+from hub.api import auth, events, problems, read, session, shape, write
+from hub.api.session import SignIn
+from hub.errors import SignInNeeded
+from hub.ports import Services
+
+CSP: Final = (
+    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+HEADERS: Final = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+REQUEST_BODY_S: Final = 30
+RESPONSE_S: Final = 60
+
+
+def make_app(services: Services) -> QuartTrio:
+    """Return the ASGI application over these services."""
+    app = QuartTrio("hub", static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = shape.BODY_BYTES_MAX
+    app.config["BODY_TIMEOUT"] = REQUEST_BODY_S
+    app.config["RESPONSE_TIMEOUT"] = RESPONSE_S
+    sign_in = SignIn(services)
+
+    @app.before_request
+    async def guard() -> ResponseReturnValue | None:
+        g.principal = None
+        if auth.is_open(request.path):
+            return None
+        g.principal = auth.principal_of(request, services)
+        if g.principal is None:
+            if request.path.startswith("/api/"):
+                raise SignInNeeded("sign in first, or give the API token as a bearer")
+            return redirect("/sign-in")
+        return None
+
+    @app.after_request
+    async def harden(response: Response) -> Response:
+        for name, value in HEADERS.items():
+            response.headers[name] = value
+        return response
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return Response("ok\n", content_type="text/plain")
+
+    problems.install(app)
+    app.register_blueprint(read.routes(services))
+    app.register_blueprint(write.routes(services))
+    app.register_blueprint(events.routes(services))
+    app.register_blueprint(session.routes(services, sign_in))
+    app.register_blueprint(static_files.routes())
+    app.register_blueprint(pages.routes(services, sign_in))
+    return app

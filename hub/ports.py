@@ -1,0 +1,106 @@
+"""What the API and the pages need from the rest of the hub, as Protocols and small values."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from hub.desk import Desk
+from hub.live import EventBus, Live
+from hub.store import ReportStore
+from mesh.host.clock import Clock
+from mesh.rest.types import OrderAccepted, Secret, Status, Token
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: a signed-in person, a client with the API token, or a local user."""
+
+    name: str
+    via: Literal["session", "token", "socket"]
+
+
+class Orders(Protocol):
+    """The one way to ask for work."""
+
+    async def submit(self, request: Mapping[str, Any], author: str) -> OrderAccepted:
+        """Resolve names, sign the order and make it durable; raises HubError."""
+        ...
+
+
+class Tokens(Protocol):
+    """Join tokens."""
+
+    async def create(self, site: str, roles: list[str], ttl_s: int) -> tuple[Token, str]:
+        """Make a token; return what it is and its text, which is shown once."""
+        ...
+
+    def list(self) -> list[Token]:
+        """Return all tokens, newest first."""
+        ...
+
+    async def revoke(self, token_id: str) -> Token:
+        """Make a token worthless; NotFound when there is none."""
+        ...
+
+
+class Secrets(Protocol):
+    """Secrets, sealed the moment they arrive."""
+
+    async def set(self, secret_id: str, site: str, kind: str, value: str) -> Secret:
+        """Seal a value to every node of a site; the plaintext is kept nowhere."""
+        ...
+
+    def list(self) -> list[Secret]:
+        """Return what is known of all secrets, never their values."""
+        ...
+
+
+class Assets(Protocol):
+    """References to content, and content uploaded here."""
+
+    async def declare(
+        self, name: str, url: str | None, sha256: str | None, want: list[str]
+    ) -> None:
+        """Make or change a reference."""
+        ...
+
+    async def want(self, name: str, site: str) -> None:
+        """Make a site hold the asset."""
+        ...
+
+    async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        """Keep uploaded content in the hub's cache and sign its name."""
+        ...
+
+
+class StatusSource(Protocol):
+    """How the hub fares."""
+
+    def status(self) -> Status:
+        """Return the status resource."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """All that the HTTP side is given."""
+
+    store: ReportStore
+    live: Live
+    bus: EventBus
+    desk: Desk
+    clock: Clock
+    orders: Orders
+    tokens: Tokens
+    secrets: Secrets
+    assets: Assets
+    status: StatusSource
+    api_token: str
+    hub_name: str
+    build: str
+
+    def __repr__(self) -> str:
+        """Never show the token."""
+        return f"Services({self.hub_name})"

@@ -1,0 +1,192 @@
+"""From replicated rows to the documents of the reporting store, and what changed in them.
+
+It knows neither database nor clock. Rule: documents are a pure function of the *set* of rows of
+a scope, whatever their order, so reading the same rows again changes nothing, and a row that is
+gone takes its document with it. Rows come from members and may hold anything: nothing raises.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from mesh.proto import tables
+from mesh.rest import views
+from mesh.rest.types import Node
+
+PLAIN_DEPTH_MAX: Final = 16
+"""Deepest nesting of a row that is shown; what lies deeper becomes null."""
+INT_MAX: Final = 1 << 53
+"""Larger integers are shown as text: JSON readers keep only 53 bits."""
+SITE_TABLES: Final = (tables.SERVER, tables.SIGHTING, tables.JOB)
+FLEET_TABLES: Final = (
+    tables.NODE, tables.SITE, tables.REFERENCE, tables.NAME, tables.PRESENCE,
+)  # fmt: skip
+
+
+class RowLike(Protocol):
+    """What a row of the mesh store looks like from here."""
+
+    @property
+    def author(self) -> str: ...  # noqa: D102
+    @property
+    def table(self) -> str: ...  # noqa: D102
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def body(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+class MemberLike(Protocol):
+    """What a member of the register looks like from here."""
+
+    @property
+    def node_id(self) -> str: ...  # noqa: D102
+    @property
+    def site(self) -> str: ...  # noqa: D102
+    @property
+    def roles(self) -> frozenset[str]: ...  # noqa: D102
+    @property
+    def status(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One resource as the API shows it; (kind, id) is unique within a scope."""
+
+    kind: str
+    id: str
+    site: str
+    name: str
+    state: str
+    text: str  # canonical JSON
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What makes the stored documents of a scope equal to the wanted ones."""
+
+    put: list[Document]
+    drop: list[tuple[str, str]]
+
+
+def site_documents(site: str, rows: Iterable[RowLike]) -> list[Document]:
+    """Return servers, jobs and pending machines of one site."""
+    by_table = _by_table(rows)
+    documents: list[Document] = []
+    for row in by_table[tables.SERVER]:
+        body = {**row.body, "id": row.key, "site": site}
+        server = views.server(body)
+        documents.append(
+            _document("server", row.key, site, server["name"], server["state"], server)
+        )
+    for row in by_table[tables.JOB]:
+        job = views.job({**row.body, "id": row.key, "site": site})
+        documents.append(
+            _document("job", row.key, site, job["server_name"] or "", job["state"], job)
+        )
+    sightings = [
+        (row.author, {**row.body, "mac": row.key}) for row in by_table[tables.SIGHTING]
+    ]
+    servers = [row.body for row in by_table[tables.SERVER]]
+    for seen in views.pending(site, sightings, servers):
+        documents.append(_document("pending", seen["mac"], site, seen["mac"], "", seen))
+    return documents
+
+
+def fleet_documents(rows: Iterable[RowLike], members: Iterable[MemberLike]) -> list[Document]:
+    """Return nodes, sites and assets; members come from the register, not from rows."""
+    by_table = _by_table(rows)
+    known = sorted(members, key=lambda member: member.node_id)
+    said = {row.author: row.body for row in by_table[tables.NODE] if row.key == row.author}
+    documents: list[Document] = []
+    sites: dict[str, dict[str, Any]] = {
+        row.key: {"name": row.key, "region": _text(row.body.get("region"))}
+        for row in by_table[tables.SITE]
+    }
+    for member in known:
+        node = _node(member, said.get(member.node_id, {}))
+        documents.append(
+            _document("node", node["id"], node["site"], node["name"], node["status"], node)
+        )
+        if member.site and "node" in member.roles:
+            sites.setdefault(member.site, {"name": member.site, "region": None})
+    documents += [_document("site", n, n, n, "", sites[n]) for n in sorted(sites)]
+    names = {row.key: row.body for row in by_table[tables.NAME]}
+    active = {member.node_id for member in known if member.status == "member"}
+    presence = [row.body for row in by_table[tables.PRESENCE] if row.author in active]
+    for row in by_table[tables.REFERENCE]:
+        asset = views.asset({**row.body, "name": row.key}, names.get(row.key), presence)
+        documents.append(_document("asset", row.key, "", row.key, "", asset))
+    return documents
+
+
+def changes(have: Mapping[tuple[str, str], bytes], want: Iterable[Document]) -> Changes:
+    """Compare digests of stored documents, by (kind, id), with the wanted documents."""
+    wanted = {(document.kind, document.id): document for document in want}
+    put = [document for key, document in wanted.items() if have.get(key) != document.digest]
+    return Changes(put, sorted(key for key in have if key not in wanted))
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return a value as JSON holds it: bytes as hexadecimal, no odd numbers, bounded depth."""
+    if depth > PLAIN_DEPTH_MAX:
+        return None
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        return value if -INT_MAX < value < INT_MAX else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, depth + 1) for item in value]
+    return None
+
+
+def _by_table(rows: Iterable[RowLike]) -> dict[str, list[RowLike]]:
+    found: dict[str, list[RowLike]] = {name: [] for name in (*SITE_TABLES, *FLEET_TABLES)}
+    for row in rows:
+        if row.table in found:
+            found[row.table].append(row)
+    for items in found.values():
+        items.sort(key=lambda row: (row.key, row.author))
+    return found
+
+
+def _node(member: MemberLike, body: Mapping[str, Any]) -> Node:
+    services = body.get("services")
+    return Node(
+        id=member.node_id,
+        name=_text(body.get("name")) or member.name or member.node_id[:8],
+        site=member.site,
+        roles=sorted(member.roles),
+        status=member.status,
+        reachable=None,
+        last_contact_ms=None,
+        build=_text(body.get("build")),
+        services=[item for item in services if isinstance(item, str)]
+        if isinstance(services, list)
+        else [],
+        boot_url=_text(body.get("boot_url")),
+    )
+
+
+def _document(
+    kind: str, key: str, site: str, name: str, state: str, body: Mapping[str, Any]
+) -> Document:
+    text = json.dumps(plain(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
+    return Document(kind, key, site, name, state, text, digest)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,85 @@
+"""How figures and states read to people: ages, sizes, shares, words. Pure functions."""
+
+from typing import Any, Final
+
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+STATE_TONES: Final = {
+    "active": "good", "available": "good", "succeeded": "good", "verified": "good",
+    "done": "good", "member": "good",
+    "failed": "bad", "corrupt": "bad", "revoked": "bad",
+    "running": "busy", "inspecting": "busy", "deploying": "busy", "deploy-wait": "busy",
+    "deleting": "busy", "cleaning": "busy", "fetching": "busy", "queued": "busy",
+    "retry_wait": "warn", "blocked": "warn", "parked": "warn", "suspended": "warn",
+    "wanted": "busy", "absent": "quiet", "cancelled": "quiet", "left": "quiet",
+}  # fmt: skip
+"""Colour behind a word; the word always stands there too."""
+
+
+def tone(state: str) -> str:
+    """Return good, bad, busy, warn or quiet for a state."""
+    if state.endswith(" failed"):
+        return "bad"
+    return STATE_TONES.get(state, "quiet")
+
+
+def age(then_ms: int | None, now_ms: int) -> str:
+    """Return how long ago something was, in one unit."""
+    if then_ms is None:
+        return "never"
+    seconds = max(0, now_ms - then_ms) // 1000
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago" if seconds >= 2 else "now"
+
+
+def size(count: int | None) -> str:
+    """Return bytes in decimal units with two or three digits."""
+    if count is None:
+        return "unknown"
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return (
+        f"{value:.0f} {_UNITS[unit]}"
+        if value >= 10 or unit == 0
+        else (f"{value:.1f} {_UNITS[unit]}")
+    )
+
+
+def residency(where: dict[str, Any]) -> str:
+    """Return how an asset stands at a site, in words."""
+    if where["state"] == "fetching":
+        return f"fetching {where['have']} of {where['of']}"
+    return {"verified": "present"}.get(where["state"], str(where["state"]))
+
+
+def job_title(job: dict[str, Any]) -> str:
+    """Return what a job does, in words."""
+    verb = job["kind"].rpartition(".")[2].capitalize()
+    subject = job["server_name"] or job["server"] or "a machine"
+    return f"{verb} {subject}"
+
+
+def job_progress(job: dict[str, Any]) -> dict[str, Any]:
+    """Return the step at work, its number, and a share of the whole job in percent."""
+    steps = job["steps"]
+    finished = sum(step["state"] in ("done", "skipped") for step in steps)
+    current = next((step for step in steps if step["state"] == "running"), None)
+    part, detail = 0.0, ""
+    if current is not None and current["total"]:
+        part = min(1.0, (current["done"] or 0) / current["total"])
+        detail = (
+            f"{size(current['done'] or 0)} of {size(current['total'])}"
+            if current["unit"] in (None, "bytes", "B")
+            else f"{current['done'] or 0} of {current['total']} {current['unit']}"
+        )
+    total = len(steps)
+    return {
+        "step": current["name"] if current else None,
+        "number": min(finished + 1, total),
+        "of": total,
+        "percent": round(100 * (finished + part) / total) if total else 0,
+        "detail": detail,
+    }

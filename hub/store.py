@@ -1,0 +1,180 @@
+"""The reporting store: what the console and the API read, and nothing else.
+
+A separate SQLite file of JSON documents by scope, filled by ``hub/ingest.py``. It knows nothing
+of where documents come from. Rule: the documents of a scope and the cursor up to which they
+were read change in one transaction, so a crash between them cannot happen; the file may be
+deleted at any time and is filled again from the mesh.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+from hub.proto.rollup import Changes, Document
+from mesh.errors import Refused
+
+LIST_MAX: Final = 5000
+"""Most documents that one list returns."""
+BUSY_MS: Final = 5000
+RUNNING: Final = ("queued", "blocked", "running", "retry_wait")
+"""Job states that count as work in hand."""
+
+Json = dict[str, Any]
+
+
+class ReportStore:
+    """Documents, cursors and contacts; writing methods may run in one other thread."""
+
+    def __init__(self, connection: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self._db = connection
+        self._reader = reader
+
+    @classmethod
+    def open(cls, path: Path) -> "ReportStore":
+        """Open or make the file, bringing its schema up to date; Refused when it cannot be."""
+        try:
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            connection.execute("PRAGMA cache_size=-2000")
+            connection.execute("PRAGMA trusted_schema=OFF")
+            _migrate(connection)
+            reader = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
+            )
+            reader.execute("PRAGMA cache_size=-2000")
+        except sqlite3.DatabaseError as exc:
+            raise Refused(
+                f"{path} cannot be used ({exc}); it holds reports only:"
+                " delete it and start again"
+            ) from exc
+        return cls(connection, reader)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+        self._db.close()
+
+    # -- writing -------------------------------------------------------------------------
+
+    def digests(self, scope: str) -> dict[tuple[str, str], bytes]:
+        """Return the digest of every document of a scope by (kind, id)."""
+        rows = self._db.execute(
+            "SELECT kind, id, digest FROM document WHERE scope = ?", (scope,)
+        )
+        return {(kind, key): digest for kind, key, digest in rows}
+
+    def cursor(self, scope: str) -> bytes | None:
+        """Return what identifies the state of a scope that was read last."""
+        row = self._db.execute("SELECT cursor FROM scope WHERE scope = ?", (scope,)).fetchone()
+        return row[0] if row else None
+
+    def apply(self, scope: str, changes: Changes, cursor: bytes, now_ms: int) -> None:
+        """Change a scope's documents and move its cursor, in one transaction."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO document"
+                " (scope, kind, id, site, name, state, digest, doc, changed_ms)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_parameters(scope, document, now_ms) for document in changes.put],
+            )
+            self._db.executemany(
+                "DELETE FROM document WHERE scope = ? AND kind = ? AND id = ?",
+                [(scope, kind, key) for kind, key in changes.drop],
+            )
+            self._db.execute(
+                "INSERT OR REPLACE INTO scope (scope, cursor, read_ms) VALUES (?, ?, ?)",
+                (scope, cursor, now_ms),
+            )
+
+    def touch(self, contacts: Mapping[str, int]) -> None:
+        """Remember when nodes were last in contact, by node id; never moves backwards."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT INTO contact (node, last_ms) VALUES (?, ?)"
+                " ON CONFLICT (node) DO UPDATE SET last_ms = max(last_ms, excluded.last_ms)",
+                list(contacts.items()),
+            )
+
+    # -- reading -------------------------------------------------------------------------
+
+    def documents(self, kind: str, site: str | None = None) -> list[Json]:
+        """Return the documents of a kind, of one site or of all, by site, name and id."""
+        rows = self._reader.execute(
+            "SELECT doc FROM document WHERE kind = ? AND (? IS NULL OR site = ?)"
+            " ORDER BY site, name, id LIMIT ?",
+            (kind, site, site, LIST_MAX),
+        )
+        return [cast(Json, json.loads(doc)) for (doc,) in rows]
+
+    def jobs(self, site: str | None = None) -> list[Json]:
+        """Return jobs: those in hand first, each newest first (ids sort by time)."""
+        marks = ", ".join("?" * len(RUNNING))
+        rows = self._reader.execute(
+            "SELECT doc FROM document WHERE kind = 'job' AND (? IS NULL OR site = ?)"  # noqa: S608
+            f" ORDER BY state NOT IN ({marks}), id DESC LIMIT ?",
+            (site, site, *RUNNING, LIST_MAX),
+        )
+        return [cast(Json, json.loads(doc)) for (doc,) in rows]
+
+    def find(self, kind: str, name_or_id: str) -> list[Json]:
+        """Return the documents of a kind with this id, or else with this name."""
+        for column in ("id", "name"):
+            rows = self._reader.execute(
+                f"SELECT doc FROM document WHERE kind = ? AND {column} = ?"  # noqa: S608
+                " ORDER BY site, id LIMIT 100",
+                (kind, name_or_id),
+            ).fetchall()
+            if rows:
+                return [cast(Json, json.loads(doc)) for (doc,) in rows]
+        return []
+
+    def counts(self, kind: str, states: Iterable[str] | None = None) -> dict[str, int]:
+        """Return how many documents of a kind each site has, counting only these states."""
+        chosen = list(states) if states is not None else None
+        where = f" AND state IN ({', '.join('?' * len(chosen))})" if chosen is not None else ""
+        rows = self._reader.execute(
+            f"SELECT site, count(*) FROM document WHERE kind = ?{where} GROUP BY site",  # noqa: S608
+            (kind, *(chosen or [])),
+        )
+        return dict(rows)
+
+    def contacts(self) -> dict[str, int]:
+        """Return the last contact of each node, Unix ms."""
+        return dict(self._reader.execute("SELECT node, last_ms FROM contact"))
+
+
+def _parameters(scope: str, document: Document, now_ms: int) -> tuple[Any, ...]:
+    return (
+        scope, document.kind, document.id, document.site, document.name, document.state,
+        document.digest, document.text, now_ms,
+    )  # fmt: skip
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    from sqlite_utils import Database, Migrations
+
+    steps = Migrations("rackmesh.report")
+
+    @steps(name="0001-documents")
+    def _documents(db: Database) -> None:
+        table = cast(Any, db["document"])
+        table.create(
+            {
+                "scope": str, "kind": str, "id": str, "site": str, "name": str, "state": str,
+                "digest": bytes, "doc": str, "changed_ms": int,
+            },
+            pk=("scope", "kind", "id"),
+        )  # fmt: skip
+        table.create_index(["kind", "site", "name", "id"])
+        table.create_index(["kind", "id"])
+        scope = cast(Any, db["scope"])
+        scope.create({"scope": str, "cursor": bytes, "read_ms": int}, pk="scope")
+        cast(Any, db["contact"]).create({"node": str, "last_ms": int}, pk="node")
+
+    steps.apply(Database(connection))
