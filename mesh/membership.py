@@ -1,0 +1,155 @@
+"""What a hub does to the register: found the organisation, admit, change and end members.
+
+It knows no tokens (``join_desk.py``) and no link. Rules: every change is a new version of a
+signed record, durable here before the call returns; starting again changes nothing that already
+holds; ``revoked`` is for good.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from mesh.errors import Refused
+from mesh.hub_keys import HubKeys
+from mesh.identity import Identity
+from mesh.proto.register import Member
+from mesh.proto.trust import (
+    HUB,
+    MEMBER,
+    REVOKED,
+    ROLE_HUB,
+    RosterRecord,
+    Status,
+    make_hub_record,
+    make_roster_record,
+    open_hub_record,
+)
+from mesh.register_store import RegisterStore
+
+VERSION_FIRST: Final = 1
+
+
+def found(
+    keys: HubKeys,
+    identity: Identity,
+    store: RegisterStore,
+    *,
+    urls: Sequence[str],
+    tls_sha256: bytes = b"",
+    name: str = "",
+) -> None:
+    """Put a hub into its own register: trust document, membership, key, address. Idempotent."""
+    store.merge(keys.trust_document)
+    if store.register.trust is None:
+        raise Refused("the hub's trust document does not belong to this register")
+    if store.register.member(identity.node_id) is None:
+        admit(keys, store, identity.public, site="", roles=frozenset({ROLE_HUB}), name=name)
+    store.merge(identity.key_record)
+    announce(keys, identity, store, urls=urls, tls_sha256=tls_sha256)
+
+
+def announce(
+    keys: HubKeys,
+    identity: Identity,
+    store: RegisterStore,
+    *,
+    urls: Sequence[str],
+    tls_sha256: bytes = b"",
+) -> None:
+    """Say where the hub answers, when that is not what the register says already."""
+    version = VERSION_FIRST
+    old = store.register.record(HUB, identity.node_id)
+    if old is not None:
+        record = open_hub_record(old, keys.root_fp)
+        if (record.urls, record.tls_sha256) == (tuple(urls), tls_sha256):
+            return
+        version = record.version + 1
+    store.merge(
+        make_hub_record(
+            identity,
+            keys.root_fp,
+            version=version,
+            urls=urls,
+            tls_sha256=tls_sha256,
+            region=keys.region,
+        )
+    )
+
+
+def admit(
+    keys: HubKeys,
+    store: RegisterStore,
+    identity_public: bytes,
+    *,
+    site: str,
+    roles: frozenset[str],
+    name: str = "",
+) -> None:
+    """Sign and keep the roster record of a new member, or of one that comes back."""
+    trust = _trust_version(keys, store)
+    record = RosterRecord(
+        identity_public=identity_public,
+        trust_version=trust,
+        version=VERSION_FIRST,
+        site=site,
+        roles=roles,
+        name=name,
+    )
+    known = store.register.member(record.node_id)
+    if known is not None and known.status == REVOKED:
+        raise Refused(f"node {record.node_id} is revoked for good; it needs a new identity")
+    same = known is not None and known.status == MEMBER
+    if known is not None and same and (known.site, known.roles) == (site, roles):
+        return
+    _keep(keys, store, record, known)
+
+
+def set_status(
+    keys: HubKeys,
+    store: RegisterStore,
+    node_id: str,
+    status: Status,
+    heads: Mapping[str, tuple[int, int, bytes]] | None = None,
+) -> None:
+    """Suspend, resume, dismiss or revoke a member.
+
+    ``heads`` are the last accepted heads of its sets (scope -> epoch, seq, root) when it ends.
+    """
+    known = store.register.member(node_id)
+    if known is None:
+        raise Refused(f"node {node_id} is not in the register")
+    if known.status == status:
+        return
+    if known.status == REVOKED:
+        raise Refused(f"node {node_id} is revoked for good; it needs a new identity")
+    record = RosterRecord(
+        identity_public=known.identity_public,
+        trust_version=_trust_version(keys, store),
+        version=VERSION_FIRST,
+        site=known.site,
+        roles=known.roles,
+        status=status,
+        capabilities=known.capabilities,
+        name=known.name,
+        heads=dict(heads or {}),
+    )
+    _keep(keys, store, record, known)
+
+
+def _keep(
+    keys: HubKeys, store: RegisterStore, record: RosterRecord, known: Member | None
+) -> None:
+    if known is not None and known.trust_version == record.trust_version:
+        version = known.version + 1
+    else:
+        version = VERSION_FIRST
+    signed = make_roster_record(keys.membership, keys.root_fp, replace(record, version=version))
+    store.merge(signed)
+
+
+def _trust_version(keys: HubKeys, store: RegisterStore) -> int:
+    """Return the version that this hub signs under; raise Refused when its key is not named."""
+    trust = store.register.trust
+    if trust is None or keys.membership.public not in trust.membership:
+        raise Refused("the trust document does not name this hub's membership key")
+    return trust.version

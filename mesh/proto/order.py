@@ -1,0 +1,242 @@
+"""Orders: what an operator wants done at a site, signed so that the site can check it alone.
+
+It knows no job and no device. Rules: the signer is a region's orders key named in the trust
+document, or a node with the role ``site-operator`` for its own site; a node refuses orders for
+another site, of an epoch below the trust document's, past their time, or of another class than
+it computes itself from the body; an order is known by its UUIDv7, so carrying it twice is
+harmless. Every refusal is one sentence.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from mesh.errors import CodecError, Refused
+from mesh.proto import fields
+from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN, SITE_PATTERN, UUID_PATTERN, node_id
+from mesh.proto.register import Register
+from mesh.proto.sign import Signer, open_record, sign_record
+from mesh.proto.trust import ROLE_SITE_OPERATOR
+
+ORDER: Final = "order"
+USER_DATA_CHARS_MAX: Final = 32 << 10
+SSH_KEYS_MAX: Final = 32
+SSH_KEY_CHARS_MAX: Final = 2048
+URL_CHARS_MAX: Final = 1024
+
+ACCEPT: Final = "server.accept"
+DEPLOY: Final = "server.deploy"
+RELEASE: Final = "server.release"
+POWER: Final = "server.power"
+CANCEL: Final = "job.cancel"
+RETRY: Final = "job.retry"
+KINDS: Final = frozenset({ACCEPT, DEPLOY, RELEASE, POWER, CANCEL, RETRY})
+
+OrderClass = Literal["normal", "destructive"]
+NORMAL: Final = "normal"
+DESTRUCTIVE: Final = "destructive"
+
+
+class OrderRefused(Refused):
+    """This order is not carried out here; ``str(error)`` is one sentence. Nothing changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What an order says. ``region`` is empty when a site's own operator signs it."""
+
+    id: str  # UUIDv7
+    region: str
+    region_epoch: int
+    site: str
+    kind: str
+    params: Mapping[str, Any]
+    author: str  # "name@hub" or, signed by a site operator, "uid@<node id>"
+    not_after_ms: int
+    order_class: OrderClass
+
+
+def order_class(
+    kind: str, params: Mapping[str, Any], server_cleaned: bool | None
+) -> OrderClass:
+    """Return the class of an order: what loses somebody's data is destructive.
+
+    Releasing wipes; deploying onto a server that was never cleaned overwrites what may be data;
+    onto a cleaned one it does not. ``server_cleaned`` None stands for "not known": destructive.
+    """
+    del params  # no kind of today depends on them
+    if kind == RELEASE or (kind == DEPLOY and not server_cleaned):
+        return DESTRUCTIVE
+    return NORMAL
+
+
+def sign_order(order: Order, signer: Signer, root_fp: bytes) -> bytes:
+    """Return the wire form of an order; raise OrderRefused when its parameters are wrong."""
+    check_params(order.kind, order.params)
+    body = {
+        "kind": ORDER,
+        "id": order.id,
+        "region": order.region,
+        "epoch": order.region_epoch,
+        "site": order.site,
+        "do": order.kind,
+        "params": dict(order.params),
+        "author": order.author,
+        "not_after_ms": order.not_after_ms,
+        "class": order.order_class,
+    }
+    assert UUID_PATTERN.match(order.id)
+    assert SITE_PATTERN.match(order.site)
+    return sign_record(signer, ORDER, 1, root_fp, body)
+
+
+def open_order(
+    data: bytes,
+    register: Register,
+    now_ms: int | None,
+    *,
+    site: str | None = None,
+    server_cleaned: bool | None = None,
+) -> Order:
+    """Return an order that may be carried out, or raise OrderRefused.
+
+    ``now_ms`` None reads an old order without asking for its time; ``site`` is the reader's own
+    (None at a hub). ``server_cleaned`` None leaves the class of a deploy for ``check_class``.
+    """
+    try:
+        body, signer, _ = open_record(data, ORDER, 1, register.root_fp)
+        order = _read(body)
+    except CodecError as exc:
+        raise OrderRefused(f"this is not an order of this organisation: {exc}") from exc
+    check_params(order.kind, order.params)
+    _check_signer(order, signer, register)
+    if site is not None and order.site != site:
+        raise OrderRefused(f"order {order.id} is for site {order.site}, this is {site}")
+    if now_ms is not None and now_ms > order.not_after_ms:
+        late_s = (now_ms - order.not_after_ms) // 1000
+        raise OrderRefused(f"order {order.id} ran out of time {late_s} s ago; give it again")
+    if order.kind != DEPLOY or server_cleaned is not None:
+        check_class(order, server_cleaned)
+    return order
+
+
+def check_class(order: Order, server_cleaned: bool | None) -> None:
+    """Raise OrderRefused unless the order's class is what its body and the server's state say.
+
+    An order may call itself destructive without need (the server was cleaned meanwhile); it may
+    not call itself normal when it destroys.
+    """
+    computed = order_class(order.kind, order.params, server_cleaned)
+    if computed == DESTRUCTIVE and order.order_class != DESTRUCTIVE:
+        raise OrderRefused(
+            f"order {order.id} would destroy data ({order.kind}) and does not say so;"
+            " give it again with the confirmation"
+        )
+    if computed == NORMAL and order.order_class == DESTRUCTIVE and order.kind != DEPLOY:
+        raise OrderRefused(f"order {order.id} calls itself destructive but {order.kind} is not")
+
+
+def check_params(kind: str, params: Mapping[str, Any]) -> None:
+    """Raise OrderRefused with one sentence unless the parameters fit the kind."""
+    if kind not in KINDS:
+        raise OrderRefused(f"unknown kind of order {kind!r}; known: {', '.join(sorted(KINDS))}")
+    try:
+        if kind in (CANCEL, RETRY):
+            _uuid(params, "job")
+            return
+        _uuid(params, "server")
+        if kind == ACCEPT:
+            fields.text(params, "machine", chars_max=64)
+            _name(params, "name")
+            _check_bmc(params.get("bmc"))
+        elif kind == POWER:
+            fields.flag(params, "on")
+        elif kind == DEPLOY:
+            _check_deploy(params)
+    except CodecError as exc:
+        raise OrderRefused(f"the order {kind} is not complete: {exc}") from exc
+
+
+def _check_deploy(params: Mapping[str, Any]) -> None:
+    _name(params, "image")
+    _name(params, "hostname")
+    if not ASSET_PATTERN.match(fields.text(params, "asset")):
+        raise CodecError("field asset is not an asset id (b3:...)")
+    keys = fields.texts(
+        params, "ssh_keys", count_max=SSH_KEYS_MAX, chars_max=SSH_KEY_CHARS_MAX, default=()
+    )
+    if any("\n" in key for key in keys):
+        raise CodecError("field ssh_keys holds a line break")
+    if params.get("user_data") is not None:
+        fields.text(params, "user_data", chars_max=USER_DATA_CHARS_MAX)
+
+
+def _check_bmc(bmc: Any) -> None:
+    if bmc is None:
+        return
+    if not isinstance(bmc, Mapping):
+        raise CodecError("field bmc is not a map")
+    url = fields.text(bmc, "url", chars_max=URL_CHARS_MAX)
+    if not url.startswith(("https://", "http://")):
+        raise CodecError("field bmc.url is not an http or https URL")
+    if bmc.get("secret") is not None:
+        fields.text(bmc, "secret", chars_max=64)
+
+
+def _check_signer(order: Order, signer: bytes, register: Register) -> None:
+    keys = register.order_keys(order.region) if order.region else None
+    if keys is not None and signer in keys.keys:
+        if order.region_epoch < keys.epoch:
+            raise OrderRefused(
+                f"order {order.id} is of epoch {order.region_epoch} of region {order.region},"
+                f" which is in epoch {keys.epoch} now; give it again on the active hub"
+            )
+        return
+    author_node = node_id(signer)
+    member = register.member(author_node)
+    if (
+        member is None
+        or not register.active(author_node)
+        or ROLE_SITE_OPERATOR not in member.roles
+        or member.site != order.site
+    ):
+        raise OrderRefused(
+            f"order {order.id} is signed by a key that gives no orders for site {order.site}"
+        )
+    if not order.author.endswith(f"@{author_node}"):
+        raise OrderRefused(f"order {order.id} names an author that its signer is not")
+
+
+def _read(body: Mapping[str, Any]) -> Order:
+    order = Order(
+        id=fields.text(body, "id"),
+        region=fields.text(body, "region", chars_max=31),
+        region_epoch=fields.integer(body, "epoch"),
+        site=fields.text(body, "site", chars_max=31),
+        kind=fields.text(body, "do", chars_max=64),
+        params=fields.mapping(body, "params", count_max=64),
+        author=fields.text(body, "author", chars_max=128),
+        not_after_ms=fields.integer(body, "not_after_ms"),
+        order_class=_class(fields.text(body, "class")),
+    )
+    if not UUID_PATTERN.match(order.id) or not SITE_PATTERN.match(order.site):
+        raise CodecError("the order's id or site is impossible")
+    return order
+
+
+def _class(text: str) -> OrderClass:
+    match text:
+        case "normal" | "destructive":
+            return text
+        case _:
+            raise CodecError("the order's class is unknown")
+
+
+def _uuid(params: Mapping[str, Any], key: str) -> None:
+    if not UUID_PATTERN.match(fields.text(params, key)):
+        raise CodecError(f"field {key} is not an id of ours (UUIDv7)")
+
+
+def _name(params: Mapping[str, Any], key: str) -> None:
+    if not NAME_PATTERN.match(fields.text(params, key)):
+        raise CodecError(f"field {key} is not a name of letters, digits, dots and dashes")
