@@ -1,0 +1,39 @@
+"""What carries records between two machines: TCP or a WebSocket, as the shells above see it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mesh.errors import RemoteError
+
+
+class CarrierLost(RemoteError):
+    """The connection ended or broke; whether the last bytes arrived is unknown."""
+
+
+class Carrier(Protocol):
+    """One connection. One task sends, one receives."""
+
+    @property
+    def name(self) -> str:
+        """``tcp`` or ``websocket``."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """The other end, for people."""
+        ...
+
+    async def send(self, records: Sequence[bytes | bytearray]) -> None:
+        """Send whole records in order. Raises CarrierLost."""
+        ...
+
+    async def receive(self) -> tuple[int, memoryview]:
+        """Return kind and body of the next record; the body holds until the next call.
+
+        Raises CarrierLost, and RecordError for bytes that are no record.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close at once, without waiting for the peer."""
+        ...

@@ -1,0 +1,493 @@
+"""All links of this program: listens, dials, keeps one main link to each peer, and hands out.
+
+It knows no frame and no key: mesh/link/session.py and mesh/link/link.py make a link. Rules:
+one main link to a peer (mesh/proto/crossing.py says which of two stays), bulk links beside it;
+only active members of the register have links, and when the register changes, the links of
+others close at once; every wait is bounded; nothing that a peer does ends ``run``.
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from mesh.errors import Refused, RemoteError, StoreBroken, Unreachable
+from mesh.host.clock import Clock
+from mesh.host.log import get_log
+from mesh.link.carrier import Carrier
+from mesh.link.flow import MessageStream
+from mesh.link.level import Level
+from mesh.link.link import Link, RpcHandler, StreamHandler
+from mesh.link.session import (
+    LinkIdentity,
+    RegisterPort,
+    Session,
+    accept_session,
+    dial_session,
+    within,
+)
+from mesh.link.tcp import TcpCarrier, peer_address
+from mesh.link.ways import KnownAddresses, Way, ways
+from mesh.proto.crossing import Redial, newer_stays
+from mesh.proto.frames import LinkKind, make_hello
+from mesh.proto.rendezvous import ranked
+
+Service = Callable[[Link], Awaitable[None]]
+Addresses = Callable[[], KnownAddresses]
+
+HANDSHAKES_MAX: Final = 64
+"""Connections that have not shown who they are; more are closed at once."""
+DIALS_MAX: Final = 16
+"""Dials under way at once."""
+KEPT_MAX: Final = 256
+"""Peers that we dial by ourselves."""
+BULK_MAX: Final = 4
+"""Bulk links with one peer at once, in each direction."""
+POLL_S: Final = 2.0
+"""How often the addresses are looked at; a change of the register is seen at once."""
+HEAD_START_S: Final = 0.5
+"""The higher node id waits so much longer, so that dials seldom cross."""
+CROSSING_WAIT_S: Final = 1.0
+"""After our dial failed, the peer's own may be just arriving."""
+
+_LOG = get_log("peers")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """A live main link, for people and for choosing."""
+
+    since_ms: int
+    kind: str
+    address: str
+    carrier: str
+    dialled: bool
+    round_trip_ms: float | None
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeersStatistics:
+    """Counters since the start; names are constant words."""
+
+    links: int
+    bulk_links: int
+    handshakes: int
+    counters: dict[str, int]
+
+
+@dataclass(slots=True)
+class _Main:
+    """The main link to a peer."""
+
+    link: Link
+    since_ms: int
+    since: float
+
+
+class Peers:
+    """The links of one program; pass it to whoever needs to talk to members."""
+
+    def __init__(
+        self,
+        identity: LinkIdentity,
+        register: RegisterPort,
+        *,
+        listen: tuple[str, int] | None,
+        hub_link: bool,
+        services: Mapping[str, Service],
+        rpc: Mapping[str, RpcHandler],
+        streams: Mapping[str, StreamHandler],
+        addresses: Addresses,
+        clock: Clock,
+        build: str = "rackmesh",
+    ) -> None:
+        """``hub_link``: keep a link to one hub; a hub itself keeps one to every other hub."""
+        self.node_id = identity.node_id
+        self.port = 0
+        self._identity = identity
+        self._register = register
+        self._listen = listen
+        self._hub_link = hub_link
+        self._services = services
+        self._rpc = rpc
+        self._streams = streams
+        self._addresses = addresses
+        self._clock = clock
+        self._build = build
+        self._session = os.urandom(8)
+        self._level = Level()
+        self._links: dict[str, _Main] = {}
+        self._bulk: set[Link] = set()
+        self._counters: Counter[str] = Counter()
+        self._handshakes = 0
+        self._pending = 0  # connections that have not shown who they are
+        self._dial_slots = trio.CapacityLimiter(DIALS_MAX)
+        self._dialling: dict[str, trio.Lock] = {}
+        self._kept: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+
+    # -- for everyone ------------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """Grows whenever a main link comes or goes."""
+        return self._level.version
+
+    async def wait_past(self, version: int) -> int:
+        """Wait for a change of the links."""
+        return await self._level.wait_past(version)
+
+    def connected(self) -> dict[str, LinkInfo]:
+        """Return the live main links by node id."""
+        return {node: _info(main) for node, main in self._links.items() if not main.link.closed}
+
+    def statistics(self) -> PeersStatistics:
+        """Return what was counted."""
+        live = sum(not main.link.closed for main in self._links.values())
+        return PeersStatistics(live, len(self._bulk), self._handshakes, dict(self._counters))
+
+    async def rpc(self, node_id: str, method: str, body: Any, timeout_s: float) -> Any:
+        """Call a peer over its main link, connecting when its address is known.
+
+        Raises RemoteRefused with the peer's sentence, or Unreachable.
+        """
+        deadline = trio.current_time() + timeout_s
+        link = await self._reach(node_id, timeout_s)
+        return await link.rpc(method, body, max(0.001, deadline - trio.current_time()))
+
+    @asynccontextmanager
+    async def stream(
+        self, node_id: str, name: str, body: Any, timeout_s: float = 15.0
+    ) -> AsyncGenerator[MessageStream]:
+        """Open a stream over the main link; ``timeout_s`` bounds the connecting alone."""
+        link = await self._reach(node_id, timeout_s)
+        async with link.stream(name, body) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def bulk(self, node_id: str, timeout_s: float = 15.0) -> AsyncGenerator[Link]:
+        """Open a bulk link of its own to a peer; closed at the end."""
+        try:
+            with trio.fail_after(timeout_s):
+                link = await self._open(node_id, "bulk")
+        except (RemoteError, trio.TooSlowError) as exc:
+            raise Unreachable(f"no bulk link to {node_id}: {exc or 'no answer'}") from exc
+        try:
+            yield link
+        finally:
+            link.close("done")
+
+    # -- the program of links ----------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run all links until cancelled; started once it listens. Raises Refused for a port."""
+        assert self._nursery is None, "Peers.run runs already"
+        try:
+            async with trio.open_nursery() as nursery:
+                listeners = await self._open_listeners()
+                self._nursery = nursery
+                if listeners:
+                    nursery.start_soon(trio.serve_listeners, self._serve_tcp, listeners)
+                nursery.start_soon(self._watch_register)
+                nursery.start_soon(self._keep_peers)
+                if self._hub_link:
+                    nursery.start_soon(self._keep_one_of, self._hub_candidates)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    async def accept(
+        self, carrier: Carrier, first: tuple[int, memoryview] | None = None
+    ) -> None:
+        """Serve a connection that a peer made, to its end; closes it."""
+        if self._pending >= HANDSHAKES_MAX:
+            self._counters["handshakes_over_limit"] += 1
+            await carrier.aclose()
+            return
+        self._pending += 1
+        try:
+            session = await within(
+                accept_session(carrier, self._identity, self._register.register, first)
+            )
+        except RemoteError as exc:
+            self._counters["handshakes_refused"] += 1
+            _LOG.debug("handshake refused", address=carrier.address, error=str(exc))
+            await carrier.aclose()
+            return
+        finally:
+            self._pending -= 1
+        await self._run_link(self._make(session, "main"))
+
+    # -- within: accepting -------------------------------------------------------------------
+
+    async def _open_listeners(self) -> list[trio.SocketListener]:
+        if self._listen is None:
+            return []
+        host, port = self._listen
+        try:
+            listeners = await trio.open_tcp_listeners(port, host=host)
+        except OSError as exc:
+            raise Refused(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
+        if port == 0:
+            for other in listeners[1:]:  # each family would get another port
+                await other.aclose()
+            listeners = listeners[:1]
+        self.port = int(listeners[0].socket.getsockname()[1])
+        return listeners
+
+    async def _serve_tcp(self, stream: trio.SocketStream) -> None:
+        await self.accept(TcpCarrier(stream, peer_address(stream)))
+
+    async def _watch_register(self) -> None:
+        while True:
+            version = self._register.version
+            for link in [*(main.link for main in self._links.values()), *self._bulk]:
+                if not self._register.register.active(link.peer):
+                    self._counters["inactive_closed"] += 1
+                    link.close("no longer an active member")
+            await self._register.wait_past(version)
+
+    # -- within: a link's life ---------------------------------------------------------------
+
+    def _make(self, session: Session, kind: LinkKind) -> Link:
+        self._handshakes += 1
+        hello = make_hello(kind, self._build, self._session)
+        return Link(
+            session, hello, rpc=self._rpc, streams=self._streams, counters=self._counters
+        )
+
+    async def _run_link(
+        self, link: Link, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run a link and its services to the end; started once it is admitted or over."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.run)
+            if not await link.wait_ready() or not self._admit(link):
+                task_status.started()
+                return
+            task_status.started()
+            try:
+                if link.kind == "main":
+                    await self._run_services(link)
+                await link.wait_closed()
+            finally:
+                self._dismiss(link)
+
+    async def _run_services(self, link: Link) -> None:
+        async with trio.open_nursery() as nursery:
+            for name, service in self._services.items():
+                nursery.start_soon(self._run_service, name, service, link)
+            await link.wait_closed()
+            nursery.cancel_scope.cancel()
+
+    async def _run_service(self, name: str, service: Service, link: Link) -> None:
+        try:
+            await service(link)
+        except StoreBroken:
+            raise
+        except (RemoteError, Unreachable) as exc:
+            link.close(f"{name}: {exc}")
+        except Exception as exc:
+            self._counters["services_failed"] += 1
+            error = f"{type(exc).__name__}: {exc}"
+            _LOG.error("link service failed", peer=link.peer, service=name, error=error)
+            link.close(f"{name} failed here")
+
+    def _admit(self, link: Link) -> bool:
+        """Register a link whose HELLO is there; False and closed when it may not stay."""
+        if not self._register.register.active(link.peer):
+            link.close("not an active member")
+            return False
+        self._register.merge(link.key_record)
+        if link.kind == "bulk":
+            same = [one for one in self._bulk if one.peer == link.peer]
+            if sum(one.dialled == link.dialled for one in same) >= BULK_MAX:
+                self._counters["bulk_refused"] += 1
+                link.close("too many bulk links")
+                return False
+            self._bulk.add(link)
+            return True
+        old = self._links.get(link.peer)
+        if old is not None and not old.link.closed:
+            self._counters["second_links"] += 1
+            if not self._newer_stays(old, link):
+                link.close("another link stays")
+                return False
+            old.link.close("a newer link stays")
+        self._links[link.peer] = _Main(link, self._clock.now_ms(), trio.current_time())
+        self._level.bump()
+        _LOG.info("link up", peer=link.peer, address=link.address, kind=link.carrier_name)
+        return True
+
+    def _newer_stays(self, old: _Main, link: Link) -> bool:
+        we_are_lower = self.node_id < link.peer
+        return newer_stays(
+            lower_dialled_old=old.link.dialled == we_are_lower,
+            lower_dialled_new=link.dialled == we_are_lower,
+            restarted=old.link.peer_hello.session != link.peer_hello.session,
+            old_age_s=trio.current_time() - old.since,
+        )
+
+    def _dismiss(self, link: Link) -> None:
+        self._bulk.discard(link)
+        main = self._links.get(link.peer)
+        if main is not None and main.link is link:
+            del self._links[link.peer]
+            lived_s = round(trio.current_time() - main.since, 3)
+            _LOG.info("link down", peer=link.peer, reason=link.close_reason, s=lived_s)
+            self._level.bump()
+
+    # -- within: dialling --------------------------------------------------------------------
+
+    def _live(self, node_id: str) -> Link | None:
+        main = self._links.get(node_id)
+        return main.link if main is not None and not main.link.closed else None
+
+    async def _reach(self, node_id: str, timeout_s: float) -> Link:
+        """Return the main link to a peer, dialling when there is none."""
+        link = self._live(node_id)
+        if link is not None:
+            return link
+        if node_id == self.node_id:
+            raise Unreachable(f"{node_id} is this node itself")
+        with trio.move_on_after(timeout_s):
+            try:
+                return await self._connect(node_id)
+            except (Unreachable, RemoteError) as exc:
+                with trio.move_on_after(CROSSING_WAIT_S):
+                    return await self._wait_live(node_id)
+                raise Unreachable(f"no link to {node_id}: {exc}") from exc
+        raise Unreachable(f"no link to {node_id} within {timeout_s:g} s")
+
+    async def _wait_live(self, node_id: str) -> Link:
+        while True:
+            version = self._level.version
+            link = self._live(node_id)
+            if link is not None:
+                return link
+            await self._level.wait_past(version)
+
+    async def _connect(self, node_id: str) -> Link:
+        """Make the main link to a peer, one dial at a time."""
+        lock = self._dialling.setdefault(node_id, trio.Lock())
+        try:
+            async with lock:
+                link = self._live(node_id)
+                if link is None:
+                    await self._open(node_id, "main")
+                    link = self._live(node_id)
+                if link is None:
+                    raise Unreachable(f"{node_id} closed the link at once")
+                return link
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._dialling.pop(node_id, None)
+
+    async def _open(self, node_id: str, kind: LinkKind) -> Link:
+        """Dial a peer's addresses in turn until one leads to it; run the link."""
+        if self._nursery is None:
+            raise Unreachable("the links do not run")
+        reasons: list[str] = []
+        for dial in ways(node_id, self._addresses(), self._register.register):
+            async with self._dial_slots:
+                try:
+                    session = await self._dial(node_id, dial)
+                except (RemoteError, Unreachable) as exc:
+                    reasons.append(str(exc))
+                    continue
+                link = self._make(session, kind)
+                await self._nursery.start(self._run_link, link)
+            if link.closed:
+                raise Unreachable(f"{node_id} closed the link: {link.close_reason}")
+            return link
+        raise Unreachable(f"{node_id}: {'; '.join(reasons) or 'no address is known'}")
+
+    async def _dial(self, node_id: str, dial: Way) -> Session:
+        carrier = await dial()
+        try:
+            members = self._register.register
+            return await within(dial_session(carrier, self._identity, members, node_id))
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await carrier.aclose()
+            raise
+
+    # -- within: keeping -----------------------------------------------------------------------
+
+    async def _keep_peers(self) -> None:
+        """Keep a task for every known address of another active member."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                version = self._register.version
+                active = self._register.register.active
+                known = sorted(n for n in self._addresses() if n != self.node_id and active(n))
+                wanted = set(known[:KEPT_MAX])
+                for node in self._kept.keys() - wanted:
+                    self._kept.pop(node).cancel()
+                for node in wanted - self._kept.keys():
+                    scope = self._kept[node] = trio.CancelScope()
+                    nursery.start_soon(self._keep_peer, node, scope)
+                with trio.move_on_after(POLL_S):
+                    await self._register.wait_past(version)
+
+    async def _keep_peer(self, node_id: str, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._keep_one_of(lambda: [node_id])
+
+    def _hub_candidates(self) -> list[str]:
+        """Return the hubs in the order in which we would like them."""
+        hubs = [hub.node_id for hub in self._register.register.hubs()]
+        return ranked([hub for hub in hubs if hub != self.node_id], self.node_id)
+
+    async def _keep_one_of(self, candidates: Callable[[], Sequence[str]]) -> None:
+        """Keep a link to the first of these peers that can be had."""
+        redial = Redial(random.random)
+        while True:
+            nodes = candidates()
+            link = next((live for node in nodes if (live := self._live(node))), None)
+            if link is not None:
+                since = trio.current_time()
+                await link.wait_closed()
+                redial.succeeded(trio.current_time() - since)
+                continue
+            if not nodes:
+                await trio.sleep(POLL_S)
+                continue
+            wait_s = redial.wait_s() + HEAD_START_S * (self.node_id > nodes[0])
+            with trio.move_on_after(wait_s):
+                await self._wait_live(nodes[0])
+                continue
+            await self._try_in_turn(nodes)
+
+    async def _try_in_turn(self, nodes: Sequence[str]) -> None:
+        for node in nodes:
+            try:
+                await self._connect(node)
+            except (RemoteError, Unreachable) as exc:
+                self._counters["dials_failed"] += 1
+                _LOG.debug("dial failed", peer=node, error=str(exc))
+            else:
+                return
+
+
+def _info(main: _Main) -> LinkInfo:
+    link = main.link
+    round_trip = link.round_trip_s
+    return LinkInfo(
+        since_ms=main.since_ms,
+        kind=link.kind,
+        address=link.address,
+        carrier=link.carrier_name,
+        dialled=link.dialled,
+        round_trip_ms=None if round_trip is None else round(round_trip * 1000, 3),
+        build=link.peer_hello.build,
+    )
