@@ -1,0 +1,63 @@
+"""Serves cached assets to machines: the bytes by range and the manifest that verifies them.
+
+It knows no cache files. Rule: bytes leave only after the reader's ``wait`` says that they are
+verified; an asset that still arrives is served as it arrives, at its final length.
+"""
+
+import base64
+from typing import Any
+
+from mesh.errors import CodecError
+from mesh.proto import codec
+from mesh.proto.ids import ASSET_PATTERN
+from node.boot.http import FileBody, Request, Response, Route
+from node.boot.ports import AssetSource
+
+PREFIX = "/assets/"
+
+
+class AssetRoutes:
+    """The routes below /assets/."""
+
+    def __init__(self, source: AssetSource) -> None:
+        self._source = source
+
+    def routes(self) -> list[Route]:
+        """Return what the listener shall serve."""
+        return [Route("GET", PREFIX, self._get)]
+
+    async def _get(self, request: Request) -> Response:
+        asset, slash, rest = request.path.removeprefix(PREFIX).partition("/")
+        if not ASSET_PATTERN.match(asset) or (slash and rest != "manifest"):
+            return Response.refusal(404, "there is no such asset")
+        return self._manifest(asset) if rest else self._content(asset)
+
+    def _content(self, asset: str) -> Response:
+        reader = self._source.reader(asset)
+        if reader is None:
+            return Response.refusal(404, "this node does not hold the asset")
+        digest = asset.partition(":")[2]
+        return Response(body=FileBody(reader.fd, reader.size, digest, wait=reader.wait))
+
+    def _manifest(self, asset: str) -> Response:
+        manifest = self._source.manifest(asset)
+        if manifest is None:
+            return Response.refusal(404, "this node does not know the asset")
+        return Response.json(manifest_document(asset, manifest.core))
+
+
+def manifest_document(asset: str, core: bytes) -> dict[str, Any]:
+    """Return the manifest as machines read it; ``core`` lets them check it against the id."""
+    body = codec.unpack_map(core, bytes_max=64 << 20)
+    members = body.get("members")
+    if not isinstance(members, (list, tuple)) or len(members) != 1:
+        raise CodecError("only assets of one file are served to machines")
+    _, size, chunks = members[0]
+    return {
+        "asset": asset,
+        "size": size,
+        "chunk_bytes": body["chunk_bytes"],
+        "sha256": body.get("sha256"),
+        "chunks": [chunk.hex() for chunk in chunks],
+        "core": base64.b64encode(core).decode(),
+    }

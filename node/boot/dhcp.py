@@ -1,0 +1,201 @@
+"""The DHCP service of one interface: receive, ask the core, make durable, send.
+
+It decides nothing (node/proto/lease.py does). Rules: a new binding is durable before its ACK
+leaves; port 67 of the interface is held alone; every answer that is not given is counted. On a
+loopback address it runs without root and answers relays only.
+"""
+
+import socket
+import struct
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+import trio
+
+from mesh.host.clock import Clock
+from mesh.host.log import Log
+from mesh.proto import tables
+from node.boot.ports import RowStore, Tx
+from node.boot.sightings import Sightings
+from node.boot.snapshot import SnapshotSource
+from node.boot.sockets import udp_socket
+from node.proto.dhcp import ZERO, Packet, decode
+from node.proto.lease import SERVER_PORT, Answer, Claim, Outgoing, answer
+from node.proto.lease_snapshot import DECLINED_MAX
+
+DRAIN_MAX: Final = 64
+"""Datagrams taken in one wake-up before others have their turn."""
+WRITES_MAX: Final = 256
+"""Requests whose binding is being written; one more is dropped, the client asks again."""
+DATAGRAM_BYTES_MAX: Final = 4096
+IP_PKTINFO: Final = 8
+
+
+class DhcpServer:
+    """Answers DHCP on one socket; ``run`` returns only when it is cancelled."""
+
+    def __init__(
+        self,
+        store: RowStore,
+        site: str,
+        snapshots: SnapshotSource,
+        clock: Clock,
+        log: Log,
+        *,
+        address: str,
+        port: int = SERVER_PORT,
+        interface: str | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._store = store
+        self._scope = tables.site_scope(site)
+        self._snapshots = snapshots
+        self._clock = clock
+        self._log = log
+        self._address = address
+        self._port = port
+        self._interface = interface
+        self._writing: dict[str, IPv4Address] = {}  # MAC -> address being claimed
+        self._writes = 0
+        self._sightings = Sightings(store, self._scope, clock)
+
+    def statistics(self) -> dict[str, int]:
+        """Return counters: packets, each kind of answer, drops with their reason."""
+        return {**self.counts, **self._sightings.counts}
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve for ever; reports the port. Raises LocalError when it cannot listen."""
+        host = "" if self._interface is not None else self._address
+        with udp_socket("DHCP", host, self._port, self._interface, broadcast=True) as sock:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._sightings.run)
+                task_status.started(int(sock.getsockname()[1]))
+                while True:
+                    await trio.lowlevel.wait_readable(sock)
+                    for _ in range(DRAIN_MAX):
+                        try:
+                            data, source = sock.recvfrom(DATAGRAM_BYTES_MAX)
+                        except BlockingIOError:
+                            break
+                        except OSError:  # an ICMP error of an earlier reply
+                            continue
+                        self._on_datagram(data, source, sock, nursery)
+
+    def _on_datagram(
+        self, data: bytes, source: tuple[str, int], sock: socket.socket, nursery: trio.Nursery
+    ) -> None:
+        self.counts["packets"] += 1
+        packet = decode(data)
+        if packet is None:
+            self.counts["malformed"] += 1
+            return
+        if self._interface is None and packet.giaddr == ZERO:
+            self.counts["without relay"] += 1
+            return
+        result = answer(self._snapshots.current(), packet)
+        self.counts[result.kind] += 1
+        if result.unknown_arch:
+            self.counts["unknown architecture"] += 1
+        if result.seen is not None:
+            self._sightings.note(result.seen)
+        if result.freed is not None or result.in_use is not None:
+            self._start_write(nursery, self._give_back, packet, result)
+        elif result.claim is not None:
+            self._claim(result.claim, result, source, sock, nursery)
+        elif result.reply is not None:
+            self._send(result.reply, source, sock)
+
+    def _claim(
+        self,
+        claim: Claim,
+        result: Answer,
+        source: tuple[str, int],
+        sock: socket.socket,
+        nursery: trio.Nursery,
+    ) -> None:
+        if claim.mac in self._writing:
+            self.counts["repeated while writing"] += 1
+        elif claim.ip in self._writing.values():
+            self.counts["address being claimed"] += 1
+        elif self._start_write(nursery, self._bind, claim, result, source, sock):
+            self._writing[claim.mac] = claim.ip
+
+    def _start_write(
+        self, nursery: trio.Nursery, function: Callable[..., Awaitable[None]], *args: Any
+    ) -> bool:
+        if self._writes >= WRITES_MAX:
+            self.counts["dropped busy"] += 1
+            return False
+        self._writes += 1
+        nursery.start_soon(self._write, function, args)
+        return True
+
+    async def _write(
+        self, function: Callable[..., Awaitable[None]], args: tuple[Any, ...]
+    ) -> None:
+        try:
+            await function(*args)
+        finally:
+            self._writes -= 1
+
+    async def _bind(
+        self, claim: Claim, result: Answer, source: tuple[str, int], sock: socket.socket
+    ) -> None:
+        """Make the binding durable, then let the ACK go."""
+        mac, ip = claim.mac, str(claim.ip)
+
+        def put(tx: Tx) -> None:
+            row = tx.get(self._scope, tables.BINDING, mac)
+            body = dict(row.body) if row is not None else {}
+            body |= {"mac": mac, "ip": ip, "uuid": claim.uuid, "claimed_ms": tx.now_ms}
+            tx.put(self._scope, tables.BINDING, mac, body)
+
+        try:
+            await self._store.write(put)
+        finally:
+            del self._writing[mac]
+        self.counts["bindings"] += 1
+        self._log.info("machine bound", mac=mac, ip=ip, iface=self._interface)
+        assert result.reply is not None
+        self._send(result.reply, source, sock)
+
+    async def _give_back(self, packet: Packet, result: Answer) -> None:
+        """End a binding (RELEASE), or remember that its address is in use (DECLINE)."""
+        mac = packet.mac
+
+        def release(tx: Tx) -> None:
+            row = tx.get(self._scope, tables.BINDING, mac)
+            if row is not None and row.body.get("ip") == str(result.freed):
+                tx.delete(self._scope, tables.BINDING, mac)
+
+        def decline(tx: Tx) -> None:
+            row = tx.get(self._scope, tables.BINDING, mac)
+            body = dict(row.body) if row is not None else {"mac": mac}
+            away = [str(result.in_use), *body.get("declined", [])][:DECLINED_MAX]
+            body |= {"ip": "", "declined": away, "claimed_ms": tx.now_ms}
+            tx.put(self._scope, tables.BINDING, mac, body)
+
+        if result.freed is not None:
+            await self._store.write(release)
+            self._log.info("machine released its address", mac=mac, ip=str(result.freed))
+        else:
+            await self._store.write(decline)
+            self._log.warning("address is in use by another", mac=mac, ip=str(result.in_use))
+
+    def _send(self, reply: Outgoing, source: tuple[str, int], sock: socket.socket) -> None:
+        port = source[1] if reply.port is None else reply.port
+        control: list[tuple[int, int, bytes]] = []
+        if self._interface is not None:  # from our own address, whatever else the interface has
+            own = struct.pack("=I4s4x", 0, IPv4Address(self._address).packed)
+            control = [(socket.IPPROTO_IP, IP_PKTINFO, own)]
+        try:
+            sock.sendmsg([reply.data], control, 0, (str(reply.address), port))
+        except OSError as exc:
+            self.counts["send errors"] += 1
+            self._log.warning("dhcp reply not sent", ip=str(reply.address), error=exc.strerror)
+        else:
+            self.counts["replies"] += 1

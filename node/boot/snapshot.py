@@ -1,0 +1,75 @@
+"""The rows of the store as the snapshot that DHCP answers from, built again when they change.
+
+It knows no packets. Rule: only merged rows of the site and the NODE rows that members wrote
+about themselves go in, plus which of them are gone; nothing of the node it runs on but the
+subnet that its own wire is.
+"""
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from mesh.proto import tables
+from node.boot.ports import RowStore
+from node.proto.lease_snapshot import Snapshot, build
+
+
+class SnapshotSource:
+    """Hands out the current snapshot.
+
+    ``absent()`` names members that shall own nothing now (suspended, revoked, or not reached);
+    ``address`` is where this node serves machines: its subnet is that of clients without relay.
+    """
+
+    def __init__(
+        self,
+        store: RowStore,
+        site: str,
+        address: IPv4Address,
+        absent: Callable[[], frozenset[str]],
+    ) -> None:
+        self._store = store
+        self._site = site
+        self._address = address
+        self._absent = absent
+        self._seen: object = None
+        self._snapshot: Snapshot | None = None
+
+    def current(self) -> Snapshot:
+        """Return the snapshot of what is committed now."""
+        seen = (self._store.version, self._absent())
+        if self._snapshot is None or seen != self._seen:
+            self._snapshot = self._build(seen[1])
+            self._seen = seen
+        return self._snapshot
+
+    def _build(self, absent: frozenset[str]) -> Snapshot:
+        scope = tables.site_scope(self._site)
+        subnets = self._merged(scope, tables.SUBNET)
+        nodes = [
+            (row.key, row.body)
+            for row in self._store.authored(tables.FLEET, tables.NODE)
+            if row.author == row.key
+        ]
+        return build(
+            subnets=subnets,
+            servers=self._merged(scope, tables.SERVER),
+            bindings=self._merged(scope, tables.BINDING),
+            nodes=nodes,
+            site=self._site,
+            direct=self._own_wire([key for key, _ in subnets]),
+            absent=absent,
+        )
+
+    def _merged(self, scope: str, table: str) -> list[tuple[str, Mapping[str, Any]]]:
+        return [(row.key, row.body) for row in self._store.rows(scope, table)]
+
+    def _own_wire(self, cidrs: list[str]) -> IPv4Network | None:
+        for cidr in sorted(cidrs):
+            try:
+                network = IPv4Network(cidr)
+            except ValueError:
+                continue
+            if self._address in network:
+                return network
+        return None

@@ -1,0 +1,129 @@
+"""Opening the sockets of the boot services, and saying clearly why one cannot be opened.
+
+It knows no protocol. Rule: a service of a provisioning network is bound to its interface and
+never shares its port: a second node on the interface fails here, naming the process that holds
+it. Every failure is one sentence that says what to do.
+"""
+
+import array
+import errno
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+from mesh.errors import LocalError
+
+SIOCGIFADDR: Final = 0x8915
+NAME_BYTES: Final = 16  # IFNAMSIZ, with the zero
+HOLDERS_MAX: Final = 4
+RECEIVE_BUFFER_BYTES: Final = 1 << 20
+
+
+def interface_address(interface: str) -> str:
+    """Return the IPv4 address of an interface, or raise LocalError with one sentence."""
+    name = interface.encode()
+    if not 0 < len(name) < NAME_BYTES:
+        raise LocalError(f"{interface!r} is not the name of a network interface")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        request = array.array("B", struct.pack("16s24x", name))
+        try:
+            fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
+        except OSError as exc:
+            names = ", ".join(sorted(other for _, other in socket.if_nameindex()))
+            if exc.errno == errno.ENODEV:
+                raise LocalError(
+                    f"there is no network interface {interface}; this machine has: {names}"
+                ) from exc
+            raise LocalError(
+                f"the interface {interface} has no IPv4 address; give it one of the "
+                f"provisioning subnet (ip address add ADDRESS/LENGTH dev {interface})"
+            ) from exc
+    return socket.inet_ntoa(request.tobytes()[20:24])
+
+
+def udp_socket(
+    service: str, address: str, port: int, interface: str | None, *, broadcast: bool = False
+) -> socket.socket:
+    """Open a non-blocking UDP socket that shares its port with nobody; raises LocalError."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        if broadcast:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        if interface is not None:
+            name = interface.encode() + b"\0"
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+        sock.bind((address, port))
+    except OSError as exc:
+        sock.close()
+        raise refusal(exc, service, "udp", address, port, interface) from exc
+    return sock
+
+
+def refusal(
+    exc: OSError, service: str, protocol: str, address: str, port: int, interface: str | None
+) -> LocalError:
+    """Return the sentence for a socket that could not be opened."""
+    where = f"{protocol.upper()} port {port} on {interface or address}"
+    match exc.errno:
+        case errno.EADDRINUSE:
+            held = holders(protocol, port)
+            by = " and ".join(held) if held else "another process"
+            return LocalError(
+                f"{service} cannot use {where}: it is held by {by}; stop that process, or give "
+                f"this node another interface ([interfaces] provisioning)"
+            )
+        case errno.EACCES | errno.EPERM:
+            return LocalError(
+                f"{service} may not use {where}: run the node as root or give it the "
+                f"capabilities CAP_NET_BIND_SERVICE and CAP_NET_RAW, or set "
+                f"[boot] {service.lower()}_port = 0 to try it on a free port"
+            )
+        case errno.EADDRNOTAVAIL:
+            return LocalError(
+                f"{service} cannot listen on {address}: no interface of this machine has that "
+                f"address; set [boot] listen or [interfaces] provisioning"
+            )
+        case errno.ENODEV:
+            return LocalError(f"there is no network interface {interface}")
+        case _:
+            return LocalError(f"{service} cannot use {where}: {exc.strerror}")
+
+
+def holders(protocol: str, port: int) -> list[str]:
+    """Return the processes of this network namespace that hold a local port, for people."""
+    wanted = f":{port:04X}"
+    inodes: list[str] = []
+    try:
+        lines = Path(f"/proc/self/net/{protocol}").read_text().splitlines()[1:]
+    except OSError:
+        return []
+    for line in lines:
+        columns = line.split()
+        listening = protocol == "udp" or columns[3] == "0A"
+        if columns[1].endswith(wanted) and listening:
+            inodes.append(columns[9])
+    return [
+        _process_of(inode) or f"a process of another user (socket {inode})"
+        for inode in inodes[:HOLDERS_MAX]
+    ]
+
+
+def _process_of(inode: str) -> str | None:
+    target = f"socket:[{inode}]"
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if not any(os.readlink(fd) == target for fd in (entry / "fd").iterdir()):
+                continue
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        command = b" ".join(words[:4]).decode("utf-8", "replace").strip()[:80]
+        return f"process {entry.name} ({command or (entry / 'comm').read_text().strip()})"
+    return None
