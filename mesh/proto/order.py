@@ -13,16 +13,19 @@ from typing import Any, Final, Literal
 
 from mesh.errors import CodecError, Refused
 from mesh.proto import fields
+from mesh.proto.codec import pack
 from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN, SITE_PATTERN, UUID_PATTERN, node_id
 from mesh.proto.register import Register
 from mesh.proto.sign import Signer, open_record, sign_record
 from mesh.proto.trust import ROLE_SITE_OPERATOR
 
 ORDER: Final = "order"
-USER_DATA_CHARS_MAX: Final = 32 << 10
+PARAMS_BYTES_MAX: Final = 40 << 10
+"""Parameters stand in the order's row and in the job's, and a row ends at 64 KiB."""
+USER_DATA_CHARS_MAX: Final = 16 << 10
 SSH_KEYS_MAX: Final = 32
-SSH_KEY_CHARS_MAX: Final = 2048
-URL_CHARS_MAX: Final = 1024
+SSH_KEY_CHARS_MAX: Final = 1024
+URL_CHARS_MAX: Final = 512
 
 ACCEPT: Final = "server.accept"
 DEPLOY: Final = "server.deploy"
@@ -140,6 +143,9 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
     """Raise OrderRefused with one sentence unless the parameters fit the kind."""
     if kind not in KINDS:
         raise OrderRefused(f"unknown kind of order {kind!r}; known: {', '.join(sorted(KINDS))}")
+    size = len(pack(dict(params)))
+    if size > PARAMS_BYTES_MAX:
+        raise OrderRefused(f"the order {kind} has {size} bytes, at most {PARAMS_BYTES_MAX} fit")
     try:
         if kind in (CANCEL, RETRY):
             _uuid(params, "job")

@@ -128,7 +128,8 @@ class Register:
         self.counters: Counter[str] = Counter()
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._digest: bytes | None = None
-        self._members: dict[str, Member] | None = None
+        self._generation = 0
+        self._members: tuple[int, dict[str, Member]] = (0, {})
 
     # -- merging ---------------------------------------------------------------------------
 
@@ -204,7 +205,7 @@ class Register:
                 return Ignored()
         self._entries[kind, subject] = _Entry(signed.wire(), digest, version, rank, says)
         self._digest = None
-        self._members = None
+        self._generation += 1
         if isinstance(says, TrustDocument):
             self.trust = says
         return Merged(kind, subject)
@@ -246,10 +247,14 @@ class Register:
         return list(self._known().values())
 
     def _known(self) -> dict[str, Member]:
-        if self._members is None:
-            ids = sorted(subject for kind, subject in self._entries if kind == ROSTER)
-            self._members = {subject: self._member(subject) for subject in ids}
-        return self._members
+        """Return every member by node id; may be called from the store's writer thread."""
+        generation, known = self._members
+        if generation != self._generation:
+            generation = self._generation  # read first: what is newer is seen the next time
+            ids = sorted(subject for kind, subject in list(self._entries) if kind == ROSTER)
+            known = {subject: self._member(subject) for subject in ids}
+            self._members = (generation, known)
+        return known
 
     def _member(self, node_id: str) -> Member:
         roster = self._entries[ROSTER, node_id].says
