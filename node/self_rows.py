@@ -1,0 +1,79 @@
+"""What a node says of itself: its addresses and services, and the subnet it proposes.
+
+It knows rows and interfaces. Rules: a row is written only when it changes; the salt of the
+candidate rule is a function of organisation, site and subnet, so that two nodes that have not
+talked yet compute the same addresses.
+"""
+
+import fcntl
+import hashlib
+import ipaddress
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from mesh.errors import Refused
+from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
+from node.config import Subnet
+
+SIOCGIFADDR: Final = 0x8915
+ADDRESSES_MAX: Final = 8
+
+
+def interface_address(name: str) -> str | None:
+    """Return the first IPv4 address of an interface, or None."""
+    request = struct.pack("256s", name.encode()[:15])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            return socket.inet_ntoa(fcntl.ioctl(sock.fileno(), SIOCGIFADDR, request)[20:24])
+        except OSError:
+            return None
+
+
+def own_addresses(listen: str, advertise: Sequence[str]) -> list[str]:
+    """Return the addresses under which peers may find this node, best first."""
+    if advertise:
+        return list(advertise)[:ADDRESSES_MAX]
+    if listen not in ("0.0.0.0", "::", ""):  # noqa: S104 - the wildcard is compared, not bound
+        return [listen]
+    names = [name for _, name in socket.if_nameindex()]
+    found = [address for name in names if (address := interface_address(name)) is not None]
+    found.sort(key=lambda text: ipaddress.IPv4Address(text).is_loopback)
+    return found[:ADDRESSES_MAX]
+
+
+def subnet_row(subnet: Subnet, root_fp: bytes, site: str) -> dict[str, Any]:
+    """Return the SUBNET body of the configured subnet; raises Refused when it is too small."""
+    network = ipaddress.IPv4Network(subnet.cidr)
+    if network.num_addresses < 16 and not (subnet.first and subnet.last):
+        raise Refused(f"{subnet.cidr} is too small for a pool of its own: give first and last")
+    salt = hashlib.blake2b(
+        root_fp + site.encode() + b"\0" + subnet.cidr.encode(), digest_size=16,
+        person=b"rackmesh/dhcp",
+    )  # fmt: skip
+    return {
+        "cidr": subnet.cidr,
+        "first": subnet.first or str(network[10]),
+        "last": subnet.last or str(network[-2]),
+        "router": subnet.router,
+        "dns": list(subnet.dns),
+        "lease_s": subnet.lease_s,
+        "salt": salt.hexdigest(),
+    }
+
+
+async def publish(store: Any, node: str, site: str, node_row: Mapping[str, Any],
+                  subnet: Mapping[str, Any] | None) -> None:  # fmt: skip
+    """Write our NODE row, and the site's SUBNET row where it differs."""
+
+    def write(tx: Any) -> None:
+        own = tx.own(FLEET, NODE, node)
+        if own is None or dict(own.body) != dict(node_row):
+            tx.put(FLEET, NODE, node, node_row)
+        if subnet is not None:
+            there = tx.get(site_scope(site), SUBNET, subnet["cidr"])
+            if there is None or {k: there.body.get(k) for k in subnet} != dict(subnet):
+                tx.put(site_scope(site), SUBNET, subnet["cidr"], subnet)
+
+    await store.write(write)
