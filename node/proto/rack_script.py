@@ -173,10 +173,10 @@ class ScriptRun:
             return False
         answer = yield FetchScript(url)
         if not answer.ok:
-            return self._fail(f"{url} could not be fetched")
+            return self._fail(f"{_bare(url)} could not be fetched")
         text = answer.body.decode("utf-8", "replace")
         if len(answer.body) > SCRIPT_BYTES_MAX or not text.startswith(MAGIC):
-            return self._fail(f"{url} is no iPXE script")
+            return self._fail(f"{_bare(url)} is no iPXE script")
         script = _Script(url, text.splitlines())
         for number, line in enumerate(script.lines):
             if line.startswith(":"):
@@ -268,7 +268,7 @@ class ScriptRun:
             return False
         answer = yield FetchImage(url)
         if not answer.ok:
-            return self._fail(f"{url} could not be fetched")
+            return self._fail(f"{_bare(url)} could not be fetched")
         if name in ("kernel", "imgselect"):
             self._kernel = (url, " ".join(rest[1:]))
         elif len(self._initrds) >= INITRDS_MAX:
@@ -366,3 +366,8 @@ def _options(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _number(arguments: list[str]) -> int:
     text = arguments[0] if arguments else "0"
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+
+
+def _bare(url: str) -> str:
+    """Return a URL without its query, which may hold a capability."""
+    return url.partition("?")[0]

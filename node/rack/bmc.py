@@ -1,0 +1,113 @@
+"""The listener of a rack's virtual BMCs: Redfish over plain HTTP on loopback.
+
+Knows HTTP and basic authentication; what Redfish means stands in ``node.proto.rack_bmc``. Rule:
+an order is answered after it was carried out and is durable.
+"""
+
+import base64
+import hmac
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import h11
+import trio
+
+from node.proto.rack_bmc import BODY_BYTES_MAX, BootOrder, PowerOrder, Reply, respond
+from node.rack.server import SimServer
+from node.rack.state import Credentials
+
+CONNECTIONS_MAX: Final = 256
+REQUESTS_MAX: Final = 10_000
+IDLE_S: Final = 30.0
+RECEIVE_BYTES: Final = 16 << 10
+
+
+class BmcService:
+    """All servers of a rack behind one port."""
+
+    def __init__(self, servers: Mapping[str, SimServer], credentials: Credentials) -> None:
+        self._servers = servers
+        self._connections = 0
+        text = f"{credentials.username}:{credentials.password}".encode()
+        self._expected = b"Basic " + base64.b64encode(text)
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end."""
+        if self._connections >= CONNECTIONS_MAX:
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections += 1
+        try:
+            async with stream:
+                await self._requests(stream)
+        except (trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError, OSError):
+            pass  # the client went away or talks nonsense: nothing was ordered
+        finally:
+            self._connections -= 1
+
+    async def _requests(self, stream: trio.SocketStream) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=RECEIVE_BYTES)
+        for _ in range(REQUESTS_MAX):
+            head = await _event(connection, stream)
+            if not isinstance(head, h11.Request):
+                return
+            body = bytearray()
+            while isinstance(event := await _event(connection, stream), h11.Data):
+                body += event.data
+                if len(body) > BODY_BYTES_MAX:
+                    return
+            if not isinstance(event, h11.EndOfMessage):
+                return
+            await _send(connection, stream, await self._answer(head, bytes(body)))
+            if {connection.our_state, connection.their_state} != {h11.DONE}:
+                return
+            connection.start_next_cycle()
+
+    async def _answer(self, head: h11.Request, body: bytes) -> Reply:
+        headers = dict(head.headers)
+        given = headers.get(b"authorization", b"")
+        match = headers.get(b"if-match")
+        reply = respond(
+            head.method.decode("latin-1"),
+            head.target.decode("latin-1"),
+            body,
+            match.decode("latin-1") if match is not None else None,
+            hmac.compare_digest(given, self._expected),
+            [server.shown() for server in self._servers.values()],
+        )
+        match reply.order:
+            case PowerOrder(name, on):
+                await self._servers[name].set_power(on)
+            case BootOrder(name, target, enabled):
+                await self._servers[name].set_boot(target, enabled)
+            case None:
+                pass
+        return reply
+
+
+async def _event(connection: h11.Connection, stream: trio.SocketStream) -> Any:
+    with trio.fail_after(IDLE_S):
+        while (event := connection.next_event()) is h11.NEED_DATA:
+            if connection.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                await stream.send_all(connection.send(go_on) or b"")
+            connection.receive_data(await stream.receive_some(RECEIVE_BYTES))
+    return event
+
+
+async def _send(connection: h11.Connection, stream: trio.SocketStream, reply: Reply) -> None:
+    body = b"" if reply.body is None else json.dumps(reply.body).encode()
+    headers = [("OData-Version", "4.0"), ("Cache-Control", "no-cache")]
+    if reply.status != 204:
+        headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    if reply.etag is not None:
+        headers.append(("ETag", reply.etag))
+    if reply.status == 401:
+        headers.append(("WWW-Authenticate", 'Basic realm="simulated BMC"'))
+    out = connection.send(h11.Response(status_code=reply.status, headers=headers)) or b""
+    if body:
+        out += connection.send(h11.Data(data=body)) or b""
+    out += connection.send(h11.EndOfMessage()) or b""
+    with trio.fail_after(IDLE_S):
+        await stream.send_all(out)
