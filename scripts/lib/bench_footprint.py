@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import demo
-from demo_processes import ROOT, DemoFailed, Processes, rackmesh, say, wait_for
+from demo_processes import DemoFailed, rackmesh, say, wait_for
 
 SERVERS = 10
 SETTLE_S = 60.0
@@ -39,8 +39,8 @@ def dnsmasq_mib(folder: Path) -> float | None:
         return None
     words = [
         program, "-k", "--port=0", "--conf-file=/dev/null", "--interface=lo", "--bind-interfaces",
-        "--dhcp-range=127.99.0.10,127.99.0.20", "--dhcp-alternate-port=16767,16768",
-        f"--dhcp-leasefile={folder}/leases", "--pid-file=",
+        "--dhcp-range=127.99.0.10,127.99.0.20", "--dhcp-alternate-port=16767,16768", "--pid-file=",
+        f"--dhcp-leasefile={folder}/leases",
     ]  # fmt: skip
     with subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -56,24 +56,15 @@ def measure(settle_s: float) -> dict[str, Any]:
     """Run hub, node and rack; return the figures."""
     boot, image, _ = demo.prepare()
     with tempfile.TemporaryDirectory(prefix="rackmesh-footprint-") as name:
-        demo.FOLDER = Path(name)
-        run = demo.Demo(boot, image)
-        run.processes = Processes(Path(name))
+        run = demo.Demo(Path(name), boot, image, SERVERS)
         try:
             run.start_hub()
             run.start_node("one", run.one, "--subnet", "127.83.0.0/24")
             joined = time.monotonic()
             rackmesh("status", "--wait", "30", "--data", run.one)
-            run.processes.start(
-                "rack", demo.RACKMESH, "rack", "simulate", str(SERVERS), "--node-data", run.one,
-                "--data", run.rack,
-            )  # fmt: skip
-            script = ROOT / "scripts" / "lib" / "demo_origin.py"
-            run.processes.start(
-                "origin", sys.executable, script, image, Path(name) / "origin.bytes"
-            )
+            run.start_rack(run.one)
+            run.start_origin()
             run.register_image()
-            demo.SERVERS = SERVERS
             wait_for("ten machines were discovered", run.discovered, 120, run.processes)
             time.sleep(max(0.0, settle_s - (time.monotonic() - joined)))
             run.processes.check()

@@ -75,11 +75,11 @@ def run_script(name: str, *words: str | Path) -> None:
 class Demo:
     """One run."""
 
-    def __init__(self, boot: Path, image: Path) -> None:
-        self.boot, self.image = boot, image
-        self.hub, self.one, self.two = FOLDER / "hub", FOLDER / "node-one", FOLDER / "node-two"
-        self.rack = FOLDER / "rack"
-        self.processes = Processes(FOLDER)
+    def __init__(self, folder: Path, boot: Path, image: Path, servers: int = SERVERS) -> None:
+        self.folder, self.boot, self.image, self.servers = folder, boot, image, servers
+        self.hub, self.one, self.two = folder / "hub", folder / "node-one", folder / "node-two"
+        self.rack = folder / "rack"
+        self.processes = Processes(folder)
         self.figures: dict[str, Any] = {"deployed": False, "deployed_without_hub": False}
         self.hub_port = 0
 
@@ -108,7 +108,7 @@ class Demo:
             data,
             stdin=token,
         )
-        settings = FOLDER / f"{data.name}.toml"
+        settings = self.folder / f"{data.name}.toml"
         settings.write_text("[policy]\ndestructive_per_hour = 100\n")
         self.processes.start(
             data.name, RACKMESH, "node", "run", "--data", data, "--config", settings,
@@ -125,19 +125,26 @@ class Demo:
         self.start_node("two", self.two, "--subnet", "127.82.0.0/24")
         for data in (self.one, self.two):
             rackmesh("status", "--wait", "30", "--data", data)
-        say(f"starting a rack of {SERVERS} simulated servers at site two")
+        say(f"starting a rack of {self.servers} simulated servers at site two")
+        self.start_rack(self.two)
+        self.start_origin()
+
+    def start_rack(self, node: Path) -> None:
+        """Run the simulated servers beside a node."""
         self.processes.start(
-            "rack", RACKMESH, "rack", "simulate", str(SERVERS), "--node-data", self.two,
+            "rack", RACKMESH, "rack", "simulate", str(self.servers), "--node-data", node,
             "--data", self.rack,
         )  # fmt: skip
+
+    def start_origin(self) -> None:
+        """Run the HTTP server that has the image."""
         script = ROOT / "scripts" / "lib" / "demo_origin.py"
-        self.processes.start(
-            "origin", sys.executable, script, self.image, FOLDER / "origin.bytes"
-        )
+        log = self.folder / "origin.bytes"
+        self.processes.start("origin", sys.executable, script, self.image, log)
 
     def origin_url(self) -> str:
         """Return where the origin serves the image."""
-        log = FOLDER / "origin.log"
+        log = self.folder / "origin.log"
         port = wait_for("the origin is up", lambda: log.read_text().strip(), 10, self.processes)
         return f"http://127.0.0.1:{port}/image.raw"
 
@@ -178,7 +185,7 @@ class Demo:
         """Return the pending machines once all have sent their inventory."""
         items = ask("server", "pending", "--data", self.hub)["items"]
         told = [item for item in items if item["summary"]]
-        return told if len(told) >= SERVERS else None
+        return told if len(told) >= self.servers else None
 
     def deploy(self, server: str, data: Path) -> str:
         """Deploy by an order given at ``data``'s daemon; return the disk's SHA-256."""
@@ -220,10 +227,15 @@ class Demo:
         )  # fmt: skip
         servers = json.loads((self.rack / "servers.json").read_text())
         self.figures["released"] = is_empty(Path(servers[0]["disk"]))
-        self.figures["origin_bytes"] = origin_bytes()
+        self.figures["origin_bytes"] = self.origin_bytes()
         residency = ask("asset", "show", "demo-os", "--data", self.hub)["item"]["sites"]
         self.figures["peer_bytes"] = sum(r["peer_bytes"] for r in residency)
         self.figures["image_bytes"] = self.image.stat().st_size
+
+    def origin_bytes(self) -> int:
+        """Return what the origin sent, from its own log."""
+        lines = (self.folder / "origin.bytes").read_text().splitlines()
+        return sum(json.loads(line)["bytes"] for line in lines)
 
     def srv2_active(self) -> bool:
         """Tell whether the hub has caught up."""
@@ -242,7 +254,7 @@ The demo is up.
              .venv/bin/rackmesh asset list --data {shown(self.hub)}
              .venv/bin/rackmesh job list --data {shown(self.hub)}
              .venv/bin/rackmesh server pending --data {shown(self.two)}
-  logs       {shown(FOLDER)}/*.log
+  logs       {shown(self.folder)}/*.log
   stop it    scripts/demo --stop""")
 
 
@@ -270,12 +282,6 @@ def is_empty(path: Path) -> bool:
     return True
 
 
-def origin_bytes() -> int:
-    """Return what the origin sent, from its own log."""
-    lines = (FOLDER / "origin.bytes").read_text().splitlines()
-    return sum(json.loads(line)["bytes"] for line in lines)
-
-
 def main() -> int:
     """Run the demo; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
@@ -293,7 +299,7 @@ def main() -> int:
     prepared = time.time()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
-    demo = Demo(boot, image)
+    demo = Demo(FOLDER, boot, image)
     failure = None
     try:
         demo.run()
