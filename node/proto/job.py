@@ -15,7 +15,7 @@ It knows nothing of stores, devices or clocks: ``now`` is Unix milliseconds. Rul
 carried out in the order given, each ``Save`` durable before the next effect starts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -399,7 +399,7 @@ def new_steps(plan: Iterable[Step]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def current_step(row: dict[str, Any], plan: Iterable[Step]) -> Step | None:
+def current_step(row: Mapping[str, Any], plan: Iterable[Step]) -> Step | None:
     """Return the first step of a job that is not done, or None."""
     state = {entry["id"]: entry["state"] for entry in row["steps"]}
     return next((step for step in plan if state.get(step.id) not in _DONE), None)

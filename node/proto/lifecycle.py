@@ -9,21 +9,10 @@ right.
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN, UUID_PATTERN, parse_mac
+from mesh.proto.ids import parse_mac
+from mesh.proto.order import ACCEPT, CANCEL, DEPLOY, KINDS, POWER, RELEASE, RETRY
 
-ACCEPT: Final = "server.accept"
-DEPLOY: Final = "server.deploy"
-RELEASE: Final = "server.release"
-POWER: Final = "server.power"
-CANCEL: Final = "job.cancel"
-RETRY: Final = "job.retry"
-KINDS: Final = frozenset({ACCEPT, DEPLOY, RELEASE, POWER, CANCEL, RETRY})
-
-USER_DATA_CHARS_MAX: Final = 16_384
-"""Longest user-data of an order: order and job rows hold it, and rows end at 64 KiB."""
-SSH_KEYS_MAX: Final = 32
-SSH_KEY_CHARS_MAX: Final = 1024
-URL_CHARS_MAX: Final = 512
+__all__ = ["ACCEPT", "CANCEL", "DEPLOY", "KINDS", "POWER", "RELEASE", "RETRY"]
 
 FAILED_TWIN: Final[Mapping[str, str]] = {
     "inspecting": "inspecting failed",
@@ -117,7 +106,12 @@ def refuse_accept(
     params: Mapping[str, Any], servers: Iterable[Mapping[str, Any]]
 ) -> str | None:
     """Say in one sentence why a machine cannot be accepted, or None."""
-    mac = str(params["machine"])
+    mac = machine_mac(params)
+    if mac is None:
+        return (
+            f"{str(params.get('machine'))[:64]!r} is not a MAC address of a machine seen here"
+        )
+    servers = list(servers)
     for server in servers:
         if server.get("id") == params["server"]:
             return (
@@ -133,62 +127,10 @@ def refuse_accept(
     return None
 
 
-def refuse_params(kind: str, params: Mapping[str, Any]) -> str | None:
-    """Say in one sentence what is wrong with an order's parameters, or None."""
-    if kind not in KINDS:
-        return f"orders of the kind {kind!r} are not known here; known are {sorted(KINDS)}"
-    if kind in {CANCEL, RETRY}:
-        return (
-            None if _matches(UUID_PATTERN, params.get("job")) else _wrong(params, "job", "id")
-        )
-    if not _matches(UUID_PATTERN, params.get("server")):
-        return _wrong(params, "server", "server id (UUIDv7)")
-    if kind == POWER and not isinstance(params.get("on"), bool):
-        return _wrong(params, "on", "true or false")
-    if kind == ACCEPT:
-        return _refuse_accept_params(params)
-    if kind == DEPLOY:
-        return _refuse_deploy_params(params)
-    return None
-
-
-def _refuse_accept_params(params: Mapping[str, Any]) -> str | None:
-    mac = params.get("machine")
-    if not isinstance(mac, str) or parse_mac(mac) != mac:
-        return _wrong(params, "machine", "MAC address in lower case with colons")
-    if not _matches(NAME_PATTERN, params.get("name")):
-        return _wrong(params, "name", "name (letters, digits, '.', '_' and '-', at most 63)")
-    bmc = params.get("bmc")
-    if bmc is None:
-        return None
-    url = bmc.get("url") if isinstance(bmc, Mapping) else None
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        return _wrong(params, "bmc", "map with the URL of its Redfish system")
-    if len(url) > URL_CHARS_MAX:
-        return f"the BMC's URL is longer than {URL_CHARS_MAX} characters"
-    secret = bmc.get("secret")
-    return None if secret is None or isinstance(secret, str) else _wrong(bmc, "secret", "id")
-
-
-def _refuse_deploy_params(params: Mapping[str, Any]) -> str | None:
-    if not _matches(ASSET_PATTERN, params.get("asset")):
-        return _wrong(params, "asset", "asset id (b3:...)")
-    if not isinstance(params.get("image"), str):
-        return _wrong(params, "image", "name of the image")
-    if not _matches(NAME_PATTERN, params.get("hostname")):
-        return _wrong(params, "hostname", "host name")
-    keys = params.get("ssh_keys", [])
-    if not isinstance(keys, list) or len(keys) > SSH_KEYS_MAX:
-        return f"'ssh_keys' must be a list of at most {SSH_KEYS_MAX} public keys"
-    for key in keys:
-        if not isinstance(key, str) or len(key) > SSH_KEY_CHARS_MAX or "\n" in key:
-            return (
-                f"each of 'ssh_keys' must be one line of at most {SSH_KEY_CHARS_MAX} characters"
-            )
-    data = params.get("user_data")
-    if data is not None and (not isinstance(data, str) or len(data) > USER_DATA_CHARS_MAX):
-        return f"'user_data' must be text of at most {USER_DATA_CHARS_MAX} characters"
-    return None
+def machine_mac(params: Mapping[str, Any]) -> str | None:
+    """Return the MAC that an accept order names its machine by, in our spelling, or None."""
+    machine = params.get("machine")
+    return parse_mac(machine) if isinstance(machine, str) else None
 
 
 def destructive(kind: str, server: Mapping[str, Any] | None) -> bool:
@@ -211,11 +153,3 @@ def last_state(kind: str) -> str | None:
 def legal(old: str | None, new: str) -> bool:
     """Say whether a server may go from one state to another (or stay)."""
     return old == new or new in TRANSITIONS.get(old, frozenset())
-
-
-def _matches(pattern: Any, value: Any) -> bool:
-    return isinstance(value, str) and pattern.match(value) is not None
-
-
-def _wrong(params: Mapping[str, Any], field: str, right: str) -> str:
-    return f"{field!r} must be a {right}, not {str(params.get(field))[:80]!r}"

@@ -1,0 +1,112 @@
+"""A step that the machine's own agent does: its commands one after the other, and their proof.
+
+It knows what a step asks of the agent and what evidence it must bring, nothing of HTTP or of
+signatures (``node/proto/agent_desk.py``). Rule: a step is done when every command has proved
+its work; the first that has not fails the step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from node.proto.agent_desk import Command, Reported
+from node.proto.evidence import missing_proof
+from node.proto.plan import Step
+
+DISKS_MAX: Final = 64
+
+
+class AgentWork:
+    """One try of one step at the agent."""
+
+    def __init__(
+        self,
+        step: Step,
+        job: Mapping[str, Any],
+        asset: Mapping[str, Any],
+        inventory: Mapping[str, Any],
+        tries: int,
+    ) -> None:
+        """``asset`` is the evidence of the fetch step: bytes, sha256."""
+        self.step = step
+        self.name = str(job.get("server_name"))
+        self._asset = asset
+        self.commands = self._commands(job, inventory, tries)
+        self._at = 0
+        self._done: list[dict[str, Any]] = []
+        self._sizes = [0] * len(self.commands)
+
+    @property
+    def command(self) -> Command:
+        """What the agent shall do now."""
+        return self.commands[self._at]
+
+    def on_report(self, report: Reported) -> tuple[bool, str | None]:
+        """Take a report; return (whether the step is over, error or None)."""
+        assert report.command == self.command.id
+        if not report.ok:
+            return True, f"{self.name}: {report.error or 'the ramdisk gave no reason'}"
+        size, sha256 = self._asset.get("bytes"), self._asset.get("sha256")
+        lacking = missing_proof(self.command.do, self.name, report.evidence, size, sha256)
+        if lacking is not None:
+            return True, lacking
+        self._done.append(report.evidence)
+        if self._at + 1 == len(self.commands):
+            return True, None
+        self._at += 1
+        return False, None
+
+    def on_progress(self, done: int, total: int) -> tuple[int, int]:
+        """Return the step's progress from the current command's."""
+        self._sizes[self._at] = total
+        before = sum(self._sizes[: self._at])
+        return before + done, max(sum(self._sizes), before + total)
+
+    def evidence(self) -> dict[str, Any]:
+        """Return the evidence of all commands as one."""
+        if len(self._done) == 1:
+            return self._done[0]
+        sums = {
+            key: sum(item.get(key) or 0 for item in self._done)
+            for key in ("bytes", "verified_bytes", "nonzero", "seconds")
+        }
+        return {**sums, "disks": len(self._done)}
+
+    def _commands(
+        self, job: Mapping[str, Any], inventory: Mapping[str, Any], tries: int
+    ) -> list[Command]:
+        do = str(self.step.args["do"])
+        base = f"{self.step.id}.{job['attempt']}.{tries}"
+        match do:
+            case "wipe":
+                return [
+                    Command(id=f"{base}.{n}", do=do, args={"disk": disk})
+                    for n, disk in enumerate(disks_to_wipe(inventory))
+                ]
+            case "write_image":
+                args: dict[str, Any] = {"asset": job["params"]["asset"]}
+                args |= {"disk": {"first": True}, "size": self._asset.get("bytes")}
+            case "first_boot":
+                args = {"disk": {"first": True}, "image_bytes": self._asset.get("bytes")}
+            case _:
+                args = {}
+        return [Command(id=base, do=do, args=args)]
+
+
+def disks_to_wipe(inventory: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """Return how to name each writable fixed disk; the first one where serials are missing.
+
+    An inventory without disks still names the first: a machine that has none says so, and the
+    step fails with that sentence instead of claiming a wipe.
+    """
+    listed = inventory.get("disks")
+    disks = (
+        [disk for disk in listed[:DISKS_MAX] if isinstance(disk, Mapping)]
+        if isinstance(listed, list)
+        else []
+    )
+    serials = [disk.get("serial") for disk in disks]
+    named = all(isinstance(s, str) and s for s in serials) and len(set(serials)) == len(serials)
+    if len(disks) > 1 and not named:
+        return [{"first": True}, *({"serial": str(s or "")} for s in serials[1:])]
+    if disks and named:
+        return [{"serial": str(serial)} for serial in serials]
+    return [{"first": True}]

@@ -1,0 +1,307 @@
+"""What a machine shall do next: the answers of work to the boot listener.
+
+It implements ``BootDecisions`` (``node/boot/ports.py``) over the rows of the site and the
+runners of this node. Rules: any node answers a script and takes an inventory, only a job's
+runner binds a machine, other nodes forward; unknown machines may only leave their inventory; a
+capability is never logged; garbage gets a status and one sentence."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from mesh.errors import MeshError, Refused
+from mesh.host.log import get_log
+from node.boot.ports import Refusal
+from node.proto import agent_wire as wire
+from node.proto.agent_desk import IDLE_S, WAIT_POLL_S, Answer
+from node.proto.boot_script import local_disk_script, ramdisk_script
+from node.proto.job import current_step
+from node.work.capabilities import BOOT, PHONE
+from node.work.engine import Work
+from node.work.machines import Machines
+from node.work.rows import plan_of
+
+log = get_log("boot-desk")
+
+REBOOT_AGAIN_MS: Final = 20_000
+"""An idle ramdisk is told to restart at most this often."""
+TOLD_MAX: Final = 4096
+RPC_METHOD: Final = "agent.call"
+PHONE_PATH: Final = "/phone/v1"
+_HEADERS: Final = ("x-rackmesh-session", "x-rackmesh-counter", "x-rackmesh-signature")
+_LOCAL_DISK: Final = frozenset({"active", "deploy-wait", "deploy-wait failed"})
+_RUNS: Final = frozenset({"running", "retry_wait"})
+
+Reply = tuple[int, dict[str, Any]]
+
+
+class BootDesk:
+    """Decides for the boot listener of this node."""
+
+    def __init__(self, work: Work, entropy: Callable[[int], bytes] = os.urandom) -> None:
+        self._work = work
+        self._rows = work.rows
+        self._entropy = entropy
+        self.machines = Machines(work.rows, work.now_ms)
+        self._told: dict[str, int] = {}
+        self.dropped = 0
+
+    # -- scripts ---------------------------------------------------------------------------
+
+    async def script_for(self, mac: str, client_ip: str) -> str | Refusal:
+        """Return the script for a machine whose address has been checked by the caller."""
+        urls = self._rows.boot_urls()
+        if not urls:
+            return Refusal("no node of this site says where its boot listener is")
+        server = self._rows.server_by_mac(mac)
+        if server is None:
+            return ramdisk_script(urls, mac)
+        name = server.get("name")
+        job = self._wants_ramdisk(server)
+        if job is not None:
+            capability = self._work.capabilities.mint(
+                BOOT, str(server["id"]), job["id"], job["attempt"], self._work.now_ms()
+            )
+            if capability is None:
+                return Refusal(f"this node has no site secret yet, so {name} cannot be trusted")
+            log.info("ramdisk given", mac=mac, ip=client_ip, job=job["id"], name=name)
+            return ramdisk_script(urls, mac, capability=capability)
+        if self._from_disk(server):
+            log.info("local disk given", mac=mac, ip=client_ip, name=name)
+            return local_disk_script(urls)
+        return ramdisk_script(urls, mac)
+
+    def _wants_ramdisk(self, server: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the job of a server that is at a step in the ramdisk, or None."""
+        job = self._rows.job(server.get("job"))
+        if job is None or job.get("state") not in _RUNS:
+            return None
+        step = current_step(job, plan_of(job))
+        return job if step is not None and step.ramdisk else None
+
+    def _from_disk(self, server: Mapping[str, Any]) -> bool:
+        if server.get("state") in _LOCAL_DISK:
+            return True
+        job = self._rows.job(server.get("job"))
+        steps = (job or {}).get("steps") or ()
+        return any(e.get("id") == "first-boot" and e.get("state") == "done" for e in steps)
+
+    # -- the agent -------------------------------------------------------------------------
+
+    async def agent(
+        self, path: str, body: bytes, headers: Mapping[str, str], client_ip: str
+    ) -> Reply:
+        """Answer one POST of a ramdisk's agent."""
+        try:
+            return await self._agent(path, body, headers, client_ip)
+        except Refused as exc:
+            return 403, {"detail": str(exc)}
+        except MeshError as exc:
+            return 503, {"detail": f"the node that runs the job cannot be reached: {exc}"}
+
+    async def _agent(
+        self, path: str, body: bytes, headers: Mapping[str, str], client_ip: str
+    ) -> Reply:
+        if path == "/agent/v1/hello":
+            return await self._hello(body, client_ip)
+        if path not in ("/agent/v1/next", "/agent/v1/progress"):
+            return 404, {"detail": "no such call"}
+        call = wire.parse_call(headers, path, body)
+        value = wire.parse_json(body)
+        if call is None or value is None:
+            return self._drop("this is not a signed call of an agent")
+        job_id = call.session.partition(".")[0]
+        job = self._rows.job(job_id)
+        if job is None:
+            return 403, {"detail": "this session is unknown; say hello again"}
+        if job["runner"] != self._rows.node_id:
+            return await self._forward(job["runner"], path, body, headers, client_ip)
+        runner = self._work.runner(job_id)
+        if runner is None:
+            return 403, {"detail": f"the job is {job.get('state')}; say hello again"}
+        if path == "/agent/v1/next":
+            return _reply(await runner.next(call, wire.parse_report(value.get("done"))))
+        progress = wire.parse_progress(value)
+        if progress is None:
+            return self._drop("this is not a progress report")
+        return _reply(await runner.progress(call, *progress))
+
+    async def _hello(self, body: bytes, client_ip: str) -> Reply:
+        hello = wire.parse_hello(body)
+        if hello is None:
+            return self._drop("this is not a hello of an agent")
+        server = self._rows.server_by_mac(hello.mac)
+        if server is None:
+            kept = await self.machines.keep(hello, client_ip)
+            return _idle("inventory sent" if kept else "too many unknown machines, not kept")
+        stranger = self._stranger(server, hello)
+        if stranger is not None:
+            return 409, {"detail": stranger}
+        job = self._rows.job(server.get("job"))
+        if hello.cap is not None and job is not None:
+            bound = await self._bind(hello, job, server, body, client_ip)
+            if bound is not None:
+                return bound
+        await self.machines.keep(hello, client_ip)
+        wants = self._wants_ramdisk(server)
+        if wants is not None and self._may_tell(hello.mac):
+            answer = {**_idle(f"a job wants {server.get('name')}: restart")[1], "do": "reboot"}
+            return 200, answer
+        return _idle(f"{server.get('name')} is {server.get('state')}")
+
+    async def _bind(
+        self,
+        hello: wire.Hello,
+        job: Mapping[str, Any],
+        server: Mapping[str, Any],
+        body: bytes,
+        client_ip: str,
+    ) -> Reply | None:
+        """Bind a machine that shows a capability; None: the capability is of no use now."""
+        assert hello.cap is not None
+        try:
+            found = self._work.capabilities.check(
+                BOOT, hello.cap, str(server["id"]), self._work.now_ms()
+            )
+        except Refused as exc:
+            log.warning("capability refused", mac=hello.mac, ip=client_ip, reason=str(exc))
+            return None
+        if found.job != job["id"] or job.get("state") not in _RUNS:
+            return None
+        if job["runner"] != self._rows.node_id:
+            path = "/agent/v1/hello"
+            return await self._forward(job["runner"], path, body, {}, client_ip)
+        runner = self._work.runner(job["id"])
+        if runner is None:
+            return None
+        session = f"{job['id']}.{self._entropy(16).hex()}"
+        answer = await runner.hello(hello, found.attempt, session)
+        if answer.status == 403:
+            return None  # of an older attempt: it restarts and gets a new one
+        if answer.body.get("bound"):
+            await self.machines.keep(hello, client_ip)
+        return _reply(answer)
+
+    def _stranger(self, server: Mapping[str, Any], hello: wire.Hello) -> str | None:
+        """Say that other hardware speaks for a server while its own is bound, or None."""
+        job = self._rows.job(server.get("job"))
+        agent = (job or {}).get("agent")
+        if hello.cap is not None or not isinstance(agent, Mapping):
+            return None  # with a capability the job's desk decides, and parks
+        for field, seen in (("uuid", hello.uuid), ("serial", hello.serial)):
+            known = agent.get(field)
+            if known and seen and known != seen:
+                sentence = (
+                    f"a second machine says it is {server.get('name')}: {field} {seen}"
+                    f" instead of {known}"
+                )
+                log.error("alarm", mac=hello.mac, job=server.get("job"), error=sentence)
+                return sentence
+        return None
+
+    def _may_tell(self, mac: str) -> bool:
+        now = self._work.now_ms()
+        if now - self._told.get(mac, -REBOOT_AGAIN_MS) < REBOOT_AGAIN_MS:
+            return False
+        if len(self._told) >= TOLD_MAX:
+            self._told.clear()
+        self._told[mac] = now
+        return True
+
+    # -- phone-in --------------------------------------------------------------------------
+
+    async def phone_in(
+        self, capability: str, fields: Mapping[str, str], client_ip: str
+    ) -> Reply:
+        """Take the phone-in of an installed operating system."""
+        try:
+            return await self._phone_in(capability, client_ip)
+        except Refused as exc:
+            return 403, {"detail": str(exc)}
+        except MeshError as exc:
+            return 503, {"detail": f"the node that runs the job cannot be reached: {exc}"}
+
+    async def _phone_in(self, capability: str, client_ip: str) -> Reply:
+        job_id = self._work.capabilities.job_of(capability)
+        job = self._rows.job(job_id)
+        if job is None or not job.get("server"):
+            return 404, {"detail": "there is no such job at this site"}
+        found = self._work.capabilities.check(
+            PHONE, capability, str(job["server"]), self._work.now_ms()
+        )
+        if job["runner"] != self._rows.node_id:
+            text = capability.encode()
+            return await self._forward(job["runner"], PHONE_PATH, text, {}, client_ip)
+        runner = self._work.runner(job["id"])
+        if runner is not None:
+            log.info("phone-in", job=job["id"], name=job.get("server_name"), ip=client_ip)
+            return _reply(await runner.phone_in(found.attempt))
+        if job.get("state") == "succeeded":
+            return 200, {"detail": f"{job.get('server_name')} is active already"}
+        return 409, {"detail": f"the job is {job.get('state')}"}
+
+    # -- between nodes ---------------------------------------------------------------------
+
+    async def _forward(
+        self, runner: str, path: str, body: bytes, headers: Mapping[str, str], client_ip: str
+    ) -> Reply:
+        message = {
+            "path": path, "body": body, "ip": client_ip,
+            "headers": {name: headers[name] for name in _HEADERS if name in headers},
+        }  # fmt: skip
+        answer = await self._work.peers.rpc(
+            runner, RPC_METHOD, message, self._work.limits.forward_s
+        )
+        return int(answer["status"]), dict(answer["body"])
+
+    def rpc_handlers(self) -> dict[str, Callable[[str, Any], Any]]:
+        """Return the calls that members may make on us."""
+        return {RPC_METHOD: self._rpc_agent}
+
+    async def _rpc_agent(self, _peer: str, body: Any) -> Any:
+        """Answer for a machine that spoke with another node of the site; never forward
+        again."""
+        if not isinstance(body, Mapping):
+            raise Refused("agent.call takes a map")
+        path, raw, ip = body.get("path"), body.get("body"), body.get("ip")
+        given = body.get("headers")
+        if not isinstance(path, str) or not isinstance(raw, bytes) or not isinstance(ip, str):
+            raise Refused("agent.call takes {path, body, headers, ip}")
+        headers = given if isinstance(given, Mapping) else {}
+        if not self._is_ours(path, raw, headers):
+            raise Refused("the job does not run here")
+        if path == PHONE_PATH:
+            status, answer = await self.phone_in(raw.decode("ascii", "replace"), {}, ip)
+        else:
+            clean = {str(key): str(value) for key, value in headers.items()}
+            status, answer = await self.agent(path, raw, clean, ip)
+        return {"status": status, "body": answer}
+
+    def _is_ours(self, path: str, raw: bytes, headers: Mapping[str, Any]) -> bool:
+        job_id: str | None
+        if path == PHONE_PATH:
+            job_id = self._work.capabilities.job_of(raw.decode("ascii", "replace"))
+        elif path == "/agent/v1/hello":
+            hello = wire.parse_hello(raw)
+            cap = hello.cap if hello is not None else None
+            job_id = self._work.capabilities.job_of(cap) if cap else None
+        else:
+            job_id = str(headers.get("x-rackmesh-session", "")).partition(".")[0]
+        job = self._rows.job(job_id)
+        return job is not None and job["runner"] == self._rows.node_id
+
+    def _drop(self, detail: str) -> Reply:
+        self.dropped += 1
+        return 400, {"detail": detail}
+
+
+def _reply(answer: Answer) -> Reply:
+    return answer.status, answer.body
+
+
+def _idle(detail: str) -> Reply:
+    body = {
+        "session": "", "bound": False, "poll_s": WAIT_POLL_S, "idle_s": IDLE_S,
+        "detail": detail,
+    }  # fmt: skip
+    return 200, body

@@ -1,0 +1,355 @@
+"""The work service of a node: takes orders, begins jobs, resumes them, answers about them.
+
+It knows when to look and whom to tell; the rules are in ``orders.py`` and the cores. Rules: a
+job runs only at the node that stands in its row; on start every job of ours that has not ended
+goes on; on shutdown nothing is written, a job is resumable at any time."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import trio
+
+from mesh.errors import Refused
+from mesh.host.clock import Clock
+from mesh.host.log import get_log
+from mesh.proto import tables
+from mesh.proto.ids import UUID_PATTERN
+from mesh.proto.order import CANCEL, RETRY, Order, OrderRefused
+from node.proto import lifecycle
+from node.proto.job import cancel_row, reopen
+from node.proto.server_view import server_view
+from node.work.agent_args import AgentArgs
+from node.work.capabilities import Capabilities
+from node.work.log import SCHEMA, JobLog, Line
+from node.work.orders import Orders, ended
+from node.work.ports import (
+    AssetCache,
+    Assets,
+    Credentials,
+    Limits,
+    Members,
+    OpenBmc,
+    OpenOrder,
+    Peers,
+    Receipts,
+    SiteSecrets,
+    Store,
+    Tx,
+)
+from node.work.rows import SiteRows, plan_of
+from node.work.runner import JobRunner, Means, put_server_view
+from node.work.steps import Steps
+
+log = get_log("jobs")
+
+FOLLOW_POLL_S: Final = 0.5
+REFUSED_MAX: Final = 10_000
+"""Orders that are remembered as refused; beyond it all are looked at again."""
+
+
+class Work:
+    """The service; ``run`` is essential: its failure ends the process."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        site: str,
+        store: Store,
+        members: Members,
+        peers: Peers,
+        receipts: Receipts,
+        open_order: OpenOrder,
+        open_bmc: OpenBmc,
+        credentials: Credentials,
+        assets: Assets,
+        cache: AssetCache,
+        secrets: SiteSecrets,
+        clock: Clock,
+        destructive_per_hour: int = 5,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.rows = SiteRows(store, members, site, node_id)
+        self.capabilities = Capabilities(secrets, site)
+        self.peers = peers
+        self._store = store
+        self._open_order = open_order
+        self._clock = clock
+        self._start_s = trio.current_time()
+        self._start_ms = clock.now_ms()
+        self.log = JobLog(store, self.limits.log_lines_max)
+        store.local_schema(SCHEMA)
+        self._orders = Orders(
+            self.rows,
+            limits=self.limits,
+            destructive_per_hour=destructive_per_hour,
+            started_ms=self._start_ms,
+            connected=self._connected,
+        )
+        args = AgentArgs(self.rows, self.capabilities, self.order_params, self.now_ms)
+        self._means = Means(
+            rows=self.rows,
+            receipts=receipts,
+            steps=Steps(
+                rows=self.rows,
+                open_bmc=open_bmc,
+                credentials=credentials,
+                assets=assets,
+                cache=cache,
+                limits=self.limits,
+            ),
+            log=self.log,
+            limits=self.limits,
+            now_ms=self.now_ms,
+            others_connected=lambda: bool(self._connected()),
+            args_for=args.args_for,
+        )
+        self._runners: dict[str, JobRunner] = {}
+        self._refused: dict[str, str] = {}
+        self._first_seen: dict[str, float] = {}
+        self._nursery: trio.Nursery
+        self._bell = trio.Event()
+
+    # -- for other rooms -------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """Return Unix milliseconds that never go back while this process lives."""
+        return self._start_ms + int((trio.current_time() - self._start_s) * 1000)
+
+    def runner(self, job_id: str) -> JobRunner | None:
+        """Return the runner of a job that runs here."""
+        return self._runners.get(job_id)
+
+    async def submit(self, signed: bytes) -> str:
+        """Take a signed order of this site; return its id, which will be its job's.
+
+        Raises Refused with one sentence when it is plain that it cannot be carried out.
+        """
+        order = self._open_order(signed, self._clock.now_ms())
+        self._refuse_early(order)
+
+        def fn(tx: Tx) -> None:
+            if tx.get(self.rows.scope, tables.ORDER, order.id) is None:
+                body = {"signed": signed, "created_ms": tx.now_ms}
+                tx.put(self.rows.scope, tables.ORDER, order.id, body)
+
+        await self._store.write(fn)
+        self._bell.set()
+        return order.id
+
+    def order_params(self, job_id: str) -> Mapping[str, Any]:
+        """Return all parameters of a job's order; its row keeps only the short ones."""
+        row = self._store.get(self.rows.scope, tables.ORDER, job_id)
+        if row is None:
+            raise Refused("the order of this job is not here any more")
+        return self._open_order(bytes(row.body["signed"]), None).params
+
+    def rpc_handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
+        """Return the calls that members may make on us."""
+        return {"job.logs": self._rpc_logs}
+
+    async def logs(self, job_id: str, after: int) -> list[Line]:
+        """Return lines of a job's log with numbers above ``after``, from its runner."""
+        row = self.rows.job(job_id)
+        if row is None:
+            raise Refused(f"there is no job {job_id} at this site")
+        if row["runner"] == self.rows.node_id:
+            return await self.log.read(job_id, after)
+        body = {"job": job_id, "after": after}
+        answer = await self.peers.rpc(row["runner"], "job.logs", body, self.limits.forward_s)
+        return [(int(n), int(at_ms), str(line)) for n, at_ms, line in answer["lines"]]
+
+    async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[list[Line], None]:
+        """Yield the lines of a job as they come, until it has ended."""
+        while True:
+            row = self.rows.job(job_id)
+            lines = await self.logs(job_id, after)
+            if lines:
+                after = lines[-1][0]
+                yield lines
+            elif row is None or ended(row):
+                return
+            else:
+                await trio.sleep(FOLLOW_POLL_S)
+
+    async def _rpc_logs(self, _peer: str, body: Any) -> Any:
+        if not isinstance(body, Mapping) or not isinstance(body.get("job"), str):
+            raise Refused("job.logs takes {job, after}")
+        after = body.get("after", 0)
+        if not isinstance(after, int) or not UUID_PATTERN.match(body["job"]):
+            raise Refused("job.logs takes a job id and a line number")
+        lines = await self.log.read(body["job"], after)
+        row = self.rows.job(body["job"])
+        return {"lines": [list(line) for line in lines], "ended": row is None or ended(row)}
+
+    # -- the service -----------------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Take orders and run jobs until cancelled."""
+        await self._store.write(self._orders.put_policy)
+        async with trio.open_nursery() as self._nursery:
+            await self._look()
+            task_status.started()
+            while True:
+                version, self._bell = self._store.version, trio.Event()
+                await self._look()
+                with trio.move_on_after(self.limits.rescan_s):
+                    await self._changed(version)
+                await trio.sleep(self.limits.coalesce_s)
+
+    async def _changed(self, version: int) -> None:
+        async with trio.open_nursery() as either:
+
+            async def one(wait: Callable[[], Awaitable[Any]]) -> None:
+                await wait()
+                either.cancel_scope.cancel()
+
+            either.start_soon(one, lambda: self._store.wait_past(version))
+            either.start_soon(one, self._bell.wait)
+
+    async def _look(self) -> None:
+        """Look at all orders and jobs once."""
+        jobs = self.rows.jobs()
+        for job_id, runner in list(self._runners.items()):
+            if jobs.get(job_id, {}).get("runner", self.rows.node_id) != self.rows.node_id:
+                runner.abandon()
+        orders = self._store.rows(self.rows.scope, tables.ORDER)
+        for row in sorted(orders, key=lambda row: row.key):
+            if row.key not in jobs and row.key not in self._refused:
+                await self._take(row.key, row.body)
+        ours = [
+            body
+            for body in self.rows.jobs().values()
+            if body.get("runner") == self.rows.node_id and not ended(body)
+            if body["id"] not in self._runners
+        ]
+        for body in sorted(ours, key=lambda body: (body.get("created_ms", 0), body["id"])):
+            if body["state"] in {"queued", "blocked"}:
+                await self._try_begin(body["id"])
+            else:
+                self._launch(body)
+
+    async def _take(self, order_id: str, body: Mapping[str, Any]) -> None:
+        """Make the job of an order, if it is ours to run."""
+        first = self._first_seen.setdefault(order_id, trio.current_time())
+        try:
+            order = self._open_order(bytes(body.get("signed", b"")), self._clock.now_ms())
+        except OrderRefused as exc:
+            self._refuse(order_id, str(exc))
+            return
+        if order.id != order_id:
+            self._refuse(order_id, "the order stands under another order's id")
+            return
+        if order.kind in (CANCEL, RETRY):
+            await self._take_verb(order)
+            return
+        if self._orders.runner_of(order.id, trio.current_time() - first) != self.rows.node_id:
+            return
+        row = self._orders.new_job(order, self._clock.now_ms())
+
+        def fn(tx: Tx) -> None:
+            if tx.get(self.rows.scope, tables.JOB, order.id) is None:
+                tx.put(self.rows.scope, tables.JOB, order.id, row)
+
+        await self._store.write(fn)
+        self._first_seen.pop(order_id, None)
+        log.info("order taken", job=order.id, kind=order.kind, name=row["server_name"])
+
+    def _refuse(self, order_id: str, sentence: str) -> None:
+        if len(self._refused) >= REFUSED_MAX:
+            self._refused.clear()
+        self._refused[order_id] = sentence
+        self._first_seen.pop(order_id, None)
+        log.warning("order refused", order=order_id, reason=sentence)
+
+    def _refuse_early(self, order: Order) -> None:
+        if order.kind in (CANCEL, RETRY):
+            if self.rows.job(str(order.params["job"])) is None:
+                raise Refused(f"there is no job {order.params['job']} at this site")
+            return
+        if order.kind == lifecycle.ACCEPT:
+            refusal = lifecycle.refuse_accept(order.params, self.rows.servers())
+        else:
+            server = self.rows.server(str(order.params["server"]))
+            busy = server is not None and server.get("job")
+            refusal = None if busy else lifecycle.refuse(order.kind, order.params, server)
+        if refusal is not None:
+            raise Refused(refusal)
+
+    # -- verbs on jobs ---------------------------------------------------------------------
+
+    async def _take_verb(self, order: Order) -> None:
+        """Cancel or retry a job that runs here; others leave it to its runner."""
+        target = self.rows.job(str(order.params["job"]))
+        if target is None or target.get("runner") != self.rows.node_id:
+            return
+        job_id, error = target["id"], None
+        runner = self._runners.get(job_id)
+        if order.kind == CANCEL and runner is not None:
+            await runner.cancel(order.author)
+
+        def fn(tx: Tx) -> str | None:
+            row = dict(tx.get(self.rows.scope, tables.JOB, job_id).body)
+            row["steps"] = [dict(entry) for entry in row["steps"]]
+            steps = plan_of(row)
+            if order.kind == RETRY:
+                refusal = reopen(row, steps, tx.now_ms) if steps else "it was refused as it is"
+            elif row["state"] in {"succeeded", "failed"}:
+                refusal = f"the job has {row['state']} already"
+            elif row["state"] == "cancelled":
+                return None
+            else:
+                cancel_row(row, order.author, tx.now_ms)
+                refusal = None
+                if row["started_ms"] is not None:
+                    put_server_view(tx, self.rows.scope, row, server_view(row, steps))
+            if refusal is None:
+                tx.put(self.rows.scope, tables.JOB, job_id, row)
+            return refusal
+
+        def whole(tx: Tx) -> None:
+            verb = self._orders.verb_job(order, target, fn(tx), tx.now_ms)
+            tx.put(self.rows.scope, tables.JOB, order.id, verb)
+
+        if order.kind == RETRY and runner is not None:
+            error = (
+                "the job is running; retry is for jobs that failed, parked or were cancelled"
+            )
+            verb = self._orders.verb_job(order, target, error, self._clock.now_ms())
+            await self._store.write(
+                lambda tx: tx.put(self.rows.scope, tables.JOB, order.id, verb)
+            )
+            return
+        await self._store.write(whole)
+        self._bell.set()
+        log.info("order taken", job=order.id, kind=order.kind, detail=job_id)
+
+    # -- jobs ------------------------------------------------------------------------------
+
+    async def _try_begin(self, job_id: str) -> None:
+        running = {name: runner.job.row for name, runner in self._runners.items()}
+        standing = self._orders.standing()
+        verdict = await self._store.write(
+            lambda tx: self._orders.begin(tx, job_id, running, standing)
+        )
+        if verdict is not None and verdict.begun:
+            self._launch(verdict.row)
+
+    def _launch(self, row: Mapping[str, Any]) -> None:
+        runner = JobRunner(row, self._means)
+        self._runners[runner.id] = runner
+        self._nursery.start_soon(self._run_job, runner)
+
+    async def _run_job(self, runner: JobRunner) -> None:
+        try:
+            await runner.run()
+        finally:
+            del self._runners[runner.id]
+            self._bell.set()
+
+    def _connected(self) -> set[str]:
+        """Return the other nodes of the site with a live link."""
+        return (set(self.rows.site_nodes()) & set(self.peers.connected())) - {self.rows.node_id}

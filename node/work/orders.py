@@ -1,0 +1,297 @@
+"""Orders become jobs: who runs one, whether it may begin now, what it waits for.
+
+It knows rows and rules, no devices. Rules: only the rendezvous owner makes the job's row, in
+one transaction that looks first; an order that cannot be carried out becomes a failed job with
+one sentence, so that nobody waits in the dark; a job begins in the same transaction that takes
+the server and counts the budget."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mesh.host.log import get_log
+from mesh.proto import budget, tables
+from mesh.proto.order import DEPLOY, DESTRUCTIVE, Order, OrderRefused, check_class
+from mesh.proto.rendezvous import ranked
+from node.proto import lifecycle
+from node.proto.job import ENDED, TERMINAL, new_steps
+from node.proto.plan import plan
+from node.proto.server_view import server_view
+from node.work.ports import Limits, Tx
+from node.work.rows import SiteRows, plan_of
+from node.work.runner import put_server_view
+
+log = get_log("jobs")
+
+POLICY_KEY: Final = "policy"
+"""Key of the BUDGET row by which each node tells the others its own limit."""
+CLOCK_SLACK_MS: Final = 60_000
+"""An order may look this much older than our start because of its author's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an attempt to begin a job."""
+
+    row: dict[str, Any]
+    begun: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The site's destructive budget as its rows have it."""
+
+    entries: tuple[budget.BudgetEntry, ...]
+    limits_per_hour: Mapping[str, int]
+    reachable: frozenset[str]
+
+
+class Orders:
+    """Decisions about the orders and jobs of one site, made at one node."""
+
+    def __init__(
+        self,
+        rows: SiteRows,
+        *,
+        limits: Limits,
+        destructive_per_hour: int,
+        started_ms: int,
+        connected: Callable[[], set[str]],
+    ) -> None:
+        self.rows = rows
+        self._limits = limits
+        self._per_hour = destructive_per_hour
+        self._started_ms = started_ms
+        self._connected = connected
+
+    # -- who -------------------------------------------------------------------------------
+
+    def runner_of(self, order_id: str, waited_s: float) -> str | None:
+        """Return who shall run a new order, None while nobody can say.
+
+        The owner does at once, unless the order is older than this node's start: then another
+        node may have done it long ago, and its job row is given ``settle_s`` to arrive. An
+        owner out of reach is passed over after the same time; what it had begun would have come
+        through any path that brought the order here."""
+        order = ranked(self._capable(), order_id)
+        reachable = self._connected() | {self.rows.node_id}
+        settled = waited_s >= self._limits.settle_s
+        old = _made_ms(order_id) < self._started_ms - CLOCK_SLACK_MS
+        if old and not settled and len(self.rows.site_nodes()) > 1:
+            return None
+        if order[0] in reachable:
+            return order[0]
+        return next(node for node in order if node in reachable) if settled else None
+
+    def _capable(self) -> list[str]:
+        able = {
+            node
+            for node, body in self.rows.node_bodies().items()
+            if "jobs" in (body.get("services") or ())
+        }
+        return sorted(able | {self.rows.node_id})
+
+    # -- new jobs --------------------------------------------------------------------------
+
+    def new_job(self, order: Order, now_ms: int) -> dict[str, Any]:
+        """Return the JOB row of an order that this node runs; failed when it cannot be."""
+        params = {key: value for key, value in order.params.items() if key != "user_data"}
+        target = str(params.get("server"))
+        server = self.rows.server(target) or {}
+        name = params.get("name") or server.get("name")
+        bmc = bool(params.get("bmc") or server.get("bmc"))
+        row: dict[str, Any] = {
+            "id": order.id, "kind": order.kind, "site": self.rows.site, "server": target,
+            "server_name": name, "runner": self.rows.node_id, "state": "queued",
+            "waits_for": "waits for its turn", "author": order.author, "params": params,
+            "attempt": 1, "attempt_first": 1, "bmc": bmc, "steps": [], "created_ms": now_ms,
+            "started_ms": None, "ended_ms": None, "error": None, "from_state": None,
+            "not_after_ms": order.not_after_ms, "class": order.order_class, "agent": None,
+            "touched": False, "dirty": False,
+        }  # fmt: skip
+        row["steps"] = new_steps(plan(order.kind, params, str(name), bmc))
+        return row
+
+    def verb_job(
+        self, order: Order, target: Mapping[str, Any], error: str | None, now_ms: int
+    ) -> dict[str, Any]:
+        """Return the JOB row of a cancel or retry: done at once, or refused with a sentence."""
+        return {
+            "id": order.id, "kind": order.kind, "site": self.rows.site,
+            "server": target.get("server"), "server_name": target.get("server_name"),
+            "runner": self.rows.node_id, "state": "failed" if error else "succeeded",
+            "waits_for": None, "author": order.author, "params": dict(order.params),
+            "attempt": 1, "steps": [], "created_ms": now_ms, "started_ms": now_ms,
+            "ended_ms": now_ms, "error": error,
+        }  # fmt: skip
+
+    # -- begin -----------------------------------------------------------------------------
+
+    def begin(
+        self,
+        tx: Tx,
+        job_id: str,
+        running: Mapping[str, Mapping[str, Any]],
+        standing: Standing,
+    ) -> Verdict | None:
+        """Begin a queued or blocked job if it may; else write what it waits for.
+
+        Runs in a store transaction. Returns None when the row is not ours to begin any more.
+        """
+        known = tx.get(self.rows.scope, tables.JOB, job_id)
+        if known is None or known.body.get("runner") != self.rows.node_id:
+            return None
+        row = dict(known.body)
+        if row["state"] not in {"queued", "blocked"}:
+            return None
+        server_row = tx.get(self.rows.scope, tables.SERVER, row["server"])
+        server: Mapping[str, Any] | None = None if server_row is None else server_row.body
+        waits = self._busy(tx, row, server) or self._slots(row, running)
+        if waits is not None:
+            return self._wait(tx, row, *waits)
+        refusal = self._refusal(tx, row, server)
+        if refusal is not None:
+            return self._fail(tx, row, refusal)
+        waits = self._over_budget(tx, row, server, standing)
+        if waits is not None:
+            return self._wait(tx, row, *waits)
+        if not row.get("touched") and server is not None and server.get("job") != job_id:
+            row["from_state"] = server.get("state")
+        if row.get("started_ms") is None and server is not None:
+            self._replan(row, server)
+        row.update(
+            state="running", waits_for=None, started_ms=row.get("started_ms") or tx.now_ms
+        )
+        tx.put(self.rows.scope, tables.JOB, job_id, row)
+        put_server_view(tx, self.rows.scope, row, server_view(row, plan_of(row)))
+        return Verdict(row, True)
+
+    def _replan(self, row: dict[str, Any], server: Mapping[str, Any]) -> None:
+        """Plan by what the server is now: it may have been unknown when the order came."""
+        row["server_name"] = server.get("name") or row.get("server_name")
+        row["bmc"] = bool(server.get("bmc"))
+        steps = plan(row["kind"], row["params"], str(row["server_name"]), row["bmc"])
+        row["steps"] = new_steps(steps)
+
+    def _busy(
+        self, tx: Tx, row: Mapping[str, Any], server: Mapping[str, Any] | None
+    ) -> tuple[str, str] | None:
+        other_id = (server or {}).get("job")
+        if not other_id or other_id == row["id"]:
+            return None
+        other = tx.get(self.rows.scope, tables.JOB, other_id)
+        if other is None or other.body.get("state") in TERMINAL:
+            return None
+        waits = other.body.get("waits_for") or "it is working"
+        name = (server or {}).get("name")
+        return "blocked", f"waits for {other.body.get('kind')} of {name} to end ({waits})"
+
+    def _slots(
+        self, row: Mapping[str, Any], running: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[str, str] | None:
+        if len(running) >= self._limits.jobs_max:
+            return "queued", f"delayed: waits for one of {len(running)} running jobs to end"
+        hard = sum(body.get("class") == DESTRUCTIVE for body in running.values())
+        if row.get("class") == DESTRUCTIVE and hard >= self._limits.destructive_max:
+            return "queued", f"delayed: waits for one of {hard} jobs that wipe or overwrite"
+        return None
+
+    def _refusal(
+        self, tx: Tx, row: Mapping[str, Any], server: Mapping[str, Any] | None
+    ) -> str | None:
+        late_ms = tx.now_ms - row["not_after_ms"]
+        if row.get("started_ms") is None and late_ms > 0:
+            return f"the order ran out of time {late_ms // 1000} s ago while it waited"
+        if row["kind"] == lifecycle.ACCEPT:
+            servers = [item.body for item in tx.rows(self.rows.scope, tables.SERVER)]
+            return lifecycle.refuse_accept(row["params"], servers)
+        if (server or {}).get("job") == row["id"]:
+            return None  # it was parked, and a person said retry
+        refusal = lifecycle.refuse(row["kind"], row["params"], server)
+        if refusal is None and row["kind"] == DEPLOY and server is not None:
+            return self._wrong_class(row, bool(server.get("cleaned")))
+        return refusal
+
+    def _wrong_class(self, row: Mapping[str, Any], cleaned: bool) -> str | None:
+        if row.get("dirty"):
+            return None  # what a retry overwrites is this job's own
+        order = Order(
+            id=row["id"], region="", region_epoch=0, site=row["site"], kind=row["kind"],
+            params=row["params"], author=row["author"], not_after_ms=row["not_after_ms"],
+            order_class=row["class"],
+        )  # fmt: skip
+        try:
+            check_class(order, cleaned)
+        except OrderRefused as exc:
+            return str(exc)
+        return None
+
+    def _over_budget(
+        self,
+        tx: Tx,
+        row: Mapping[str, Any],
+        server: Mapping[str, Any] | None,
+        standing: Standing,
+    ) -> tuple[str, str] | None:
+        """Count a destructive job into the budget, or say what it waits for."""
+        if not lifecycle.destructive(row["kind"], server):
+            return None
+        verdict = budget.decide(
+            row["id"],
+            standing.entries,
+            now_ms=tx.now_ms,
+            limits_per_hour=standing.limits_per_hour,
+            reachable=standing.reachable,
+        )
+        if isinstance(verdict, budget.OverBudget):
+            wait_min = -(-verdict.retry_ms // 60_000)
+            return "blocked", f"{verdict.detail}; looks again in {wait_min} min at the latest"
+        if tx.own(self.rows.scope, tables.BUDGET, row["id"]) is None:
+            body = {"at_ms": tx.now_ms, "kind": row["kind"], "server": row["server"]}
+            tx.put(self.rows.scope, tables.BUDGET, row["id"], body)
+        return None
+
+    def standing(self) -> Standing:
+        """Return how the site's budget stands; read before the transaction that begins."""
+        entries: list[budget.BudgetEntry] = []
+        told: dict[str, int] = {}
+        for item in self.rows.store.authored(self.rows.scope, tables.BUDGET):
+            limit, at_ms = item.body.get("limit"), item.body.get("at_ms")
+            if item.key == POLICY_KEY:
+                if isinstance(limit, int) and limit >= 0:
+                    told[item.author] = limit
+            elif isinstance(at_ms, int):
+                entries.append(budget.BudgetEntry(item.author, item.key, at_ms))
+        limits = {node: told.get(node, self._per_hour) for node in self.rows.site_nodes()}
+        limits[self.rows.node_id] = self._per_hour
+        reachable = frozenset(self._connected() | {self.rows.node_id})
+        return Standing(tuple(entries), limits, reachable)
+
+    def put_policy(self, tx: Tx) -> None:
+        """Tell the others our limit."""
+        own = tx.own(self.rows.scope, tables.BUDGET, POLICY_KEY)
+        if own is None or own.body.get("limit") != self._per_hour:
+            tx.put(self.rows.scope, tables.BUDGET, POLICY_KEY, {"limit": self._per_hour})
+
+    # -- written ends ----------------------------------------------------------------------
+
+    def _wait(self, tx: Tx, row: dict[str, Any], state: str, waits: str) -> Verdict:
+        if (row["state"], row.get("waits_for")) != (state, waits):
+            row.update(state=state, waits_for=waits)
+            tx.put(self.rows.scope, tables.JOB, row["id"], row)
+        return Verdict(row, False)
+
+    def _fail(self, tx: Tx, row: dict[str, Any], error: str) -> Verdict:
+        row.update(state="failed", error=error, waits_for=None, ended_ms=tx.now_ms)
+        tx.put(self.rows.scope, tables.JOB, row["id"], row)
+        log.warning("order refused", job=row["id"], kind=row["kind"], reason=error)
+        return Verdict(row, False)
+
+
+def ended(row: Mapping[str, Any]) -> bool:
+    """Whether a job needs no runner: over, or parked for a person."""
+    return row.get("state") in ENDED
+
+
+def _made_ms(order_id: str) -> int:
+    return int(order_id.replace("-", "")[:12], 16)

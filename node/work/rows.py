@@ -1,0 +1,98 @@
+"""The rows of one site as work reads them.
+
+It knows tables and keys, no rules. Rule: what comes back is a copy's body that may be read but
+never changed in place; missing fields are the caller's business (``.get``).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mesh.proto import tables
+from node.proto.plan import Step, plan
+from node.work.ports import Members, Store
+
+BOOT_URL: Final = re.compile(r"http://[0-9A-Za-z.\-]{1,253}(?::[0-9]{1,5})?\Z")
+"""What may stand in a kernel command line; other nodes' rows are input."""
+BOOT_URLS_MAX: Final = 8
+
+
+class SiteRows:
+    """Reads what is known about a site now."""
+
+    def __init__(self, store: Store, members: Members, site: str, node_id: str) -> None:
+        self.store = store
+        self.members = members
+        self.site = site
+        self.node_id = node_id
+        self.scope = tables.site_scope(site)
+
+    def server(self, server_id: str | None) -> Mapping[str, Any] | None:
+        """Return a SERVER row's body."""
+        return self._body(tables.SERVER, server_id)
+
+    def servers(self) -> list[Mapping[str, Any]]:
+        """Return the bodies of all SERVER rows."""
+        return [row.body for row in self.store.rows(self.scope, tables.SERVER)]
+
+    def server_by_mac(self, mac: str) -> Mapping[str, Any] | None:
+        """Return the server that has an interface with this MAC."""
+        return next((s for s in self.servers() if mac in (s.get("macs") or ())), None)
+
+    def job(self, job_id: str | None) -> Mapping[str, Any] | None:
+        """Return a JOB row's body."""
+        return self._body(tables.JOB, job_id)
+
+    def jobs(self) -> dict[str, Mapping[str, Any]]:
+        """Return the bodies of all JOB rows by id."""
+        return {row.key: row.body for row in self.store.rows(self.scope, tables.JOB)}
+
+    def inventory(self, mac: str) -> Mapping[str, Any] | None:
+        """Return an INVENTORY row's body."""
+        return self._body(tables.INVENTORY, mac)
+
+    def inventory_of(self, server: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the inventory of the first of a server's MACs that has one."""
+        for mac in server.get("macs") or ():
+            found = self.inventory(mac)
+            if found is not None:
+                return found
+        return None
+
+    def site_nodes(self) -> list[str]:
+        """Return the active nodes of the site, this one included."""
+        found = {
+            member.node_id
+            for member in self.members.members()
+            if member.site == self.site and "node" in member.roles
+            if self.members.active(member.node_id)
+        }
+        return sorted(found | {self.node_id})
+
+    def node_bodies(self) -> dict[str, Mapping[str, Any]]:
+        """Return the NODE rows of the site's active nodes."""
+        nodes = set(self.site_nodes())
+        rows = self.store.authored(tables.FLEET, tables.NODE)
+        return {row.author: row.body for row in rows if row.author in nodes}
+
+    def boot_urls(self) -> list[str]:
+        """Return the boot URLs of the site's nodes, ours first."""
+        bodies = self.node_bodies()
+        order = sorted(bodies, key=lambda node: (node != self.node_id, node))
+        urls = [bodies[node].get("boot_url") for node in order]
+        found = [url.rstrip("/") for url in urls if isinstance(url, str)]
+        return [url for url in found if BOOT_URL.match(url)][:BOOT_URLS_MAX]
+
+    def _body(self, table: str, key: str | None) -> Mapping[str, Any] | None:
+        if not key:
+            return None
+        row = self.store.get(self.scope, table, key)
+        return None if row is None else row.body
+
+
+def plan_of(row: Mapping[str, Any]) -> tuple[Step, ...]:
+    """Return the plan of a job's row (empty for rows that were refused before a plan)."""
+    if not row.get("steps"):
+        return ()
+    name = row.get("server_name") or row.get("server") or "the server"
+    return plan(row["kind"], row["params"], name, bool(row.get("bmc")))

@@ -1,0 +1,437 @@
+"""Runs one job at its runner: carries out the effects of the job machine and of the agent desk.
+
+It knows how to wait and to write; what happens next is decided by ``node/proto/job.py`` and
+``node/proto/agent_desk.py``. Rule: one loop handles one event at a time and carries out its
+effects in order, so nothing is answered or done before what it rests on is durable.
+"""
+
+import copy
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from mesh.errors import MeshError, Refused
+from mesh.host.log import get_log
+from mesh.proto import tables
+from node.proto import agent_desk as desk_core
+from node.proto import job as job_core
+from node.proto.agent_desk import AgentDesk, Answer
+from node.proto.agent_wire import Hello, Report, SignedCall
+from node.proto.job import Job
+from node.proto.plan import Step
+from node.proto.server_view import server_view
+from node.work.agent_work import AgentWork
+from node.work.log import JobLog
+from node.work.ports import Limits, Receipts, Tx
+from node.work.rows import SiteRows, plan_of
+from node.work.steps import Doing, StepFailed, Steps
+
+log = get_log("jobs")
+
+EVENTS_MAX: Final = 64
+LOOK_S: Final = 5.0
+"""Longest sleep of the loop: silence of a machine is seen this late."""
+
+Event = Callable[[int], list[job_core.Effect]]
+ArgsFor = Callable[[Job, AgentDesk, desk_core.Command], Mapping[str, Any]]
+
+
+class Superseded(Exception):
+    """The job's row names another runner; nothing was written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What all runners of a node share."""
+
+    rows: SiteRows
+    receipts: Receipts
+    steps: Steps
+    log: JobLog
+    limits: Limits
+    now_ms: Callable[[], int]
+    others_connected: Callable[[], bool]
+    """Whether another node of the site can be asked for a receipt."""
+    args_for: ArgsFor
+    """Arguments of an agent's command for its session."""
+
+
+class JobRunner:
+    """One job from now until it ends, parks or is taken away."""
+
+    def __init__(self, row: Mapping[str, Any], means: Means) -> None:
+        self._means = means
+        body = copy.deepcopy(dict(row))
+        self.job = Job(body, plan_of(body))
+        self.id: str = body["id"]
+        self.desk = AgentDesk(
+            str(body.get("server_name")),
+            body["attempt"],
+            body.get("attempt_first", 1),
+            job_core.ATTEMPTS_PER_RETRY,
+            body.get("agent"),
+            means.now_ms(),
+        )
+        self._send, self._receive = trio.open_memory_channel[tuple[Event, trio.Event]](
+            EVENTS_MAX
+        )
+        self._tasks: dict[str, trio.CancelScope] = {}
+        self._agent: AgentWork | None = None
+        self._lacking: str | None = None
+        self._over = trio.Event()
+        self._nursery: trio.Nursery
+
+    # -- from outside ----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until the job has ended or parked here."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                await self._perform(self.job.start(self._means.now_ms()))
+                while not self.job.ended:
+                    await self._turn()
+                self._nursery.cancel_scope.cancel()
+        except* Superseded:
+            log.warning("job taken over", job=self.id)
+        finally:
+            self._over.set()
+
+    async def cancel(self, by: str) -> None:
+        """Cancel the job; returns when that is durable."""
+        await self._ask(lambda now: self.job.on_cancel(by, now))
+
+    def abandon(self) -> None:
+        """Stop at once without another write: somebody else runs it."""
+        self._nursery.cancel_scope.cancel()
+
+    async def hello(self, hello: Hello, capability_attempt: int, session: str) -> Answer:
+        """Answer a machine that shows a capability of this job."""
+        return await self._at_desk(
+            lambda now: self.desk.on_hello(hello, capability_attempt, session, now)
+        )
+
+    async def next(self, call: SignedCall, report: Report | None) -> Answer:
+        """Answer an agent that asks what to do."""
+
+        def args(command: desk_core.Command) -> Mapping[str, Any]:
+            return self._means.args_for(self.job, self.desk, command)
+
+        def event(now: int) -> list[desk_core.Effect]:
+            try:
+                return self.desk.on_next(call, report, args, now)
+            except Refused as exc:  # the call was good, but something is missing at this node
+                self._lacking = str(exc)
+                return [Answer(200, {"step": None, "poll_s": desk_core.POLL_S})]
+
+        return await self._at_desk(event)
+
+    async def progress(self, call: SignedCall, step: str, done: int, total: int) -> Answer:
+        """Take an agent's progress."""
+        return await self._at_desk(
+            lambda now: self.desk.on_progress(call, step, done, total, now)
+        )
+
+    async def phone_in(self, attempt: int) -> Answer:
+        """Take the phone-in of the installed system."""
+        answers = [Answer(200, {"detail": "thank you"})]
+
+        def event(now: int) -> list[job_core.Effect]:
+            if attempt != self.job.row.get("phone_attempt"):
+                answers[0] = Answer(403, {"detail": "this phone-in is of an older attempt"})
+                return []
+            self.job.row["phoned_ms"] = now
+            effects = self.job.on_changed(now)
+            current = self.job.current()
+            if current is not None and current.args.get("do") == "reboot":
+                effects += self._end_agent(current.id, {"phoned in": True}, now)
+            current = self.job.current()
+            if current is not None and current.do == "phone-in":
+                effects += self.job.on_done(current.id, {"attempt": attempt}, now)
+            return effects
+
+        done = await self._ask(event)
+        return answers[0] if done else _gone()
+
+    # -- the loop --------------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        now = self._means.now_ms()
+        deadline = self.job.deadline
+        wait_s = LOOK_S if deadline is None else min(LOOK_S, max(0, deadline - now) / 1000)
+        with trio.move_on_after(wait_s) as scope:
+            event, done = await self._receive.receive()
+            with trio.CancelScope(shield=True):
+                await self._perform(event(self._means.now_ms()))
+            done.set()
+        if scope.cancelled_caught:
+            now = self._means.now_ms()
+            await self._perform(self.job.on_timer(now) + self._watch_agent(now))
+
+    async def _ask(self, event: Event) -> bool:
+        """Hand an event to the loop; return True when its effects are done, False when over."""
+        done = trio.Event()
+        try:
+            self._send.send_nowait((event, done))
+        except trio.WouldBlock:
+            await _first(lambda: self._send.send((event, done)), self._over.wait)
+        await _first(done.wait, self._over.wait)
+        return done.is_set()
+
+    async def _perform(self, effects: list[job_core.Effect]) -> None:
+        queue = list(effects)
+        while queue:
+            queue += await self._carry_out(queue.pop(0))
+        if self.job.row["attempt"] != self.desk.attempt:
+            self.desk.on_new_attempt(self.job.row["attempt"])
+
+    async def _carry_out(self, effect: job_core.Effect) -> list[job_core.Effect]:
+        means, now = self._means, self._means.now_ms()
+        match effect:
+            case job_core.Save(urgent):
+                await self.save(urgent)
+            case job_core.Confirm(step):
+                self._spawn(step, self._confirm)
+            case job_core.Probe(step):
+                self._spawn(step, self._probe)
+            case job_core.Act(step):
+                return self._act(self.job.step(step), now)
+            case job_core.Stop(step):
+                self._stop(step)
+            case job_core.Note(line):
+                means.log.add(self.id, now, line)
+            case job_core.Ended(state):
+                await self.save(False)  # for the log's last lines
+                row = self.job.row
+                took_ms = now - (row.get("started_ms") or now)
+                log.info(
+                    "job ended", job=self.id, kind=row["kind"], name=row.get("server_name"),
+                    state=state, ms=took_ms, error=row.get("error"),
+                )  # fmt: skip
+        return []
+
+    async def save(self, urgent: bool) -> None:
+        """Write the job's row, its log and what it makes of its server, in one transaction."""
+        scope, row = self._means.rows.scope, copy.deepcopy(self.job.row)
+        row["agent"] = self.desk.agent_row()
+        lines = self._means.log.take(self.id)
+        view = server_view(row, self.job.plan) if urgent else {}
+
+        def fn(tx: Tx) -> None:
+            known = tx.get(scope, tables.JOB, self.id)
+            if known is not None and known.body.get("runner") != row["runner"]:
+                raise Superseded
+            tx.put(scope, tables.JOB, self.id, row)
+            put_server_view(tx, scope, row, view)
+            self._means.log.write_lines(tx, self.id, lines)
+
+        await self._means.rows.store.write(fn)
+
+    # -- steps in tasks --------------------------------------------------------------------
+
+    def _spawn(self, step: str, work: Callable[[str], Awaitable[Event]]) -> None:
+        self._stop(step)
+        scope = trio.CancelScope()
+        self._tasks[step] = scope
+
+        async def task() -> None:
+            with scope:
+                event = await work(step)
+                await self._send.send((event, trio.Event()))
+
+        self._nursery.start_soon(task)
+
+    def _stop(self, step: str) -> None:
+        scope = self._tasks.pop(step, None)
+        if scope is not None:
+            scope.cancel()
+        if self._agent is not None and self._agent.step.id == step:
+            self._agent, self.desk.command = None, None
+
+    async def _confirm(self, step: str) -> Event:
+        means = self._means
+        witness: str | None = None
+        if means.others_connected():
+            epoch, seq = means.rows.store.head(means.rows.scope)
+            try:
+                witness = await means.receipts.wait_receipt(
+                    means.rows.scope, epoch, seq, means.limits.receipt_s
+                )
+            except MeshError:
+                witness = None
+        return lambda now: self.job.on_confirmed(step, witness, now)
+
+    async def _probe(self, step: str) -> Event:
+        seen, evidence = await self._means.steps.probe(self._doing(step))
+        return lambda now: self._noticed(
+            step, self.job.on_probed(step, seen, evidence, now), seen == "done"
+        )
+
+    async def _do(self, step: str) -> Event:
+        try:
+            evidence = await self._means.steps.act(self._doing(step))
+        except StepFailed as exc:
+            sentence, passing = str(exc), exc.passing
+            return lambda now: self.job.on_failed(step, sentence, passing, now)
+        except (OSError, ValueError, KeyError, TypeError, trio.TooSlowError) as exc:
+            error = f"failed unexpectedly: {type(exc).__name__}: {exc}"
+            log.error("step failed unexpectedly", job=self.id, step=step, error=error)
+            return lambda now: self.job.on_failed(step, error, True, now)
+        return lambda now: self._noticed(step, self.job.on_done(step, evidence, now), True)
+
+    def _noticed(
+        self, step: str, effects: list[job_core.Effect], done: bool
+    ) -> list[job_core.Effect]:
+        plan = self.job.step(step)
+        if done and plan.do == "power" and not plan.args["on"]:
+            self.desk.on_power_cut()
+        return effects
+
+    def _doing(self, step: str) -> Doing:
+        async def progress(done: int, total: int) -> None:
+            await self._ask(lambda now: self.job.on_progress(step, done, total, now))
+
+        async def says(sentence: str | None) -> None:
+            await self._ask(lambda now: self.job.on_waits(step, sentence, now))
+
+        return Doing(
+            step=self.job.step(step),
+            job=copy.deepcopy(self.job.row),
+            attempts=self.job.entry(step)["attempts"],
+            progress=progress,
+            says=says,
+        )
+
+    # -- steps at the machine --------------------------------------------------------------
+
+    def _act(self, step: Step, now: int) -> list[job_core.Effect]:
+        match step.do:
+            case "ramdisk":
+                if self.desk.session is not None:
+                    return self.job.on_done(step.id, {"attempt": self.desk.attempt}, now)
+            case "phone-in":
+                if self.job.row.get("phoned_ms"):
+                    return self.job.on_done(step.id, {"attempt": self.desk.attempt}, now)
+            case "agent" if step.args["do"] == "reboot" and self.job.row.get("phoned_ms"):
+                return self.job.on_done(step.id, {"phoned in": True}, now)
+            case "agent":
+                self._begin_agent(step)
+            case _:
+                self._spawn(step.id, self._do)
+        return []
+
+    def _begin_agent(self, step: Step) -> None:
+        row = self.job.row
+        if step.args["do"] == "first_boot":
+            row["phone_attempt"], row["phoned_ms"] = row["attempt"], None
+        fetched: dict[str, Any] = next(
+            (e["evidence"] for e in row["steps"] if e["id"] == "fetch"), {}
+        )
+        server = self._means.rows.server(row["server"]) or {}
+        found = self._means.rows.inventory_of(server) or {}
+        inventory = found.get("inventory") or {}
+        tries = self.job.entry(step.id)["attempts"]
+        self._agent = AgentWork(step, row, fetched, inventory, tries)
+        self.desk.command = self._agent.command
+
+    async def _at_desk(self, act: Callable[[int], list[desk_core.Effect]]) -> Answer:
+        answers: list[Answer] = []
+
+        def event(now: int) -> list[job_core.Effect]:
+            effects: list[job_core.Effect] = []
+            for effect in act(now):
+                if isinstance(effect, Answer):
+                    answers.append(effect)
+                else:
+                    effects += self._from_desk(effect, now)
+            return effects
+
+        done = await self._ask(event)
+        return answers[0] if done and answers else _gone()
+
+    def _from_desk(self, effect: desk_core.Effect, now: int) -> list[job_core.Effect]:
+        match effect:
+            case desk_core.Bound(attempt, reset):
+                self.job.row["attempt"] = attempt
+                word = "the machine began again" if reset else "the ramdisk reported"
+                self._means.log.add(self.id, now, f"{word}: attempt {attempt}")
+                return [*self.job.on_changed(now), *self._ramdisk_reported(now)]
+            case desk_core.Reported(command, ok, evidence, error):
+                return self._on_report(desk_core.Reported(command, ok, evidence, error), now)
+            case desk_core.Progressed(_, done, total) if self._agent is not None:
+                done, total = self._agent.on_progress(done, total)
+                return self.job.on_progress(self._agent.step.id, done, total, now)
+            case desk_core.Alarm(sentence):
+                log.error("alarm", job=self.id, name=self.desk.name, error=sentence)
+                return self.job.on_park(sentence, now)
+            case _:
+                return []
+
+    def _ramdisk_reported(self, now: int) -> list[job_core.Effect]:
+        current = self.job.current()
+        if current is None or current.do != "ramdisk":
+            return []
+        return self.job.on_done(current.id, {"attempt": self.desk.attempt}, now)
+
+    def _on_report(self, report: desk_core.Reported, now: int) -> list[job_core.Effect]:
+        work = self._agent
+        if work is None or work.command.id != report.command:
+            return []
+        over, error = work.on_report(report)
+        if not over:
+            self.desk.command = work.command
+            return []
+        if error is None:
+            return self._end_agent(work.step.id, work.evidence(), now)
+        self._agent, self.desk.command = None, None
+        passing = report.evidence.get("passing") is True
+        return self.job.on_failed(work.step.id, error, passing, now)
+
+    def _end_agent(
+        self, step: str, evidence: dict[str, Any], now: int
+    ) -> list[job_core.Effect]:
+        self._agent, self.desk.command = None, None
+        return self.job.on_done(step, evidence, now)
+
+    def _watch_agent(self, now: int) -> list[job_core.Effect]:
+        """Say that the machine is silent; give it up when we can switch it off and on."""
+        if self._agent is None:
+            return []
+        step, silent_s = self._agent.step, self.desk.silent_ms(now) / 1000
+        name = self.desk.name
+        if silent_s >= self._means.limits.lost_s and self.job.row.get("bmc") and step.redo:
+            self._agent, self.desk.command = None, None
+            return self.job.on_lost(step.id, f"{name} was silent for {silent_s:.0f} s", now)
+        if silent_s * 1000 < desk_core.SILENCE_MS:
+            lacking, self._lacking = self._lacking, None
+            return self.job.on_waits(step.id, lacking and f"waits: {lacking}", now)
+        return self.job.on_waits(step.id, f"waits for the ramdisk of {name}: it is silent", now)
+
+
+def put_server_view(
+    tx: Tx, scope: str, job: Mapping[str, Any], view: Mapping[str, Any]
+) -> None:
+    """Write what a job makes of its server, unless another job has the server now."""
+    server = tx.get(scope, tables.SERVER, job["server"]) if view and job.get("server") else None
+    if server is None or server.body.get("job") not in (None, job["id"]):
+        return
+    body = {**server.body, **view}
+    if body != server.body:
+        tx.put(scope, tables.SERVER, job["server"], {**body, "changed_ms": tx.now_ms})
+
+
+async def _first(*waits: Callable[[], Awaitable[Any]]) -> None:
+    """Return when the first of several waits is over."""
+    async with trio.open_nursery() as nursery:
+
+        async def one(wait: Callable[[], Awaitable[Any]]) -> None:
+            await wait()
+            nursery.cancel_scope.cancel()
+
+        for wait in waits:
+            nursery.start_soon(one, wait)
+
+
+def _gone() -> Answer:
+    return Answer(409, {"detail": "the job does not run here any more; say hello again"})

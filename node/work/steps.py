@@ -1,0 +1,285 @@
+"""How the steps that this node does itself are done: BMC, cache, rows.
+
+It knows devices and rows, not when a step runs (``node/proto/job.py``); what the machine's own
+agent does stands in ``agent_work.py``. Rules: power and boot device are set, then read back
+until they agree, bounded; never a cycle or a reset; each failure is one sentence that names the
+BMC."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from drivers.api import Bmc
+from drivers.errors import DeviceRefused, DriverError
+from mesh.errors import Refused
+from mesh.proto import tables
+from node.proto.agent_wire import summary
+from node.proto.job import Seen
+from node.proto.lifecycle import machine_mac
+from node.proto.plan import Step
+from node.work.ports import AssetCache, Assets, Credentials, Limits, OpenBmc, Tx
+from node.work.rows import SiteRows
+
+REFUSED_TRIES: Final = 2
+"""A BMC that says no gets this many tries: more would lock an account out."""
+TROUBLE_POLL_S: Final = 2.0
+FETCH_STALL_S: Final = 60.0
+"""An asset that is in trouble and does not come forward for so long fails its try."""
+
+Progress = Callable[[int, int], Awaitable[None]]
+Says = Callable[[str | None], Awaitable[None]]
+
+
+class StepFailed(Exception):
+    """A try of a step failed; ``str(error)`` is one sentence, nothing is known to stand."""
+
+    def __init__(self, sentence: str, passing: bool) -> None:
+        super().__init__(sentence)
+        self.passing = passing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doing:
+    """One try of one step."""
+
+    step: Step
+    job: Mapping[str, Any]
+    attempts: int
+    progress: Progress
+    says: Says
+
+
+class Steps:
+    """Carries out and probes the steps that need no agent."""
+
+    def __init__(
+        self,
+        *,
+        rows: SiteRows,
+        open_bmc: OpenBmc,
+        credentials: Credentials,
+        assets: Assets,
+        cache: AssetCache,
+        limits: Limits,
+    ) -> None:
+        self._rows = rows
+        self._open_bmc = open_bmc
+        self._credentials = credentials
+        self._assets = assets
+        self._cache = cache
+        self._limits = limits
+        self._bmc_calls = trio.CapacityLimiter(limits.bmc_calls_max)
+        self._fetches = trio.CapacityLimiter(limits.fetches_max)
+
+    async def act(self, doing: Doing) -> dict[str, Any]:
+        """Do a step and return its evidence; raises StepFailed."""
+        try:
+            match doing.step.do:
+                case "power":
+                    return await self._power(doing, bool(doing.step.args["on"]))
+                case "boot":
+                    return await self._boot(doing, str(doing.step.args["device"]))
+                case "fetch":
+                    return await self._fetch(doing)
+                case "record":
+                    return await self._record(doing)
+                case "inspect":
+                    return await self._inspect(doing)
+                case other:
+                    raise AssertionError(f"no such verb: {other}")
+        except DeviceRefused as exc:
+            raise StepFailed(str(exc), doing.attempts < REFUSED_TRIES) from exc
+        except DriverError as exc:
+            raise StepFailed(str(exc), True) from exc
+        except Refused as exc:
+            raise StepFailed(str(exc), False) from exc
+
+    async def probe(self, doing: Doing) -> tuple[Seen, dict[str, Any] | None]:
+        """Look whether a step's target stands; what cannot be seen is unknown."""
+        step = doing.step
+        try:
+            match step.do:
+                case "power":
+                    async with self._bmc(doing) as bmc:
+                        state = await bmc.power_state()
+                    return _seen(state == _power_word(bool(step.args["on"]))), {"power": state}
+                case "boot":
+                    async with self._bmc(doing) as bmc:
+                        device = await bmc.boot_device()
+                    return _seen(device == step.args["device"]), {"boot": device}
+                case "fetch":
+                    held = self._cache.holds(step.args["asset"])
+                    return _seen(held), self._asset_evidence(step.args["asset"]) if held else {}
+                case "record":
+                    server = self._rows.server(doing.job["server"])
+                    return _seen(server is not None), {"server": doing.job["server"]}
+                case _:
+                    return "unknown", None
+        except (DriverError, Refused):
+            return "unknown", None
+
+    # -- BMC -------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _bmc(self, doing: Doing) -> AsyncGenerator[Bmc]:
+        server = self._rows.server(doing.job["server"]) or {}
+        bmc = server.get("bmc") or doing.job["params"].get("bmc")
+        name = doing.job.get("server_name")
+        if not isinstance(bmc, Mapping) or not bmc.get("url"):
+            raise Refused(f"{name} has no BMC any more")
+        if not bmc.get("secret"):
+            raise Refused(f"the BMC of {name} has no secret: give its user name and password")
+        credentials = self._credentials(str(bmc["secret"]))
+        async with self._bmc_calls, self._open_bmc(str(bmc["url"]), credentials) as device:
+            yield device
+
+    async def _power(self, doing: Doing, on: bool) -> dict[str, Any]:
+        word = _power_word(on)
+        async with self._bmc(doing) as bmc:
+            before = await bmc.power_state()
+            if before != word:
+                await bmc.set_power(on)
+            seen = await self._read_back(bmc.power_state, word)
+            if seen != word:
+                raise StepFailed(f"{bmc.url} took the order power {word} but says {seen}", True)
+        return {"power": word, "was": before}
+
+    async def _boot(self, doing: Doing, device: str) -> dict[str, Any]:
+        assert device in ("network", "disk")
+        async with self._bmc(doing) as bmc:
+            await bmc.set_boot("network" if device == "network" else "disk")
+            seen = await self._read_back(bmc.boot_device, device)
+            if seen != device:
+                raise StepFailed(f"{bmc.url} took boot device {device} but says {seen}", True)
+        return {"boot": device}
+
+    async def _read_back(self, look: Callable[[], Awaitable[str]], wanted: str) -> str:
+        """Look until it is what we want, or the time is over; return what was seen last."""
+        until = trio.current_time() + self._limits.read_back_s
+        while True:
+            seen = await look()
+            if seen == wanted or trio.current_time() >= until:
+                return seen
+            await trio.sleep(self._limits.read_back_poll_s)
+
+    # -- assets ----------------------------------------------------------------------------
+
+    async def _fetch(self, doing: Doing) -> dict[str, Any]:
+        asset, name = str(doing.step.args["asset"]), str(doing.step.args["image"])
+        moved = [trio.current_time(), 0]
+        manifest = self._cache.manifest
+
+        async def progress(have: int, of: int) -> None:
+            if have != moved[1]:
+                moved[:] = [trio.current_time(), have]
+            found = manifest(asset)
+            size = found.size if found else 0
+            await doing.progress(size * have // max(of, 1), size)
+
+        async def watch() -> None:
+            while True:
+                await trio.sleep(TROUBLE_POLL_S)
+                trouble = self._assets.trouble(name)
+                await doing.says(f"waits for image {name}: {trouble}" if trouble else None)
+                if trouble and trio.current_time() > moved[0] + FETCH_STALL_S:
+                    raise StepFailed(f"image {name}: {trouble}", True)
+
+        async with self._fetches:
+            await _with_watch(watch, lambda: self._assets.want(name, asset, progress))
+        return self._asset_evidence(asset)
+
+    def _asset_evidence(self, asset: str) -> dict[str, Any]:
+        manifest = self._cache.manifest(asset)
+        if manifest is None:
+            return {}
+        return {"bytes": manifest.size, "sha256": manifest.sha256}
+
+    # -- rows ------------------------------------------------------------------------------
+
+    async def _record(self, doing: Doing) -> dict[str, Any]:
+        params, job, scope = doing.job["params"], doing.job, self._rows.scope
+        mac = machine_mac(params)
+        seen = self._rows.inventory(mac or "") or {}
+
+        def fn(tx: Tx) -> None:
+            if tx.get(scope, tables.SERVER, params["server"]) is not None:
+                return
+            macs = _own_macs(tx, scope, params["server"], [mac, *(seen.get("macs") or ())])
+            body = {
+                "id": params["server"], "name": params["name"], "site": self._rows.site,
+                "macs": macs,
+                "state": "inspecting", "cleaned": False, "hold": False,
+                "bmc": params.get("bmc"), "ip": params.get("ip"), "job": job["id"],
+                "image": None, "hostname": None, "error": None,
+                "summary": seen.get("summary") or "", "accepted_ms": tx.now_ms,
+                "changed_ms": tx.now_ms,
+            }  # fmt: skip
+            tx.put(scope, tables.SERVER, params["server"], body)
+
+        await self._rows.store.write(fn)
+        return {"server": params["server"]}
+
+    async def _inspect(self, doing: Doing) -> dict[str, Any]:
+        scope, server_id = self._rows.scope, str(doing.job["server"])
+        while True:
+            version = self._rows.store.version
+            server = self._rows.server(server_id)
+            found = None if server is None else self._rows.inventory_of(server)
+            if found is not None:
+                break
+            await self._rows.store.wait_past(version)
+        line = str(found.get("summary") or summary(found.get("inventory") or {}))
+
+        def fn(tx: Tx) -> None:
+            row = tx.get(scope, tables.SERVER, server_id)
+            if row is not None:
+                macs = [*(row.body.get("macs") or ()), *(found.get("macs") or ())]
+                own = _own_macs(tx, scope, server_id, macs)
+                body = {**row.body, "summary": line, "macs": own}
+                tx.put(scope, tables.SERVER, server_id, body)
+
+        await self._rows.store.write(fn)
+        return {"summary": line}
+
+
+async def _with_watch(
+    watch: Callable[[], Awaitable[None]], work: Callable[[], Awaitable[None]]
+) -> None:
+    """Do the work under a watch that may fail it; the watch's own StepFailed comes out."""
+    failed: list[StepFailed] = []
+
+    async def guard() -> None:
+        try:
+            await watch()
+        except StepFailed as exc:
+            failed.append(exc)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guard)
+        await work()
+        nursery.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+
+
+def _own_macs(tx: Tx, scope: str, server_id: str, macs: Iterable[Any]) -> list[str]:
+    """Return the MACs that no other server has: a machine may claim what it likes."""
+    taken = {
+        mac
+        for row in tx.rows(scope, tables.SERVER)
+        if row.key != server_id
+        for mac in row.body.get("macs") or ()
+    }
+    return [mac for mac in dict.fromkeys(macs) if isinstance(mac, str) and mac not in taken]
+
+
+def _seen(yes: bool) -> Seen:
+    return "done" if yes else "not done"
+
+
+def _power_word(on: bool) -> str:
+    return "on" if on else "off"
