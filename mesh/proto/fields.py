@@ -106,6 +106,25 @@ def mapping(
     return dict(value)
 
 
+def check_plain(value: Any, depth_max: int = 8) -> None:
+    """Raise CodecError unless a value can be encoded again by ``codec.pack``.
+
+    Decoders let deeper nesting, keys that are bytes and extension types pass.
+    """
+    if depth_max < 0:
+        raise CodecError("nesting too deep")
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) for name in value):
+            raise CodecError("a key that is not a text")
+        for item in value.values():
+            check_plain(item, depth_max - 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            check_plain(item, depth_max - 1)
+    elif value is not None and not isinstance(value, (bool, int, float, str, bytes)):
+        raise CodecError(f"a value of the kind {type(value).__name__}")
+
+
 def _value(body: Mapping[str, Any], key: str, default: Any) -> Any:
     value = body.get(key, default)
     if value is MISSING:

@@ -188,6 +188,7 @@ class JoinClient:
                 raise Refused(_printable(fields.text(body, "detail", chars_max=500)))
             records = fields.items(body, "records", count_max=4096)
             site_info = fields.mapping(body, "site", count_max=64, default={})
+            fields.check_plain(site_info)
         except CodecError as exc:
             raise Refused(broken) from exc
         for record in records:

@@ -143,10 +143,11 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
     """Raise OrderRefused with one sentence unless the parameters fit the kind."""
     if kind not in KINDS:
         raise OrderRefused(f"unknown kind of order {kind!r}; known: {', '.join(sorted(KINDS))}")
-    size = len(pack(dict(params)))
-    if size > PARAMS_BYTES_MAX:
-        raise OrderRefused(f"the order {kind} has {size} bytes, at most {PARAMS_BYTES_MAX} fit")
     try:
+        fields.check_plain(params)
+        size = len(pack(dict(params)))
+        if size > PARAMS_BYTES_MAX:
+            raise CodecError(f"it has {size} bytes, at most {PARAMS_BYTES_MAX} fit")
         if kind in (CANCEL, RETRY):
             _uuid(params, "job")
             return
@@ -160,7 +161,7 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
         elif kind == DEPLOY:
             _check_deploy(params)
     except CodecError as exc:
-        raise OrderRefused(f"the order {kind} is not complete: {exc}") from exc
+        raise OrderRefused(f"the order {kind} cannot be carried out: {exc}") from exc
 
 
 def _check_deploy(params: Mapping[str, Any]) -> None:

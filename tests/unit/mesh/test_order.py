@@ -204,6 +204,15 @@ def test_unknown_parameters_of_a_newer_version_are_kept():
     assert opened(Org(), order).params["later"] == 1
 
 
+def test_parameters_that_no_row_could_hold_are_refused():
+    deep = []
+    for _ in range(60):
+        deep = [deep]
+    for extra in (deep, {b"k": 1}, {"a": {b"k": 1}}, ["x" * 45_000]):
+        with pytest.raises(OrderRefused, match="cannot be carried out"):
+            check_params("server.power", {**GOOD["server.power"], "later": extra})
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=9) | st.binary(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
