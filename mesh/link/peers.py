@@ -20,7 +20,7 @@ from mesh.errors import Refused, RemoteError, StoreBroken, Unreachable
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.link.carrier import Carrier
-from mesh.link.flow import MessageStream
+from mesh.link.flow import LinkClosed, MessageStream
 from mesh.link.level import Level
 from mesh.link.link import Link, RpcHandler, StreamHandler
 from mesh.link.session import (
@@ -49,11 +49,11 @@ KEPT_MAX: Final = 256
 BULK_MAX: Final = 4
 """Bulk links with one peer at once, in each direction."""
 POLL_S: Final = 2.0
-"""How often the addresses are looked at; a change of the register is seen at once."""
+"""How often the addresses are looked at, besides ``look_again`` and changes of the register."""
 HEAD_START_S: Final = 0.5
 """The higher node id waits so much longer, so that dials seldom cross."""
 CROSSING_WAIT_S: Final = 1.0
-"""After our dial failed, the peer's own may be just arriving."""
+"""When the peer closed the link that we dialled, its own may be just arriving."""
 
 _LOG = get_log("peers")
 
@@ -122,6 +122,7 @@ class Peers:
         self._build = build
         self._session = os.urandom(8)
         self._level = Level()
+        self._look = Level()
         self._links: dict[str, _Main] = {}
         self._bulk: set[Link] = set()
         self._counters: Counter[str] = Counter()
@@ -146,6 +147,10 @@ class Peers:
     def connected(self) -> dict[str, LinkInfo]:
         """Return the live main links by node id."""
         return {node: _info(main) for node, main in self._links.items() if not main.link.closed}
+
+    def look_again(self) -> None:
+        """The addresses have changed: dial now and not at the next poll."""
+        self._look.bump()
 
     def statistics(self) -> PeersStatistics:
         """Return what was counted."""
@@ -255,6 +260,7 @@ class Peers:
                     self._counters["inactive_closed"] += 1
                     link.close("no longer an active member")
             await self._register.wait_past(version)
+            self._look.bump()
 
     # -- within: a link's life ---------------------------------------------------------------
 
@@ -363,8 +369,9 @@ class Peers:
             try:
                 return await self._connect(node_id)
             except (Unreachable, RemoteError) as exc:
-                with trio.move_on_after(CROSSING_WAIT_S):
-                    return await self._wait_live(node_id)
+                if isinstance(exc, LinkClosed):
+                    with trio.move_on_after(CROSSING_WAIT_S):
+                        return await self._wait_live(node_id)
                 raise Unreachable(f"no link to {node_id}: {exc}") from exc
         raise Unreachable(f"no link to {node_id} within {timeout_s:g} s")
 
@@ -386,7 +393,7 @@ class Peers:
                     await self._open(node_id, "main")
                     link = self._live(node_id)
                 if link is None:
-                    raise Unreachable(f"{node_id} closed the link at once")
+                    raise LinkClosed(f"{node_id} closed the link at once")
                 return link
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:
@@ -407,7 +414,7 @@ class Peers:
                 link = self._make(session, kind)
                 await self._nursery.start(self._run_link, link)
             if link.closed:
-                raise Unreachable(f"{node_id} closed the link: {link.close_reason}")
+                raise LinkClosed(f"{node_id} closed the link: {link.close_reason}")
             return link
         raise Unreachable(f"{node_id}: {'; '.join(reasons) or 'no address is known'}")
 
@@ -427,7 +434,7 @@ class Peers:
         """Keep a task for every known address of another active member."""
         async with trio.open_nursery() as nursery:
             while True:
-                version = self._register.version
+                version = self._look.version
                 active = self._register.register.active
                 known = sorted(n for n in self._addresses() if n != self.node_id and active(n))
                 wanted = set(known[:KEPT_MAX])
@@ -437,7 +444,7 @@ class Peers:
                     scope = self._kept[node] = trio.CancelScope()
                     nursery.start_soon(self._keep_peer, node, scope)
                 with trio.move_on_after(POLL_S):
-                    await self._register.wait_past(version)
+                    await self._look.wait_past(version)
 
     async def _keep_peer(self, node_id: str, scope: trio.CancelScope) -> None:
         with scope:

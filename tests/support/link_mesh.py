@@ -92,6 +92,7 @@ class Place:
 
     def knows(self, other: "Place") -> None:
         self.addresses[other.id] = [("127.0.0.1", other.peers.port)]
+        self.peers.look_again()
 
 
 async def until(peers: Peers, check: Callable[[], bool]) -> None:
