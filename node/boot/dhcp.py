@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import trio
 
+from mesh.errors import Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.host.log import Log
 from mesh.proto import tables
-from node.boot.ports import RowStore, Tx
+from mesh.store import MeshStore, Tx
 from node.boot.sightings import Sightings
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import udp_socket
@@ -38,7 +39,7 @@ class DhcpServer:
 
     def __init__(
         self,
-        store: RowStore,
+        store: MeshStore,
         site: str,
         snapshots: SnapshotSource,
         clock: Clock,
@@ -65,25 +66,31 @@ class DhcpServer:
         """Return counters: packets, each kind of answer, drops with their reason."""
         return {**self.counts, **self._sightings.counts}
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Serve for ever; reports the port. Raises LocalError when it cannot listen."""
+    def open(self) -> socket.socket:
+        """Bind the port; raises LocalError when that cannot be."""
         host = "" if self._interface is not None else self._address
-        with udp_socket("DHCP", host, self._port, self._interface, broadcast=True) as sock:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._sightings.run)
-                task_status.started(int(sock.getsockname()[1]))
-                while True:
-                    await trio.lowlevel.wait_readable(sock)
-                    for _ in range(DRAIN_MAX):
-                        try:
-                            data, source = sock.recvfrom(DATAGRAM_BYTES_MAX)
-                        except BlockingIOError:
-                            break
-                        except OSError:  # an ICMP error of an earlier reply
-                            continue
-                        self._on_datagram(data, source, sock, nursery)
+        return udp_socket("DHCP", host, self._port, self._interface, broadcast=True)
+
+    async def run(
+        self,
+        sock: socket.socket,
+        *,
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve for ever on what ``open`` returned; reports the port."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sightings.run)
+            task_status.started(int(sock.getsockname()[1]))
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                for _ in range(DRAIN_MAX):
+                    try:
+                        data, source = sock.recvfrom(DATAGRAM_BYTES_MAX)
+                    except BlockingIOError:
+                        break
+                    except OSError:  # an ICMP error of an earlier reply
+                        continue
+                    self._on_datagram(data, source, sock, nursery)
 
     def _on_datagram(
         self, data: bytes, source: tuple[str, int], sock: socket.socket, nursery: trio.Nursery
@@ -139,6 +146,9 @@ class DhcpServer:
     ) -> None:
         try:
             await function(*args)
+        except (StoreFull, Refused) as exc:  # nothing is promised that is not durable
+            self.counts["not durable"] += 1
+            self._log.warning("dhcp answer withheld", error=exc)
         finally:
             self._writes -= 1
 

@@ -85,13 +85,14 @@ class Route:
     """A method and a path: exact, or everything below it when it ends in a slash.
 
     A route for GET answers HEAD too. With ``secret_tail`` what follows the prefix
-    stays out of logs.
+    stays out of logs; a ``quiet`` one (polls) is logged only when it fails.
     """
 
     method: str
     prefix: str
     handler: Handler
     secret_tail: bool = False
+    quiet: bool = False
 
     def matches(self, path: str) -> bool:
         """Say whether the route is responsible for a decoded path."""
@@ -187,7 +188,7 @@ class HttpServer:
                 return Response.refusal(409, str(refused))
             except Exception as exc:
                 self._log.error(
-                    "boot request failed", path=self.loggable(request.path), error=repr(exc)
+                    "request failed", path=self.loggable(request.path), error=repr(exc)
                 )
                 return Response.refusal(500, "the node failed to answer; see its log")
         allowed = ", ".join(sorted({route.method for route in found}))
@@ -206,8 +207,9 @@ class HttpServer:
         self.counts["requests"] += 1
         self.counts[f"answers_{status // 100}xx"] += 1
         self.counts["bytes_sent"] += sent
-        self._log.info(
-            "boot request",
+        quiet = status < 400 and any(r.quiet for r in self.routes if r.matches(request.path))
+        (self._log.debug if quiet else self._log.info)(
+            "request",
             method=request.method,
             path=self.loggable(request.path),
             ip=request.client_ip,

@@ -1,4 +1,4 @@
-"""What the boot services need from others, as protocols: decisions, assets and rows.
+"""What the boot services need from others, as protocols: decisions and assets.
 
 It knows nothing of jobs, of the cache's files or of how rows travel. Rule: boot services hold
 no state about a machine; they ask these ports and answer, so that any node of the site can
@@ -7,9 +7,7 @@ serve the next request of the same machine.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-T = TypeVar("T")
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,62 +76,6 @@ class AssetSource(Protocol):
 
     def reader(self, asset: str) -> AssetReader | None:
         """Return a reader, or None for an asset that is neither here nor arriving."""
-        ...
-
-
-class Row(Protocol):
-    """A row of the replicated state, as the store returns it."""
-
-    @property
-    def author(self) -> str: ...  # noqa: D102
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def hlc(self) -> int: ...  # noqa: D102
-    @property
-    def body(self) -> dict[str, Any]: ...  # noqa: D102
-
-
-class Tx(Protocol):
-    """The part of a store transaction that boot services use."""
-
-    @property
-    def now_ms(self) -> int: ...  # noqa: D102
-    def put(self, scope: str, table: str, key: str, body: Mapping[str, Any]) -> Any:
-        """Write our row."""
-        ...
-
-    def delete(self, scope: str, table: str, key: str) -> Any:
-        """Write a deletion marker in a merged table."""
-        ...
-
-    def get(self, scope: str, table: str, key: str) -> Any:
-        """Return the merged row, or None."""
-        ...
-
-    def own(self, scope: str, table: str, key: str) -> Any:
-        """Return our row, or None."""
-        ...
-
-
-class RowStore(Protocol):
-    """The part of MeshStore that boot services use."""
-
-    @property
-    def version(self) -> int:
-        """A level that every commit changes."""
-        ...
-
-    def rows(self, scope: str, table: str) -> Any:
-        """Return the merged rows of a table (a list of Row)."""
-        ...
-
-    def authored(self, scope: str, table: str) -> Any:
-        """Return the rows of every author (a list of Row)."""
-        ...
-
-    async def write(self, fn: Callable[[Any], T]) -> T:
-        """Run ``fn(tx)`` in the writer; what it wrote is durable on return."""
         ...
 
 

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import trio
 
+from mesh.errors import Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.proto import tables
-from node.boot.ports import RowStore, Tx
+from mesh.store import MeshStore, Tx
 from node.proto.lease import Seen
 
 AGAIN_MS: Final = 60_000
@@ -28,7 +29,7 @@ NEW_PER_MINUTE_MAX: Final = 600
 class Sightings:
     """Gathers what was seen and writes it; ``run`` returns only when it is cancelled."""
 
-    def __init__(self, store: RowStore, scope: str, clock: Clock) -> None:
+    def __init__(self, store: MeshStore, scope: str, clock: Clock) -> None:
         self.counts: Counter[str] = Counter()
         self._store = store
         self._scope = scope
@@ -72,8 +73,12 @@ class Sightings:
             await trio.sleep(GATHER_S)
             self._wake = trio.Event()
             batch, self._waiting = self._waiting, {}
-            await self._store.write(partial(self._put, batch))
-            self.counts["sightings written"] += len(batch)
+            try:
+                await self._store.write(partial(self._put, batch))
+            except (StoreFull, Refused):
+                self.counts["sightings not written"] += len(batch)
+            else:
+                self.counts["sightings written"] += len(batch)
 
     def _put(self, batch: dict[str, Seen], tx: Tx) -> None:
         for mac, seen in batch.items():

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from mesh.proto import tables
-from node.boot.ports import RowStore
+from mesh.store import MeshStore
 from node.proto.lease_snapshot import Snapshot, build
 
 
@@ -23,7 +23,7 @@ class SnapshotSource:
 
     def __init__(
         self,
-        store: RowStore,
+        store: MeshStore,
         site: str,
         address: IPv4Address,
         absent: Callable[[], frozenset[str]],

@@ -48,23 +48,29 @@ class TftpServer:
         """Return counters of requests, transfers, bytes and repeated blocks."""
         return {**self.counts, "transfers": len(self._active)}
 
+    def open(self) -> socket.socket:
+        """Bind the port; raises LocalError when that cannot be."""
+        return udp_socket("TFTP", self._address, self._port, self._interface)
+
     async def run(
-        self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+        self,
+        listener: socket.socket,
+        *,
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve for ever; reports the port. Raises LocalError when it cannot listen."""
-        with udp_socket("TFTP", self._address, self._port, self._interface) as listener:
-            async with trio.open_nursery() as nursery:
-                task_status.started(int(listener.getsockname()[1]))
-                while True:
-                    await trio.lowlevel.wait_readable(listener)
-                    for _ in range(DRAIN_MAX):
-                        try:
-                            data, client = listener.recvfrom(tftp.REQUEST_BYTES_MAX + 1)
-                        except BlockingIOError:
-                            break
-                        except OSError:  # an ICMP error of an earlier answer
-                            continue
-                        self._on_request(data, client, listener, nursery)
+        """Serve for ever on what ``open`` returned; reports the port."""
+        async with trio.open_nursery() as nursery:
+            task_status.started(int(listener.getsockname()[1]))
+            while True:
+                await trio.lowlevel.wait_readable(listener)
+                for _ in range(DRAIN_MAX):
+                    try:
+                        data, client = listener.recvfrom(tftp.REQUEST_BYTES_MAX + 1)
+                    except BlockingIOError:
+                        break
+                    except OSError:  # an ICMP error of an earlier answer
+                        continue
+                    self._on_request(data, client, listener, nursery)
 
     def _on_request(
         self, data: bytes, client: Address, listener: socket.socket, nursery: trio.Nursery

@@ -16,7 +16,7 @@ SCRIPT_PATH: Final = "/boot/v1/script"
 FILE_PATH: Final = "/boot/v1/file/"
 CONSOLE: Final = "ttyS0"
 RETRY_S: Final = 5
-NODES_MAX: Final = 8
+NODES_MAX: Final = 4
 SENTENCE_CHARS_MAX: Final = 200
 
 _URL: Final = re.compile(r"http://[0-9A-Za-z.\-]{1,253}(?::[0-9]{1,5})?\Z")
@@ -69,8 +69,8 @@ def ramdisk_script(
 def local_disk_script(urls: Sequence[str] = (), efi_loader: str | None = None) -> str:
     """Return the script that starts from the local disk.
 
-    BIOS: the first drive. UEFI: ``exit 1`` hands over to the next entry of the boot order, after
-    ``efi_loader`` (a name among the boot files) was tried when there is one.
+    BIOS: the first drive. UEFI: ``exit 1`` hands over to the next entry of the boot order,
+    after ``efi_loader`` (a name among the boot files) was tried when there is one.
     """
     lines: list[str] = []
     if efi_loader is not None:
@@ -124,7 +124,7 @@ def _first_of(commands: Sequence[str]) -> str:
 
 def _shown(sentence: str) -> str:
     """Return a sentence without anything that iPXE would expand or end a command at."""
-    return re.sub(r"[^A-Za-z0-9 .,;:()/_-]", "", sentence)[:SENTENCE_CHARS_MAX].rstrip(";&| ")
+    return re.sub(r"[^A-Za-z0-9 .,:()/_-]", "", sentence)[:SENTENCE_CHARS_MAX].strip()
 
 
 def _script(*lines: str) -> str:

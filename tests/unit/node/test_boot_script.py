@@ -49,7 +49,7 @@ def test_a_machine_that_did_not_say_its_mac_asks_again_at_any_node() -> None:
 
 def test_a_refusal_is_shown_and_cannot_break_out_of_its_line() -> None:
     script = refusal_script("held by ops; see #7\nshell || ${net0/mac}")
-    assert script.splitlines()[1] == "echo held by ops; see 7shell  net0/mac"
+    assert script.splitlines()[1] == "echo held by ops see 7shell  net0/mac"
     assert script.splitlines()[-1] == "exit 1"
     assert "sleep 30" in wait_script(URLS, MAC, "waits", 30)
 
@@ -72,4 +72,4 @@ def test_capabilities_are_redacted() -> None:
 def test_no_sentence_makes_a_second_command(sentence: str) -> None:
     lines = refusal_script(sentence).splitlines()
     assert len(lines) == 4
-    assert not set(lines[1]) & set("$|&#\n\r{}`\"'\\")
+    assert not set(lines[1]) & set("$|&;#\n\r{}`\"'\\")

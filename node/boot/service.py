@@ -1,0 +1,140 @@
+"""The boot services of a node as one: DHCP, TFTP and HTTP on one provisioning network.
+
+It only puts parts together. Rule: all three bind the same address (and interface), or none
+starts; what they really listen on stands in ``ports``.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+from typing import Final
+
+import trio
+
+from mesh.errors import LocalError
+from mesh.host.clock import Clock
+from mesh.host.log import get_log
+from mesh.store import MeshStore
+from node.boot.assets import AssetRoutes
+from node.boot.dhcp import DhcpServer
+from node.boot.files import BootFiles
+from node.boot.http import HttpServer, listen_socket
+from node.boot.ports import AssetSource, BootDecisions
+from node.boot.routes import BootRoutes, SiteScripts
+from node.boot.snapshot import SnapshotSource
+from node.boot.sockets import interface_address, refusal
+from node.boot.tftp import TftpServer
+from node.proto.lease_snapshot import Snapshot
+
+HTTP_PORT: Final = 8470
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootConfig:
+    """Where machines are served."""
+
+    site: str
+    interface: str | None = None
+    """Provisioning interface; its own address is served and DHCP answers broadcasts on it."""
+    listen: str = "127.0.0.1"
+    """Address to serve on without ``interface``: relayed DHCP only, no root needed."""
+    dhcp_port: int = 67
+    """0 takes a free one, as do the other two."""
+    tftp_port: int = 69
+    http_port: int = HTTP_PORT
+
+    def address(self) -> str:
+        """Return the address to serve on; raises LocalError with one sentence."""
+        if self.interface is not None:
+            return interface_address(self.interface)
+        try:
+            return str(IPv4Address(self.listen))
+        except AddressValueError as exc:
+            raise LocalError(
+                f"[boot] listen must be an IPv4 address, not {self.listen!r}"
+            ) from exc
+
+
+class BootServices:
+    """See the module. ``run`` starts all services and returns only when it is cancelled.
+
+    ``absent()`` names members of the site that shall not be named in replies now: those that
+    the register no longer counts as members, and those that cannot be reached.
+    """
+
+    def __init__(
+        self,
+        config: BootConfig,
+        store: MeshStore,
+        decisions: BootDecisions,
+        assets: AssetSource,
+        files: BootFiles,
+        clock: Clock,
+        *,
+        absent: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        self.config = config
+        self.address = config.address()
+        self.ports: dict[str, int] = {}
+        self._snapshots = SnapshotSource(store, config.site, IPv4Address(self.address), absent)
+        self.scripts = SiteScripts(self.urls, files)
+        self._dhcp = DhcpServer(
+            store,
+            config.site,
+            self._snapshots,
+            clock,
+            get_log("dhcp"),
+            address=self.address,
+            port=config.dhcp_port,
+            interface=config.interface,
+        )
+        self._tftp = TftpServer(
+            files, get_log("tftp"), self.address, config.tftp_port, config.interface
+        )
+        log = get_log("http")
+        routes = BootRoutes(self.snapshot, decisions, files, self.scripts, log)
+        self._http = HttpServer([*routes.routes(), *AssetRoutes(assets).routes()], log)
+
+    @property
+    def boot_url(self) -> str:
+        """Base URL of our HTTP listener, for our NODE row; known once ``run`` has started."""
+        return f"http://{self.address}:{self.ports['http']}"
+
+    def snapshot(self) -> Snapshot:
+        """Return what DHCP answers from now."""
+        return self._snapshots.current()
+
+    def urls(self, mac: str) -> Sequence[str]:
+        """Return the base URLs of the site's boot listeners for a machine, best first."""
+        known = self._snapshots.current().fallbacks(mac)
+        return known or ([self.boot_url] if "http" in self.ports else [])
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """Return the counters of each service."""
+        return {
+            "dhcp": self._dhcp.statistics(),
+            "tftp": self._tftp.statistics(),
+            "http": self._http.statistics(),
+        }
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Start in order, report {"dhcp", "tftp", "http"}; raises LocalError."""
+        address, port = self.address, self.config.http_port
+        with ExitStack() as stack:
+            dhcp = stack.enter_context(self._dhcp.open())
+            tftp = stack.enter_context(self._tftp.open())
+            try:
+                listener = listen_socket(address, port)
+            except OSError as exc:
+                raise refusal(exc, "HTTP", "tcp", address, port, None) from exc
+            stack.callback(listener.socket.close)
+            async with trio.open_nursery() as nursery:
+                self.ports["dhcp"] = await nursery.start(self._dhcp.run, dhcp)
+                self.ports["tftp"] = await nursery.start(self._tftp.run, tftp)
+                self.ports["http"] = await nursery.start(self._http.run, listener)
+                log = get_log("boot")
+                log.info("boot services ready", ip=address, iface=self.config.interface)
+                task_status.started(dict(self.ports))
