@@ -78,14 +78,15 @@ def simulate(
             disk_bytes=disk_mib * MIB,
             **rest,
         )
-        _run(config, as_json)
     except Refused as refused:
-        raise Failure(str(refused)) from refused
+        raise Failure(str(refused), 2) from refused
+    _run(config, as_json)
 
 
 def _run(config: Any, as_json: bool) -> None:
     import trio
 
+    from mesh.errors import Refused
     from node.rack.main import RackInfo, run_rack
 
     async def until_signalled() -> None:
@@ -97,13 +98,21 @@ def _run(config: Any, as_json: bool) -> None:
                     break
                 nursery.cancel_scope.cancel()
 
+    refused: list[str] = []
     try:
         trio.run(until_signalled)
-    except BaseExceptionGroup as group:
-        leaf: BaseException = group
-        while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
-            leaf = leaf.exceptions[0]
-        raise leaf from None
+    except* Refused as group:
+        refused = _sentences(group)
+    if refused:
+        raise Failure(refused[0])
+
+
+def _sentences(group: BaseExceptionGroup[Any]) -> list[str]:
+    """Return what the exceptions in nested groups say."""
+    found: list[str] = []
+    for inner in group.exceptions:
+        found += _sentences(inner) if isinstance(inner, BaseExceptionGroup) else [str(inner)]
+    return found
 
 
 def _shown(info: Any) -> str:

@@ -3,9 +3,11 @@
 It asks for neither sessions nor `Once`: not every BMC has them.
 """
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import trio
 
 from drivers.api import Bmc, BmcCredentials, BmcLimits, open_bmc
 from drivers.errors import DeviceRefused
+from node.rack.config import RackConfig
+from node.rack.main import RackInfo, run_rack
 from tests.support.redfish_emulator import PASSWORD, need_emulator, redfish_emulator
 
 LIMITS = BmcLimits(request_s=10, power_wait_s=20, boot_wait_s=10, poll_s=0.2)
@@ -36,7 +40,17 @@ async def emulator(folder: Path) -> AsyncGenerator[Target]:
         yield Target(url, "admin", PASSWORD)
 
 
-KINDS = {"emulator": emulator}
+@asynccontextmanager
+async def rack(folder: Path) -> AsyncGenerator[Target]:
+    config = RackConfig(servers=2, node_data=folder, data=folder / "rack")
+    async with trio.open_nursery() as nursery:
+        info: RackInfo = await nursery.start(partial(run_rack, config))
+        who = json.loads(info.credentials.read_text())
+        yield Target(info.servers[0].bmc, who["username"], who["password"])
+        nursery.cancel_scope.cancel()
+
+
+KINDS = {"rack": rack, "emulator": emulator}
 
 
 @pytest.fixture(params=KINDS)
