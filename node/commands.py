@@ -16,6 +16,7 @@ from mesh.errors import MeshError, Unreachable
 from mesh.host.config import default_data, load
 from mesh.host.log import configure
 from node.config import NodeConfig
+from node.errors import NotJoined
 
 DATA = click.option(
     "--data", type=click.Path(path_type=Path), envvar="RACKMESH_DATA", help="Data folder."
@@ -97,14 +98,19 @@ def run(config: Path | None, **flags: Any) -> None:
 
     try:
         trio.run(run_node, settings)
-    except* MeshError as group:
-        raise Failure(str(_first(group)), FAILED) from group
-    except* OSError as group:
-        raise Failure(f"the node stopped: {_first(group)}", FAILED) from group
+    except (MeshError, OSError, ExceptionGroup) as exc:
+        raise failure_of(exc, "node") from exc
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+def failure_of(exc: Exception, role: str) -> Exception:
+    """Return what a role ended with as one sentence, or the exception itself if it is a bug."""
+    first: BaseException = exc
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, NotJoined):
+        return Failure(str(first), UNREACHABLE)
+    if isinstance(first, MeshError):
+        return Failure(str(first), FAILED)
+    if isinstance(first, OSError):
+        return Failure(f"the {role} stopped: {first}", FAILED)
+    return exc

@@ -20,6 +20,7 @@ from mesh.proto.ids import NAME_PATTERN, SITE_PATTERN
 from mesh.proto.join import JoinClient, JoinResult
 from mesh.proto.token import parse_token
 from mesh.register_store import RegisterStore
+from node.errors import NotJoined
 
 JOINED: Final = "node.json"
 REGISTER: Final = "register"
@@ -81,7 +82,7 @@ def read_joined(folder: Path) -> Joined:
         value = json.loads(path.read_text())
         joined = Joined(str(value["node"]), str(value["site"]), str(value["name"]))
     except FileNotFoundError:
-        raise Refused(
+        raise NotJoined(
             f"{folder} has not joined a mesh yet: rackmesh node join --token-file FILE"
             f" --data {folder}"
         ) from None

@@ -1,0 +1,292 @@
+"""The node's composition root: builds every service, starts them in order, stops in reverse.
+
+Above the marked line only objects are made; below it sockets and files are opened. Rule: an
+*essential* service that fails ends the process with its exception; SIGTERM and SIGINT end it
+cleanly, and what was acknowledged is on disk.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from cache.api import Cache
+from mesh.errors import Refused
+from mesh.host.build import BUILD
+from mesh.host.clock import SystemClock
+from mesh.host.files import make_private_folder, write_json
+from mesh.host.log import get_log
+from mesh.identity import load_or_make_identity
+from mesh.link.peers import Peers
+from mesh.proto.codec import unpack_map
+from mesh.proto.ids import uuid7
+from mesh.proto.naming import open_name
+from mesh.proto.order import Order, open_order, sign_order
+from mesh.proto.sets import HEAD_KIND, HEAD_N
+from mesh.proto.tables import FLEET, NODE
+from mesh.register_store import RegisterStore
+from mesh.secrets import read_secret
+from mesh.site_secret import SiteSecrets
+from mesh.store import MeshStore
+from mesh.sync import Replication
+from node.assets import Assets
+from node.boot.files import BootFiles
+from node.boot.service import BootConfig, BootServices
+from node.config import NodeConfig
+from node.joining import KEYS, REGISTER, Joined, read_joined
+from node.router import NodeApi, NodeFacts
+from node.self_rows import interface_address, own_addresses, publish, subnet_row
+from node.status import node_status
+from node.work.boot_desk import BootDesk
+from node.work.engine import Work
+
+GRACE_S: Final = 10.0
+"""How long services may take to end after a signal."""
+log = get_log("node")
+
+
+class Node:
+    """Everything of one running node; made of a configuration and a joined data folder."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        data = config.data
+        self.config = config
+        self.clock = SystemClock()
+        self.started_ms = self.clock.now_ms()
+        self.joined: Joined = read_joined(data)
+        self.identity = load_or_make_identity(data / KEYS)
+        if self.identity.node_id != self.joined.node:
+            raise Refused(f"the keys in {data / KEYS} are not of node {self.joined.node}")
+        self.register = RegisterStore.open(data / REGISTER)
+        self.store = self._open_store(data)
+        self.cache = Cache.open(data / "cache", config.cache.quota_gib << 30, self.clock)
+        self.secrets = SiteSecrets(self.store, self.register, self.identity)
+        self.replication = Replication(self.store, self.register)
+        self.rpc: dict[str, Any] = {}
+        self.peers = Peers(
+            self.identity,
+            self.register,
+            listen=(config.mesh.listen, config.mesh.port),
+            hub_link=True,
+            services={
+                "sync": self.replication.service,
+                "receipt": self.replication.receipt_service,
+            },
+            rpc=self.rpc,
+            streams={},
+            addresses=self.addresses,
+            clock=self.clock,
+            build=BUILD,
+        )
+        self.assets = Assets(
+            node=self.identity.node_id,
+            site=self.joined.site,
+            cache=self.cache,
+            store=self.store,
+            peers=self.peers,
+            alive=self.alive,
+            open_name=lambda signed: asdict(open_name(signed, self.register.register)),
+            clock=self.clock,
+        )
+        self.work = self._make_work()
+        self.desk = BootDesk(self.work)
+        self.files = BootFiles(config.boot.files or data / "boot")
+        self.boot = self._make_boot() if config.boot.enabled else None
+        self.rpc |= self.assets.rpc_handlers() | self.work.rpc_handlers()
+        self.rpc |= self.desk.rpc_handlers()
+        self.api = NodeApi(self._facts())
+        self.ports: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------
+    # Above: pure construction (and the locks of the data folder). Below: what they need.
+
+    def _open_store(self, data: Path) -> MeshStore:
+        root_fp = self.register.register.root_fp
+        return MeshStore.open(
+            data / "state.db",
+            author=self.identity.node_id,
+            sign_head=lambda body: self.identity.sign(HEAD_KIND, HEAD_N, root_fp, body),
+            clock=self.clock,
+        )
+
+    def _make_work(self) -> Work:
+        from drivers.api import open_bmc
+
+        register, site = self.register.register, self.joined.site
+        oob = self.config.interfaces.oob
+        local = interface_address(oob) if oob else None
+        return Work(
+            node_id=self.identity.node_id,
+            site=site,
+            store=self.store,
+            members=register,
+            peers=self.peers,
+            receipts=self.replication,
+            open_order=lambda data, now_ms: open_order(data, register, now_ms, site=site),
+            open_bmc=lambda url, login: open_bmc(url, login, local_address=local),
+            credentials=self.credentials,
+            assets=self.assets,
+            cache=self.cache,
+            secrets=self.secrets,
+            clock=self.clock,
+            destructive_per_hour=self.config.policy.destructive_per_hour,
+        )
+
+    def _make_boot(self) -> BootServices:
+        config = self.config.boot
+        return BootServices(
+            BootConfig(
+                site=self.joined.site,
+                interface=self.config.interfaces.provisioning,
+                listen=config.listen,
+                dhcp_port=config.dhcp_port,
+                tftp_port=config.tftp_port,
+                http_port=config.http_port,
+            ),
+            self.store,
+            self.desk,
+            self.cache,
+            self.files,
+            self.clock,
+            absent=self.absent,
+        )
+
+    def _facts(self) -> NodeFacts:
+        return NodeFacts(
+            node=self.identity.node_id,
+            site=self.joined.site,
+            build=BUILD,
+            store=self.store,
+            register=self.register.register,
+            peers=self.peers,
+            clock=self.clock,
+            status=lambda: node_status(self),
+            submit=self.submit,
+            job_logs=self.work.logs,
+            new_id=self.new_id,
+        )
+
+    def credentials(self, secret_id: str) -> Mapping[str, object]:
+        """Return a BMC's login from the secret sealed to this node."""
+        data = read_secret(self.store, self.register.register, self.identity, secret_id)
+        return dict(unpack_map(data)) if data[:1] != b"{" else _json_map(data)
+
+    def new_id(self) -> str:
+        """Return a new UUIDv7."""
+        return uuid7(self.clock.now_ms(), os.urandom(10))
+
+    async def submit(self, order: Order) -> str:
+        """Sign an order given here and start it; raises Refused."""
+        signed = sign_order(order, self.identity.signer, self.register.register.root_fp)
+        return await self.work.submit(signed)
+
+    def addresses(self) -> dict[str, list[tuple[str, int]]]:
+        """Return where other members listen, as they say themselves."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for row in self.store.authored(FLEET, NODE):
+            if row.author != row.key or row.author == self.identity.node_id:
+                continue
+            listed = row.body.get("addresses")
+            for entry in listed if isinstance(listed, list) else []:
+                match entry:
+                    case [str(host), int(port), *_] if 0 < port < 65536:
+                        found.setdefault(row.author, []).append((host, port))
+                    case _:
+                        pass
+        return found
+
+    def site_nodes(self) -> list[str]:
+        """Return the active nodes of our site."""
+        register = self.register.register
+        return [m.node_id for m in register.site_members(self.joined.site) if "node" in m.roles]
+
+    def alive(self) -> list[str]:
+        """Return the nodes of our site that count now: linked ones and ourselves."""
+        linked = self.peers.connected()
+        return [n for n in self.site_nodes() if n in linked or n == self.identity.node_id]
+
+    def absent(self) -> frozenset[str]:
+        """Return the nodes of our site that own nothing now."""
+        return frozenset(self.site_nodes()) - frozenset(self.alive())
+
+    async def announce(self) -> None:
+        """Publish our own rows, now that all ports are known."""
+        config = self.config
+        hosts = own_addresses(config.mesh.listen, config.mesh.advertise)
+        row: dict[str, Any] = {
+            "name": self.joined.name, "site": self.joined.site, "build": BUILD,
+            "addresses": [[host, self.peers.port, 0] for host in hosts],
+            "services": ["cache", "bmc", "jobs"], "started_ms": self.started_ms,
+        }  # fmt: skip
+        if self.boot is not None:
+            row["services"] += ["dhcp", "tftp", "http"]
+            row["boot_url"] = self.boot.boot_url
+        subnet = None
+        if config.subnet.cidr:
+            root_fp = self.register.register.root_fp
+            subnet = subnet_row(config.subnet, root_fp, self.joined.site)
+        await publish(self.store, self.identity.node_id, self.joined.site, row, subnet)
+
+    async def run(self, *, ready: Callable[[], None] = lambda: None) -> None:
+        """Start every service in order; return after a signal."""
+        run_folder = make_private_folder(self.config.data / "run")
+        async with trio.open_nursery() as base:
+            await base.start(self.store.run)
+            async with trio.open_nursery() as services:
+                services.start_soon(_until_signal, services.cancel_scope)
+                await services.start(self.replication.run)
+                await services.start(self.peers.run)
+                await services.start(self.secrets.run)
+                await services.start(self.assets.run)
+                self.ports = {"mesh": self.peers.port}
+                if self.boot is not None:
+                    self.ports |= await services.start(self.boot.run)
+                await self.announce()
+                await services.start(self.work.run)
+                await services.start(self.api.run, run_folder / "api.sock")
+                address = self.boot.address if self.boot else None
+                write_json(run_folder / "ports.json", {**self.ports, "address": address}, 0o644)
+                log.info("node runs", node=self.identity.node_id, site=self.joined.site)
+                ready()
+                if self.config.simulate_rack:
+                    services.start_soon(self._run_rack)
+            base.cancel_scope.cancel()
+        self.cache.close()
+        self.store.close()
+        log.info("node stopped", node=self.identity.node_id)
+
+    async def _run_rack(self) -> None:
+        """Run a simulated rack as a process of its own; restarted when it ends by itself."""
+        import sys
+
+        words = ["rack", "simulate", str(self.config.simulate_rack)]
+        argv = [sys.executable, "-m", "rackmesh", *words, "--node-data", str(self.config.data)]
+        while True:
+            done = await trio.run_process(argv, check=False, stdin=None)
+            log.warning("simulated rack ended", status=done.returncode)
+            await trio.sleep(GRACE_S)
+
+
+def _json_map(data: bytes) -> dict[str, object]:
+    import json
+
+    value = json.loads(data)
+    assert isinstance(value, dict)
+    return value
+
+
+async def _until_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            scope.cancel()
+            return
+
+
+async def run_node(config: NodeConfig) -> None:
+    """Run a node until it is told to stop; raises MeshError with one sentence."""
+    await Node(config).run()

@@ -1,0 +1,284 @@
+"""``/api/v1`` on the node's own ``api.sock``: the site goes on without its hub.
+
+The same resources as the hub's API, made from this node's rows (mesh/rest/views.py). It knows
+neither jobs nor boot services, only the rows and a few calls. Rules: the socket is 0600 and the
+peer's uid is checked; orders are taken only from a node with the role site-operator.
+"""
+
+import json
+import os
+import re
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from mesh.errors import MeshError, Refused, RemoteRefused, Unreachable
+from mesh.host.clock import Clock
+from mesh.host.log import get_log
+from mesh.proto.order import Order
+from mesh.proto.tables import (
+    FLEET,
+    JOB,
+    NAME,
+    NODE,
+    PRESENCE,
+    REFERENCE,
+    SERVER,
+    SIGHTING,
+    site_scope,
+)
+from mesh.rest import views
+from mesh.rest.orders import NOT_AFTER_MS, Known, OrderProblem, draft
+from mesh.rest.types import Status
+from node.boot.http import HttpServer, Request, Response, Route
+
+BACKLOG: Final = 16
+ITEMS_MAX: Final = 10_000
+ENDED: Final = ("succeeded", "failed", "cancelled", "refused")
+STATUS_OF: Final = {"bad-request": 400, "denied": 403, "not-found": 404, "conflict": 409}
+log = get_log("api")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What the API needs beside the rows; filled in by ``node.main``."""
+
+    node: str
+    site: str
+    build: str
+    store: Any
+    register: Any
+    peers: Any
+    clock: Clock
+    status: Callable[[], Status]
+    submit: Callable[[Order], Awaitable[str]]
+    """Sign, store and start an order of ours; raises Refused."""
+    job_logs: Callable[[str, int], Awaitable[list[tuple[int, int, str]]]]
+    """Lines (number, Unix ms, text) of a job's log above a number."""
+    new_id: Callable[[], str]
+
+
+class NodeApi:
+    """The router; ``run`` listens on the socket."""
+
+    def __init__(self, facts: NodeFacts) -> None:
+        self._f = facts
+        self._scope = site_scope(facts.site)
+        get = [
+            ("/api/v1/version", self._version),
+            ("/api/v1/status", self._status),
+            ("/api/v1/sites", self._sites),
+            ("/api/v1/nodes", self._nodes),
+            ("/api/v1/servers", self._servers),
+            ("/api/v1/servers/", self._one("servers", self._server_items)),
+            ("/api/v1/pending", self._pending),
+            ("/api/v1/jobs", self._jobs),
+            ("/api/v1/jobs/", self._job),
+            ("/api/v1/assets", self._assets),
+            ("/api/v1/assets/", self._one("assets", self._asset_items)),
+        ]
+        routes = [Route("GET", path, handler) for path, handler in get]
+        routes.append(Route("POST", "/api/v1/orders", self._order))
+        self._http = HttpServer(routes, log)
+
+    async def run(
+        self, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listen on a unix socket that only root and our own user may use."""
+        path.unlink(missing_ok=True)
+        old = os.umask(0o177)
+        try:
+            sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            await sock.bind(str(path))
+        finally:
+            os.umask(old)
+        sock.listen(BACKLOG)
+        try:
+            task_status.started()
+            await trio.serve_listeners(self._serve, [trio.SocketListener(sock)])
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        assert isinstance(credentials, bytes)
+        uid = struct.unpack("3i", credentials)[1]
+        if uid not in (0, os.geteuid()):
+            log.warning("stranger on the api socket", user=uid)
+            await trio.aclose_forcefully(stream)
+            return
+        await self._http.serve(stream)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def _answer(self, noun: str, key: str, value: Any) -> Response:
+        schema = f"rackmesh/{noun}/1"
+        return Response.json({"schema": schema, "as_of_ms": self._f.clock.now_ms(), key: value})
+
+    def _items(self, noun: str, value: list[Any]) -> Response:
+        return self._answer(noun, "items", value[:ITEMS_MAX])
+
+    async def _version(self, _request: Request) -> Response:
+        return self._answer("version", "item", {"build": self._f.build, "role": "node"})
+
+    async def _status(self, _request: Request) -> Response:
+        return self._answer("status", "item", self._f.status())
+
+    async def _sites(self, _request: Request) -> Response:
+        nodes = self._node_items()
+        found: dict[str, dict[str, Any]] = {}
+        jobs = [job for job in self._job_items() if job["state"] not in ENDED]
+        for node in nodes:
+            site = found.setdefault(
+                node["site"],
+                {"name": node["site"], "region": None, "nodes": 0, "nodes_reachable": 0,
+                 "servers": 0, "jobs_running": 0, "last_contact_ms": None},
+            )  # fmt: skip
+            if "hub" in node["roles"]:
+                continue
+            site["nodes"] += 1
+            site["nodes_reachable"] += node["reachable"] is True
+            site["last_contact_ms"] = node["last_contact_ms"] or site["last_contact_ms"]
+        if self._f.site in found:
+            found[self._f.site]["servers"] = len(self._server_items())
+            found[self._f.site]["jobs_running"] = len(jobs)
+        return self._items("sites", [found[name] for name in sorted(found)])
+
+    async def _nodes(self, _request: Request) -> Response:
+        return self._items("nodes", self._node_items())
+
+    def _node_items(self) -> list[dict[str, Any]]:
+        described = {row.author: row.body for row in self._f.store.authored(FLEET, NODE)}
+        connected = self._f.peers.connected()
+        now = self._f.clock.now_ms()
+        items = []
+        for member in self._f.register.members():
+            body: Mapping[str, Any] = described.get(member.node_id, {})
+            near = member.node_id in connected or member.node_id == self._f.node
+            items.append(
+                {
+                    "id": member.node_id, "name": body.get("name") or member.node_id[:8],
+                    "site": member.site, "roles": sorted(member.roles),
+                    "status": member.status, "reachable": True if near else None,
+                    "last_contact_ms": now if near else None, "build": body.get("build"),
+                    "services": body.get("services") or [], "boot_url": body.get("boot_url"),
+                }
+            )  # fmt: skip
+        return sorted(items, key=lambda item: (item["site"], item["name"]))
+
+    async def _servers(self, _request: Request) -> Response:
+        return self._items("servers", self._server_items())
+
+    def _server_items(self) -> list[Any]:
+        rows = self._f.store.rows(self._scope, SERVER)
+        return sorted((views.server(row.body) for row in rows), key=lambda item: item["name"])
+
+    async def _pending(self, _request: Request) -> Response:
+        return self._items("pending", self._pending_items())
+
+    def _pending_items(self) -> list[Any]:
+        seen = [(row.author, row.body) for row in self._f.store.authored(self._scope, SIGHTING)]
+        servers = [row.body for row in self._f.store.rows(self._scope, SERVER)]
+        return list(views.pending(self._f.site, seen, servers))
+
+    async def _jobs(self, _request: Request) -> Response:
+        return self._items("jobs", self._job_items())
+
+    def _job_items(self) -> list[Any]:
+        jobs = [views.job(row.body) for row in self._f.store.rows(self._scope, JOB)]
+        return sorted(jobs, key=lambda j: (j["state"] in ENDED, -(j["created_ms"] or 0)))
+
+    async def _job(self, request: Request) -> Response:
+        name, _, tail = request.path.removeprefix("/api/v1/jobs/").partition("/")
+        found = [job for job in self._job_items() if job["id"] == name]
+        if not found:
+            return _problem(404, "not-found", f"there is no job {name!r}")
+        if not tail:
+            return self._answer("job", "item", found[0])
+        if tail != "logs":
+            return _problem(404, "not-found", "there is nothing under this path")
+        after = request.query.get("after", "0")
+        if not re.fullmatch(r"\d{1,12}", after):
+            return _problem(400, "bad-request", f"after={after[:20]!r} is no line number")
+        try:
+            lines = await self._f.job_logs(name, int(after))
+        except (Unreachable, RemoteRefused, Refused) as exc:
+            return _problem(503, "unreachable", f"the job's node cannot be asked: {exc}")
+        rows = [{"seq": seq, "at_ms": at_ms, "text": text} for seq, at_ms, text in lines]
+        body = "".join(json.dumps(row) + "\n" for row in rows)
+        return Response(200, {"Content-Type": "application/x-ndjson"}, body.encode())
+
+    async def _assets(self, _request: Request) -> Response:
+        return self._items("assets", self._asset_items())
+
+    def _asset_items(self) -> list[Any]:
+        names = {row.key: row.body for row in self._f.store.rows(FLEET, NAME)}
+        presence = [row.body for row in self._f.store.authored(FLEET, PRESENCE)]
+        rows = self._f.store.rows(FLEET, REFERENCE)
+        return [views.asset(row.body, names.get(row.key), presence) for row in rows]
+
+    def _one(
+        self, noun: str, items: Callable[[], list[Any]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def show(request: Request) -> Response:
+            wanted = request.path.removeprefix(f"/api/v1/{noun}/")
+            for item in items():
+                if wanted in (item.get("id"), item["name"]):
+                    return self._answer(noun.removesuffix("s"), "item", item)
+            return _problem(
+                404, "not-found", f"there is no {noun.removesuffix('s')} {wanted!r}"
+            )
+
+        return show
+
+    # -- orders ------------------------------------------------------------------------------
+
+    async def _order(self, request: Request) -> Response:
+        try:
+            body = json.loads(request.body or b"{}")
+        except ValueError:
+            return _problem(400, "bad-request", "the body is not JSON")
+        if not isinstance(body, dict):
+            return _problem(400, "bad-request", "the body must be an object")
+        known = Known(
+            servers=self._server_items(),
+            pending=self._pending_items(),
+            jobs=self._job_items(),
+            images={item["name"]: item["asset"] for item in self._asset_items()},
+        )
+        order_id = self._f.new_id()
+        try:
+            made = draft(body, known, self._f.new_id())
+            order = Order(
+                id=order_id,
+                region="",
+                region_epoch=0,
+                site=made.site,
+                kind=made.kind,
+                params=made.params,
+                author=f"{os.geteuid()}@{self._f.node}",
+                not_after_ms=self._f.clock.now_ms() + NOT_AFTER_MS,
+                order_class=made.order_class,
+            )
+            job = await self._f.submit(order)
+        except OrderProblem as exc:
+            return _problem(STATUS_OF.get(exc.code, 409), exc.code, str(exc))
+        except MeshError as exc:
+            return _problem(403, "denied", str(exc))
+        item = {"order": order_id, "job": job, "site": made.site, "server": made.server}
+        return Response(202, *_json(self._answer("order", "item", item)))
+
+
+def _json(response: Response) -> tuple[Mapping[str, str], Any]:
+    return response.headers, response.body
+
+
+def _problem(status: int, code: str, detail: str) -> Response:
+    value = {"type": "about:blank", "status": status, "code": code, "detail": detail}
+    body = json.dumps(value).encode()
+    return Response(status, {"Content-Type": "application/problem+json"}, body)
