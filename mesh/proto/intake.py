@@ -1,0 +1,281 @@
+"""Taking over a delta of somebody's set: checked whole, then applied whole, or not at all.
+
+It knows no link; bytes were parsed by ``sync_wire.py``. Rules: scope and signature come first,
+then order (a head only ever moves forward), then the root over what the set would become; only
+then the storage changes. A delta that is larger than one frame is staged, and counts for
+nothing until it has reached a signed head. A later head of *our own* set means that we lost
+writes (restored backup, lost disk): we take that set back, then go on in a higher epoch.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+from mesh.proto.hlc import milliseconds
+from mesh.proto.replica import OwnSet, Replica
+from mesh.proto.sets import (
+    Entry,
+    Head,
+    SetId,
+    SignedHead,
+    body_is_sound,
+    key_hash,
+    leaf_hash,
+)
+from mesh.proto.storage import Stage
+from mesh.proto.tree import Tree
+
+STAGE_SLACK_ROWS: Final = 4096
+"""Staged rows may exceed what the head says by this much: the set moves while it is pulled."""
+
+
+class Roster(Protocol):
+    """What the register answers about who may say and see what."""
+
+    def may_author(self, node: str, scope: str) -> bool:
+        """Tell whether an active member may write into a scope."""
+        ...
+
+    def carries(self, node: str, scope: str, author: str | None = None) -> bool:
+        """Tell whether an active member keeps a copy of an author's set in a scope."""
+        ...
+
+    def active(self, node: str) -> bool:
+        """Tell whether an identity is a member now."""
+        ...
+
+    def last_accepted(self, author: str, scope: str) -> tuple[int, int] | None:
+        """Return the last (epoch, seq) that holds of an author that left or was revoked."""
+        ...
+
+    def merged_authors(self, scope: str) -> Collection[str]:
+        """Return the active members that may write merged tables in a scope."""
+        ...
+
+    def verify(self, author: str, body: bytes, signature: bytes) -> bool:
+        """Tell whether a head was signed by its author."""
+        ...
+
+
+class Outcome(StrEnum):
+    """What became of a delta."""
+
+    APPLIED = "applied"
+    TAKEN_BACK = "taken back"  # our own set, from a peer
+    STAGED = "staged"
+    STALE = "stale"  # we hold that or more
+    GAP = "gap"  # does not follow what we hold; ask again from what we hold
+    SCOPE = "scope"  # not for us, or not the author's to write
+    SIGNATURE = "signature"
+    ROOT = "root"  # rows and head do not fit together
+    ROWS = "rows"  # rows that no correct author sends
+    REWIND = "rewind"  # the author's base or promise would go back
+    FORK = "fork"  # two heads for one (epoch, seq): proof of misbehaviour
+
+
+HOSTILE: Final = frozenset({Outcome.SCOPE, Outcome.SIGNATURE, Outcome.ROOT, Outcome.ROWS})
+"""Outcomes that a correct peer with the same register does not cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Rows of one set with seq > ``since``; ``final``: they reach up to the head."""
+
+    signed: SignedHead
+    since: int
+    entries: tuple[Entry, ...]
+    final: bool
+
+    @property
+    def id(self) -> SetId:
+        """The set that this is about."""
+        return self.signed.head.id
+
+
+def admits(roster: Roster, me: str, head: Head) -> bool:
+    """Tell whether a head is one that ``me`` should hold: scope and author fit."""
+    if not roster.carries(me, head.scope, head.author):
+        return False
+    if roster.may_author(head.author, head.scope):
+        return True
+    last = roster.last_accepted(head.author, head.scope)
+    return last is not None and head.point <= last
+
+
+def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int) -> Outcome:
+    """Take a delta over in the caller's transaction; the storage changes only if it fits."""
+    head = delta.signed.head
+    own = head.author == replica.author
+    if not own and not admits(roster, replica.author, head):
+        return Outcome.SCOPE
+    held = replica.heads.get(head.id)
+    refusal = _order(held, delta.signed, own)
+    if refusal is not None:
+        return refusal
+    if not _sound(delta):
+        return Outcome.ROWS
+    if not roster.verify(head.author, delta.signed.body, delta.signed.signature):
+        return Outcome.SIGNATURE
+    if held is not None and held.head.point == head.point and not own:
+        return Outcome.FORK
+    entries = _gather(replica, delta, held)
+    if isinstance(entries, Outcome):
+        return entries
+    start = entries.start
+    if own:
+        outcome = _take_back(replica, delta.signed, entries.rows, start, now_ms)
+    elif start == 0:
+        outcome = _replace(replica, delta.signed, entries.rows)
+    else:
+        outcome = _extend(replica, delta.signed, entries.rows)
+    replica.storage.drop_stage(head.id)
+    if outcome is Outcome.APPLIED:
+        replica.observe(head.floor, now_ms)
+    return outcome
+
+
+def _order(held: SignedHead | None, signed: SignedHead, own: bool) -> Outcome | None:
+    """Refuse what would not move the set forward."""
+    if held is None:
+        return None
+    old, new = held.head, signed.head
+    if signed.body == held.body or new.point < old.point:
+        return Outcome.STALE
+    if own:
+        return None
+    if new.floor < old.floor or (new.epoch == old.epoch and new.base < old.base):
+        return Outcome.REWIND
+    return None
+
+
+def _sound(delta: Delta) -> bool:
+    """Check rows one by one: order, bounds, bodies."""
+    head = delta.signed.head
+    last = delta.since
+    for entry in delta.entries:
+        if not last < entry.seq <= head.seq or entry.hlc > head.floor:
+            return False
+        if not body_is_sound(entry.body):
+            return False
+        last = entry.seq
+    return bool(delta.entries) or delta.final
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    start: int
+    rows: dict[tuple[str, str], Entry]
+
+
+def _gather(replica: Replica, delta: Delta, held: SignedHead | None) -> "_Gathered | Outcome":
+    """Join a delta with what was staged before it, or stage it."""
+    head, storage = delta.signed.head, replica.storage
+    stage = storage.stage(head.id)
+    if stage is not None and (stage.epoch != head.epoch or delta.since < stage.start):
+        storage.drop_stage(head.id)
+        stage = None
+    follows = held is not None and held.head.epoch == head.epoch
+    if stage is not None and stage.start < delta.since <= stage.cursor:
+        start = stage.start
+    else:
+        start = delta.since
+        storage.drop_stage(head.id)
+        stage = None
+    reaches = held is not None and follows and start <= held.head.seq
+    if start > 0 and (not reaches or head.author == replica.author):
+        return Outcome.GAP
+    if delta.final:
+        rows = {(e.table, e.key): e for e in storage.staged(head.id)} if stage else {}
+        rows.update({(e.table, e.key): e for e in delta.entries})
+        return _Gathered(start, {key: e for key, e in rows.items() if e.seq > head.base})
+    count = len(delta.entries) + (stage.rows if stage else 0)
+    if count > head.rows + STAGE_SLACK_ROWS:
+        storage.drop_stage(head.id)
+        return Outcome.ROWS
+    grown = Stage(head.epoch, start, delta.entries[-1].seq, count)
+    storage.save_stage(head.id, grown, delta.entries)
+    return Outcome.STAGED
+
+
+def _replace(
+    replica: Replica, signed: SignedHead, rows: dict[tuple[str, str], Entry]
+) -> Outcome:
+    """Take a whole set in place of what is held."""
+    tree = _hashed(rows.values())
+    if tree.root() != signed.head.root or tree.count != signed.head.rows:
+        return Outcome.ROOT
+    set_id = signed.head.id
+    replica.storage.clear(set_id)
+    replica.storage.save_entries(set_id, rows.values())
+    replica.set_tree(set_id, tree)
+    replica.set_head(signed)
+    return Outcome.APPLIED
+
+
+def _extend(
+    replica: Replica, signed: SignedHead, rows: dict[tuple[str, str], Entry]
+) -> Outcome:
+    """Add rows to what is held and drop what ``base`` has passed."""
+    head = signed.head
+    gone = [e for e in replica.storage.upto(head.id, head.base) if (e.table, e.key) not in rows]
+    mark = replica.mark()
+    tree = replica.tree(head.id)
+    for entry in gone:
+        replica.hang(tree, entry, None)
+    for entry in rows.values():
+        replica.hang(tree, entry, leaf_hash(entry))
+    if tree.root() != head.root or tree.count != head.rows:
+        replica.undo_to(mark)
+        return Outcome.ROOT
+    replica.storage.delete_entries(head.id, [(e.table, e.key) for e in gone])
+    replica.storage.save_entries(head.id, rows.values())
+    replica.set_head(signed)
+    return Outcome.APPLIED
+
+
+def _take_back(
+    replica: Replica,
+    signed: SignedHead,
+    rows: dict[tuple[str, str], Entry],
+    start: int,
+    now_ms: int,
+) -> Outcome:
+    """Adopt a later head of our own set, keep what we wrote since, begin a higher epoch."""
+    assert start == 0
+    head = signed.head
+    tree = _hashed(rows.values())
+    if tree.root() != head.root or tree.count != head.rows:
+        return Outcome.ROOT
+    held = replica.heads.get(head.id)
+    kept = [
+        entry
+        for entry in (replica.storage.entries(head.id) if held else ())
+        if _ours_is_newer(entry, rows.get((entry.table, entry.key)), head.floor)
+    ]
+    replica.hlc.last = max(replica.hlc.last, head.floor)
+    replica.hlc.floor(now_ms)
+    replica.storage.clear(head.id)
+    replica.storage.save_entries(head.id, rows.values())
+    replica.set_tree(head.id, tree)
+    last_epoch = max(head.epoch, held.head.epoch if held else 0)
+    own = OwnSet(
+        epoch=max(last_epoch + 1, milliseconds(replica.hlc.last)),
+        seq=max(head.seq, held.head.seq if held else 0),
+        base=head.base,
+        live=sum(entry.body is not None for entry in rows.values()),
+        stored=len(rows),
+        dirty=True,
+    )
+    replica.replace_own(head.scope, own)
+    for entry in kept:
+        replica.rewrite(head.scope, entry)
+    return Outcome.TAKEN_BACK
+
+
+def _ours_is_newer(ours: Entry, theirs: Entry | None, floor: int) -> bool:
+    return ours.hlc > (floor if theirs is None else theirs.hlc)
+
+
+def _hashed(entries: Iterable[Entry]) -> Tree:
+    return Tree((key_hash(e.table, e.key), leaf_hash(e)) for e in entries)

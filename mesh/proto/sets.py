@@ -1,0 +1,201 @@
+"""Authored sets: the rows of one author in one scope, and the signed head that proves them.
+
+A set is (author, scope); a row (table, key) -> (seq, hlc, body) is written by its author only.
+This module has the values and their wire forms; ``replica.py`` has the rules. It knows no
+storage and no key: signatures are checked by whoever is given the bytes. Rule: one (epoch, seq)
+of a set stands for exactly one content, and ``root`` proves it; rows with seq <= ``base`` no
+longer exist anywhere, which is why no tombstone has to wait for anybody.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from mesh.errors import CodecError, Refused
+from mesh.proto import fields
+from mesh.proto.codec import pack, unpack_map
+from mesh.proto.tree import HASH_BYTES
+
+HEAD_KIND: Final = "head"
+HEAD_N: Final = 1
+"""Kind and number of the signature over a head (``mesh/proto/sign.py``)."""
+SCHEMA: Final = 1
+"""Version of the tables that this program writes (``mesh/proto/tables.py``)."""
+
+ROW_BYTES_MAX: Final = 1 << 16
+KEY_BYTES_MAX: Final = 256
+TABLE_BYTES_MAX: Final = 64
+SCOPE_BYTES_MAX: Final = 64
+AUTHOR_BYTES_MAX: Final = 64
+HEAD_BYTES_MAX: Final = 1024
+SIGNATURE_BYTES_MAX: Final = 64
+NUMBER_MAX: Final = (1 << 63) - 1
+"""Greatest epoch, seq and stamp: they are stored as signed 64-bit integers."""
+SET_ROWS_MAX: Final = 1_000_000
+"""Rows of one set; a head that claims more is not taken."""
+SLACK_ROWS: Final = 8
+"""Compaction starts when seq - base > 2 * live + SLACK_ROWS."""
+
+MARKER: Final = b""
+"""Body of a deletion marker in a merged table; None is the body of a retracted row."""
+
+
+class SetId(NamedTuple):
+    """Which set."""
+
+    author: str
+    scope: str
+
+
+class Entry(NamedTuple):
+    """A row as it stands in a set. ``body``: packed map, MARKER, or None when retracted."""
+
+    table: str
+    key: str
+    seq: int
+    hlc: int
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What an author signs: this set, at this point, has this content."""
+
+    author: str
+    scope: str
+    epoch: int
+    seq: int
+    base: int
+    root: bytes
+    floor: int  # the author issues no stamp at or below it any more
+    rows: int  # stored rows, retracted ones included
+    schema: int
+
+    @property
+    def id(self) -> SetId:
+        """The set that this is a head of."""
+        return SetId(self.author, self.scope)
+
+    @property
+    def point(self) -> tuple[int, int]:
+        """(epoch, seq): heads of one set are ordered by it."""
+        return (self.epoch, self.seq)
+
+
+class SignedHead(NamedTuple):
+    """A head with the bytes that were signed."""
+
+    head: Head
+    body: bytes
+    signature: bytes
+
+
+def pack_head(head: Head) -> bytes:
+    """Return the bytes that an author signs."""
+    return pack(
+        {
+            "author": head.author,
+            "base": head.base,
+            "epoch": head.epoch,
+            "floor": head.floor,
+            "root": head.root,
+            "rows": head.rows,
+            "schema": head.schema,
+            "scope": head.scope,
+            "seq": head.seq,
+        }
+    )
+
+
+def parse_head(body: bytes, signature: bytes) -> SignedHead:
+    """Read a head from outside; raise CodecError. The signature is not checked here."""
+    if not isinstance(body, bytes) or not isinstance(signature, bytes):
+        raise CodecError("a head is two byte strings")
+    if len(signature) > SIGNATURE_BYTES_MAX:
+        raise CodecError("signature too long")
+    said = unpack_map(body, HEAD_BYTES_MAX)
+
+    def number(name: str, least: int = 0) -> int:
+        return fields.integer(said, name, least=least, most=NUMBER_MAX)
+
+    head = Head(
+        author=fields.text(said, "author", chars_max=AUTHOR_BYTES_MAX),
+        scope=fields.text(said, "scope", chars_max=SCOPE_BYTES_MAX),
+        epoch=number("epoch", 1),
+        seq=number("seq", 1),
+        base=number("base"),
+        root=fields.raw(said, "root", HASH_BYTES),
+        floor=number("floor"),
+        rows=number("rows"),
+        schema=number("schema"),
+    )
+    if head.base > head.seq or head.rows > min(head.seq - head.base, SET_ROWS_MAX):
+        raise CodecError("a head that no set can have")
+    return SignedHead(head, body, signature)
+
+
+def flat(parts: Sequence[Any]) -> bytes:
+    """Pack a list of texts, bytes and numbers: canonical, since it holds no map."""
+    packed: bytes = msgpack.packb(parts, use_bin_type=True)  # pyright: ignore
+    return packed
+
+
+def key_hash(table: str, key: str) -> bytes:
+    """Return where a row hangs in the hash tree of its set."""
+    return hashlib.blake2b(flat((table, key)), digest_size=HASH_BYTES).digest()
+
+
+def leaf_hash(entry: Entry) -> bytes:
+    """Return the leaf of a row: everything that it says."""
+    return hashlib.blake2b(b"\x00" + flat(entry), digest_size=HASH_BYTES).digest()
+
+
+def parse_entry(value: Any) -> Entry:
+    """Read one row from outside; raise CodecError. The body's content is checked at apply."""
+    if not isinstance(value, (list, tuple)) or len(value) != len(Entry._fields):
+        raise CodecError("a row has five parts")
+    table, key, seq, hlc, body = value
+    if not isinstance(table, str) or not isinstance(key, str):
+        raise CodecError("table and key are texts")
+    if not table or len(table) > TABLE_BYTES_MAX or len(key) > KEY_BYTES_MAX:
+        raise CodecError("table or key too long")
+    if len(table.encode()) > TABLE_BYTES_MAX or len(key.encode()) > KEY_BYTES_MAX:
+        raise CodecError("table or key too long")
+    if not _number(seq) or not _number(hlc) or seq < 1:
+        raise CodecError("seq and stamp are numbers")
+    if body is not None and (not isinstance(body, bytes) or len(body) > ROW_BYTES_MAX):
+        raise CodecError(f"a body is at most {ROW_BYTES_MAX} bytes")
+    return Entry(table, key, seq, hlc, body)
+
+
+def body_is_sound(body: bytes | None) -> bool:
+    """Tell whether a body from outside is a map, a marker or a retraction."""
+    if not body:
+        return True
+    try:
+        unpack_map(body, ROW_BYTES_MAX)
+    except CodecError:
+        return False
+    return True
+
+
+def check_own(scope: str, table: str, key: str, body: bytes | None) -> None:
+    """Refuse to write what no peer would take."""
+    if not 0 < len(scope.encode()) <= SCOPE_BYTES_MAX:
+        raise Refused(f"scope {scope!r} is not 1 to {SCOPE_BYTES_MAX} bytes long")
+    if not 0 < len(table.encode()) <= TABLE_BYTES_MAX:
+        raise Refused(f"table {table!r} is not 1 to {TABLE_BYTES_MAX} bytes long")
+    if len(key.encode()) > KEY_BYTES_MAX:
+        raise Refused(f"key {key[:40]!r}... is longer than {KEY_BYTES_MAX} bytes")
+    if body is not None and len(body) > ROW_BYTES_MAX:
+        raise Refused(
+            f"row {table}/{key} has {len(body)} bytes; at most {ROW_BYTES_MAX} are allowed,"
+            " larger content belongs into an asset"
+        )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= NUMBER_MAX

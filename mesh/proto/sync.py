@@ -1,0 +1,459 @@
+"""Anti-entropy over one link: compare digests, then heads, then pull what is newer there.
+
+A core: it knows no socket and no disk; the shell reads and writes the store and tells it what
+came of it. Rules: the register goes first; one exchange is open at a time and every answer must
+match it; a claim of a newer head costs a lying peer its place, us at most one frame; what is
+announced is only what a peer carries, at most once in ``ANNOUNCE_S``.
+
+    idle -> root -> records -> heads -> pull -> applying -> pull ... -> idle
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from mesh.errors import CodecError
+from mesh.proto.heads_digest import HeadsDigest, known_of
+from mesh.proto.intake import HOSTILE, Delta, Outcome, Roster, admits
+from mesh.proto.serve import record_mark, records_missing, visible_to
+from mesh.proto.sets import SetId, SignedHead
+from mesh.proto.sync_ports import (
+    Apply,
+    Claims,
+    Drop,
+    Effect,
+    Merge,
+    RegisterView,
+    Send,
+    SendReceipt,
+    Serve,
+    View,
+)
+from mesh.proto.sync_wire import (
+    ANNOUNCED_MAX,
+    HAVE_BYTES_MAX,
+    RECEIPTS_MAX,
+    WANTS_MAX,
+    Announce,
+    Deltas,
+    Heads,
+    HeadsAsk,
+    Known,
+    Message,
+    Pull,
+    Records,
+    RecordsAsk,
+    Root,
+    RootAsk,
+    Want,
+    body_of,
+    parse,
+    receipt_body,
+)
+
+ANNOUNCE_S: Final = 0.1
+EXCHANGE_S: Final = 60.0
+"""Digests are compared this often, give or take ``JITTER``, even when nothing is announced."""
+JITTER: Final = 0.2
+REPLY_S: Final = 20.0
+RETRY_S: Final = 2.0
+"""Pause after an answer that did not come, or a set that another link is pulling."""
+FULL_PAUSE_S: Final = 30.0
+"""Pause when our disk is full."""
+STRIKES_MAX: Final = 8
+"""Hostile deltas after which the link is dropped."""
+GARBAGE_MAX: Final = 64
+"""Frames that are no messages after which the link is dropped."""
+WAITING_MAX: Final = 8192
+"""Sets that one link waits to pull; more are found at the next exchange."""
+
+
+class SyncSession:
+    """One side of anti-entropy with one peer."""
+
+    def __init__(
+        self,
+        peer: str,
+        view: View,
+        roster: Roster,
+        register: RegisterView,
+        claims: Claims,
+        jitter: Callable[[], float],
+    ) -> None:
+        """``jitter`` returns a number from 0 to 1."""
+        self.peer = peer
+        self.counters: Counter[str] = Counter()
+        self.dropped = False
+        self._view, self._roster, self._register = view, roster, register
+        self._claims, self._jitter = claims, jitter
+        self._state = "idle"
+        self._n = 0
+        self._reply_by: float | None = None
+        self._next_s = 0.0
+        self._again = False
+        self._serving = False
+        self._wants: dict[SetId, Want] = {}
+        self._asked: frozenset[SetId] = frozenset()
+        self._barred: dict[SetId, tuple[int, int]] = {}
+        self._peer_has: dict[SetId, tuple[int, int]] = {}
+        self._announce: dict[SetId, None] = {}
+        self._announce_at: float | None = None
+        self._announced_s = float("-inf")
+        self._register_said = b""
+        self._refused: set[bytes] = set()
+        self._merging: tuple[bytes, ...] = ()
+        self._records_more = False
+        self._applying: tuple[Delta, ...] = ()
+        self._digest: tuple[tuple[int, bytes], HeadsDigest] | None = None
+
+    # -- events ----------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``on_timer`` wants to be called."""
+        if self.dropped:
+            return None
+        waits = [self._announce_at, self._reply_by]
+        if self._state == "idle":
+            waits.append(self._next_s)
+        return min((at for at in waits if at is not None), default=None)
+
+    @property
+    def settled(self) -> bool:
+        """True when no exchange is open and none is due."""
+        return self._state == "idle" and not self._again
+
+    def start(self, now: float) -> list[Effect]:
+        """The link is up: tell what we hold of the peer's own, and compare."""
+        mine = [head for head in self._view.heads.values() if head.head.author == self.peer]
+        return [*self._receipts(mine), *self._begin(now)]
+
+    def close(self) -> None:
+        """The link is gone."""
+        self._claims.release(self)
+        self.dropped = True
+
+    def on_timer(self, now: float) -> list[Effect]:
+        """Do what is due."""
+        effects: list[Effect] = []
+        if self.dropped:
+            return effects
+        if self._announce_at is not None and self._announce_at <= now:
+            effects += self._flush_announce(now)
+        if self._reply_by is not None and self._reply_by <= now:
+            self.counters["timeouts"] += 1
+            self._idle(now, RETRY_S)
+        if self._state == "idle" and self._next_s <= now:
+            effects += self._begin(now)
+        return effects
+
+    def on_change(self, changed: Mapping[SetId, SignedHead | None], now: float) -> list[Effect]:
+        """Something was committed here: acknowledge to the author, announce to who carries."""
+        if self.dropped:
+            return []
+        heads = [signed for signed in changed.values() if signed is not None]
+        for signed in heads:
+            head = signed.head
+            if self._peer_has.get(head.id, (0, 0)) < head.point and self._shares(signed):
+                self._announce[head.id] = None
+                self._schedule_announce(now)
+        effects = self._receipts([h for h in heads if h.head.author == self.peer])
+        return [*effects, *self._announce_if_due(now)]
+
+    def on_register_change(self, now: float) -> list[Effect]:
+        """The register has changed: the peer compares at once."""
+        if self.dropped or self._register_said == self._register.digest():
+            return []
+        self._schedule_announce(now)
+        return self._announce_if_due(now)
+
+    def on_frame(self, body: Any, now: float) -> list[Effect]:
+        """Take one ``sync`` frame, whatever it is."""
+        if self.dropped:
+            return []
+        try:
+            message = parse(body)
+        except CodecError:
+            self.counters["garbage"] += 1
+            if self.counters["garbage"] >= GARBAGE_MAX:
+                return self._drop("too many frames that are no messages")
+            return []
+        if not self._roster.active(self.peer):
+            self.counters["not a member"] += 1
+            return []
+        return self._on_message(message, now)
+
+    def _on_message(self, message: Message, now: float) -> list[Effect]:
+        match message:
+            case RootAsk(n):
+                said = self._register_said = self._register.digest()
+                return [_send(Root(n, said, self._shared().root()))]
+            case RecordsAsk(n, have):
+                return [_send(Records(n, *records_missing(self._register.records(), have)))]
+            case HeadsAsk(n, buckets):
+                return [_send(self._shared().differing(n, buckets))]
+            case Pull(n, wants):
+                return self._on_pull(n, wants)
+            case Announce():
+                return self._on_announce(message, now)
+            case Root(n) if self._expects(n, "root"):
+                return self._on_root(message, now)
+            case Records(n) if self._expects(n, "records"):
+                return self._on_records(message)
+            case Heads(n) if self._expects(n, "heads"):
+                return self._on_heads(message, now)
+            case Deltas(n) if self._expects(n, "pull"):
+                return self._on_deltas(message)
+            case _:
+                self.counters["unexpected"] += 1
+                return []
+
+    # -- answering -------------------------------------------------------------------------
+
+    def _on_pull(self, n: int, wants: tuple[Want, ...]) -> list[Effect]:
+        if self._serving:
+            self.counters["busy"] += 1
+            return []
+        allowed = tuple(w for w in wants if visible_to(self._roster, self.peer, w.id))
+        self.counters["scope"] += len(wants) - len(allowed)
+        self._serving = True
+        return [Serve(n, allowed)]
+
+    def on_served(self, n: int, parts: Sequence[Delta], now: float) -> list[Effect]:
+        """The shell has read the deltas of a Serve."""
+        self._serving = False
+        kept = tuple(p for p in parts if visible_to(self._roster, self.peer, p.id))
+        self.counters["rows out"] += sum(len(part.entries) for part in kept)
+        return [] if self.dropped else [_send(Deltas(n, kept))]
+
+    # -- asking ----------------------------------------------------------------------------
+
+    def _begin(self, now: float) -> list[Effect]:
+        self._again = False
+        self.counters["exchanges"] += 1
+        return self._ask("root", RootAsk(self._n + 1), now)
+
+    def _ask(self, state: str, message: Message, now: float) -> list[Effect]:
+        self._n += 1
+        self._state = state
+        self._reply_by = now + REPLY_S
+        return [_send(message)]
+
+    def _expects(self, n: int, state: str) -> bool:
+        return self._state == state and n == self._n
+
+    def _on_root(self, message: Root, now: float) -> list[Effect]:
+        if message.register != self._register.digest():
+            return self._ask_records(now)
+        if message.root == self._shared().root():
+            return self._finish(now)
+        return self._ask_heads(now)
+
+    def _ask_records(self, now: float) -> list[Effect]:
+        have = [record_mark(record) for record in self._register.records()]
+        marks = b"".join([*have, *sorted(self._refused)])[:HAVE_BYTES_MAX]
+        return self._ask("records", RecordsAsk(self._n + 1, marks), now)
+
+    def _on_records(self, message: Records) -> list[Effect]:
+        self._state, self._reply_by = "merging", None
+        self._records_more = message.more
+        self._merging = message.records
+        return [Merge(message.records)]
+
+    def on_merged(self, now: float) -> list[Effect]:
+        """The shell has merged the records of a Merge, durably."""
+        if self.dropped or self._state != "merging":
+            return []
+        held = {record_mark(record) for record in self._register.records()}
+        new = {record_mark(record) for record in self._merging} - held
+        gained = len(self._merging) - len(new)
+        if len(self._refused) < HAVE_BYTES_MAX // 16:
+            self._refused |= new
+        if self._records_more and gained:
+            return self._ask_records(now)
+        return self._ask_heads(now)
+
+    def _ask_heads(self, now: float) -> list[Effect]:
+        shared = self._shared()
+        return self._ask("heads", HeadsAsk(self._n + 1, shared.buckets(shared.count())), now)
+
+    def _on_heads(self, message: Heads, now: float) -> list[Effect]:
+        self._again = self._again or message.more
+        self._note(message.heads)
+        return self._pull(now)
+
+    def _on_announce(self, message: Announce, now: float) -> list[Effect]:
+        if message.register != self._register.digest() or message.more:
+            self._again = True
+        self._note(message.heads)
+        if self._state != "idle":
+            return []
+        return self._begin(now) if self._again else self._pull(now)
+
+    def _note(self, heads: Iterable[Known]) -> None:
+        """Remember what the peer says it has, and want what is newer than ours."""
+        for known in heads:
+            if not visible_to(self._roster, self.peer, known.id):
+                self.counters["scope"] += 1
+                continue
+            if known.id in self._view.heads or len(self._peer_has) < WAITING_MAX:
+                self._peer_has[known.id] = known.point
+            want = self._want(known)
+            if want is not None and len(self._wants) < WAITING_MAX:
+                self._wants[known.id] = want
+
+    def _want(self, known: Known) -> Want | None:
+        me, set_id = self._view.author, known.id
+        held = self._view.heads.get(set_id)
+        if set_id.author != me and not self._roster.carries(me, set_id.scope, set_id.author):
+            return None
+        if self._barred.get(set_id) == known.point:
+            return None
+        point = held.head.point if held else (0, 0)
+        forked = held is not None and point == known.point and known.root != held.head.root
+        if forked:
+            self.counters["forks"] += 1
+        if set_id.author == me:
+            return Want(set_id, 0, 0) if known.point > point or forked else None
+        if known.point <= point:
+            return None
+        stage = self._view.stage(set_id)
+        follows = held is not None and held.head.epoch == known.epoch
+        if stage is not None and stage.epoch == known.epoch and (follows or not stage.start):
+            return Want(set_id, known.epoch, stage.cursor)
+        return Want(set_id, known.epoch, point[1]) if follows else Want(set_id, 0, 0)
+
+    def _pull(self, now: float) -> list[Effect]:
+        """Ask for the next of the wanted deltas, or be done."""
+        ask: list[Want] = []
+        for want in list(self._wants.values()):
+            if len(ask) == WANTS_MAX:
+                break
+            if self._claims.take(want.id, self, now):
+                ask.append(want)
+            else:
+                del self._wants[want.id]
+                self._next_s = min(self._next_s, now + RETRY_S)
+                self.counters["claimed"] += 1
+        if not ask:
+            return self._finish(now)
+        self._asked = frozenset(want.id for want in ask)
+        return self._ask("pull", Pull(self._n + 1, tuple(ask)), now)
+
+    def _on_deltas(self, message: Deltas) -> list[Effect]:
+        parts = tuple(part for part in message.parts if part.id in self._asked)
+        self.counters["unasked"] += len(message.parts) - len(parts)
+        self.counters["rows in"] += sum(len(part.entries) for part in parts)
+        self._state, self._reply_by = "applying", None
+        self._applying = parts
+        return [Apply(parts)]
+
+    def on_applied(self, outcomes: Sequence[Outcome], now: float) -> list[Effect]:
+        """The shell has taken over (or refused) the deltas of an Apply, in their order."""
+        if self.dropped or self._state != "applying":
+            return []
+        assert len(outcomes) == len(self._applying)
+        for part, outcome in zip(self._applying, outcomes, strict=True):
+            self.counters[str(outcome)] += 1
+            again = self._settle(part, outcome)
+            self.counters["strikes"] += outcome in HOSTILE and not again
+        if not self._applying:  # the peer no longer has what it said
+            for set_id in self._asked:
+                self._give_up(set_id)
+        if self.counters["strikes"] >= STRIKES_MAX:
+            return self._drop("too many deltas that do not hold")
+        return self._pull(now)
+
+    def on_apply_failed(self, now: float) -> list[Effect]:
+        """The shell could not take the deltas over (disk full); try again later."""
+        if not self.dropped and self._state == "applying":
+            self.counters["apply failed"] += 1
+            self._idle(now, FULL_PAUSE_S)
+        return []
+
+    def _settle(self, part: Delta, outcome: Outcome) -> bool:
+        """Decide what to do about one set; True if it is asked for again."""
+        want = self._wants.get(part.id)
+        if want is None:
+            return False
+        if outcome is Outcome.STAGED:
+            cursor = part.entries[-1].seq
+            self._wants[part.id] = Want(part.id, part.signed.head.epoch, cursor)
+            return True
+        if outcome in (Outcome.GAP, Outcome.ROOT) and part.since > 0:
+            self._wants[part.id] = Want(part.id, 0, 0)  # our copy may have forked: take all
+            return True
+        if outcome not in (Outcome.APPLIED, Outcome.TAKEN_BACK, Outcome.STALE):
+            self._barred[part.id] = self._peer_has.get(part.id, part.signed.head.point)
+        self._give_up(part.id)
+        return False
+
+    def _give_up(self, set_id: SetId) -> None:
+        self._wants.pop(set_id, None)
+        self._claims.release(self, set_id)
+
+    def _finish(self, now: float) -> list[Effect]:
+        self.counters["completed"] += 1
+        early = self._next_s if self._next_s > now else None
+        self._idle(now, EXCHANGE_S * (1 + JITTER * (2 * self._jitter() - 1)))
+        if early is not None:
+            self._next_s = min(self._next_s, early)
+        return self._begin(now) if self._again else []
+
+    def _idle(self, now: float, pause_s: float) -> None:
+        self._claims.release(self)
+        self._wants.clear()
+        self._asked = frozenset()
+        self._state, self._reply_by = "idle", None
+        self._next_s = now + pause_s
+
+    def _drop(self, reason: str) -> list[Effect]:
+        self.close()
+        return [Drop(reason)]
+
+    # -- telling ---------------------------------------------------------------------------
+
+    def _shares(self, signed: SignedHead) -> bool:
+        """Tell whether both sides carry a set, at a head that may stand."""
+        return visible_to(self._roster, self.peer, signed.head.id) and (
+            signed.head.author == self._view.author
+            or admits(self._roster, self._view.author, signed.head)
+        )
+
+    def _shared(self) -> HeadsDigest:
+        key = (self._view.version, self._register.digest())
+        if self._digest is None or self._digest[0] != key:
+            heads = (head for head in self._view.heads.values() if self._shares(head))
+            self._digest = (key, HeadsDigest(heads))
+        return self._digest[1]
+
+    def _schedule_announce(self, now: float) -> None:
+        if self._announce_at is None:
+            self._announce_at = max(now, self._announced_s + ANNOUNCE_S)
+
+    def _announce_if_due(self, now: float) -> list[Effect]:
+        due = self._announce_at is not None and self._announce_at <= now
+        return self._flush_announce(now) if due else []
+
+    def _flush_announce(self, now: float) -> list[Effect]:
+        self._announce_at, self._announced_s = None, now
+        held = self._view.heads
+        signed = [held[set_id] for set_id in self._announce if set_id in held]
+        self._announce.clear()
+        heads = [known_of(h) for h in signed if self._shares(h)]
+        heads = [k for k in heads if self._peer_has.get(k.id, (0, 0)) < k.point]
+        said = self._register.digest()
+        if not heads and said == self._register_said:
+            return []
+        self._register_said = said
+        more = len(heads) > ANNOUNCED_MAX
+        return [_send(Announce(said, tuple(heads[:ANNOUNCED_MAX]), more))]
+
+    def _receipts(self, heads: Iterable[SignedHead]) -> list[Effect]:
+        """Tell the peer which of its own sets are durable here."""
+        points = [(h.head.scope, h.head.epoch, h.head.seq) for h in heads]
+        return [SendReceipt(receipt_body(points[:RECEIPTS_MAX]))] if points else []
+
+
+def _send(message: Message) -> Send:
+    return Send(body_of(message))

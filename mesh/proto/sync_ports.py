@@ -1,0 +1,111 @@
+"""What an anti-entropy session is given and what it asks its shell to do.
+
+It knows no rule; ``sync.py`` has them. Effects are values, carried out in their order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from mesh.proto.intake import Delta
+from mesh.proto.sets import SetId, SignedHead
+from mesh.proto.storage import Stage
+from mesh.proto.sync_wire import Want
+
+CLAIM_S: Final = 30.0
+"""How long a link that pulls a set keeps others from it; more than one frame's round trip."""
+
+
+class View(Protocol):
+    """What is durable here, as others may see it."""
+
+    author: str
+    version: int
+
+    @property
+    def heads(self) -> Mapping[SetId, SignedHead]:
+        """Return the committed heads."""
+        ...
+
+    def stage(self, set_id: SetId) -> Stage | None:
+        """Return how far a staged delta has come."""
+        ...
+
+
+class RegisterView(Protocol):
+    """The register, as far as it is exchanged."""
+
+    def digest(self) -> bytes:
+        """Return 16 bytes that are equal when two registers say the same."""
+        ...
+
+    def records(self) -> list[bytes]:
+        """Return every record, in an order that an empty register can merge."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a ``sync`` frame."""
+
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SendReceipt:
+    """Send a ``receipt`` frame."""
+
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Read deltas in one read transaction; give them to ``on_served``."""
+
+    n: int
+    wants: tuple[Want, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Take deltas over in one transaction; give the outcomes to ``on_applied``."""
+
+    deltas: tuple[Delta, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Merge register records; call ``on_merged``."""
+
+    records: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The peer is hostile or broken: close the link."""
+
+    reason: str
+
+
+Effect = Send | SendReceipt | Serve | Apply | Merge | Drop
+
+
+class Claims:
+    """Which link pulls which set, so that two links do not fetch the same rows."""
+
+    def __init__(self) -> None:
+        self._held: dict[SetId, tuple[object, float]] = {}
+
+    def take(self, set_id: SetId, who: object, now: float) -> bool:
+        """Claim a set for a link; False while another one has it."""
+        held = self._held.get(set_id)
+        if held is not None and held[0] is not who and now < held[1]:
+            return False
+        self._held[set_id] = (who, now + CLAIM_S)
+        return True
+
+    def release(self, who: object, set_id: SetId | None = None) -> None:
+        """Give up one set, or all that a link has claimed."""
+        for held in [set_id] if set_id is not None else list(self._held):
+            if held in self._held and self._held[held][0] is who:
+                del self._held[held]

@@ -1,0 +1,129 @@
+"""What the register answers to replication: scopes, last accepted heads, keys of heads.
+
+It knows no link and no store. Rule: it may be asked from the store's writer thread, so what
+iterates over members is taken from a snapshot that the main thread made (``refresh``).
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final, Protocol
+
+from mesh.proto import tables
+from mesh.proto.rendezvous import owner
+from mesh.proto.sets import HEAD_KIND, HEAD_N
+from mesh.proto.sign import verify
+
+ENDED: Final = frozenset({"left", "revoked"})
+HUB: Final = "hub"
+
+
+class MemberPort(Protocol):
+    """What is known of one identity."""
+
+    @property
+    def node_id(self) -> str: ...  # noqa: D102
+    @property
+    def identity_public(self) -> bytes: ...  # noqa: D102
+    @property
+    def site(self) -> str: ...  # noqa: D102
+    @property
+    def roles(self) -> frozenset[str]: ...  # noqa: D102
+    @property
+    def status(self) -> str: ...  # noqa: D102
+    @property
+    def heads(self) -> Any: ...  # noqa: D102
+
+
+class RegisterPort(Protocol):
+    """The part of ``mesh/proto/register.py`` that replication asks."""
+
+    root_fp: bytes
+
+    def digest(self) -> bytes: ...  # noqa: D102
+    def records(self) -> list[bytes]: ...  # noqa: D102
+    def members(self) -> Iterable[MemberPort]: ...  # noqa: D102
+    def active(self, node_id: str) -> bool: ...  # noqa: D102
+    def may_author(self, node_id: str, scope: str) -> bool: ...  # noqa: D102
+    def carries(  # noqa: D102
+        self, node_id: str, scope: str, author: str | None = None
+    ) -> bool: ...
+
+
+class RegisterStorePort(Protocol):
+    """The part of ``mesh/register_store.py`` that replication uses."""
+
+    version: int
+
+    @property
+    def register(self) -> RegisterPort: ...  # noqa: D102
+    def merge_all(self, records: Iterable[bytes]) -> int: ...  # noqa: D102
+    async def wait_past(self, version: int) -> int: ...  # noqa: D102
+
+
+class RegisterRoster:
+    """The roster that replication asks (``mesh/proto/intake.py``), over a register."""
+
+    def __init__(
+        self, register: RegisterPort, me: str, carries: Callable[[str], bool] | None = None
+    ) -> None:
+        """``carries`` narrows what we ourselves keep (a view without some sites)."""
+        self._register = register
+        self._me = me
+        self._narrow = carries
+        self._members: dict[str, MemberPort] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the members again; call in the main thread after the register changed."""
+        self._members = {member.node_id: member for member in self._register.members()}
+
+    def active(self, node: str) -> bool:
+        """Tell whether an identity is a member now."""
+        return self._register.active(node)
+
+    def may_author(self, node: str, scope: str) -> bool:
+        """Tell whether an active member may write into a scope."""
+        return self._register.may_author(node, scope)
+
+    def carries(self, node: str, scope: str, author: str | None = None) -> bool:
+        """Tell whether an active member keeps a copy of an author's set in a scope."""
+        if not self._register.carries(node, scope, author):
+            return False
+        narrowed = node == self._me and author != self._me and self._narrow is not None
+        return not narrowed or self._narrow is None or self._narrow(scope)
+
+    def last_accepted(self, author: str, scope: str) -> tuple[int, int] | None:
+        """Return the last (epoch, seq) that holds of an author that left or was revoked."""
+        member = self._members.get(author)
+        if member is None or member.status not in ENDED or scope not in member.heads:
+            return None
+        epoch, seq, *_ = member.heads[scope]
+        return (epoch, seq)
+
+    def merged_authors(self, scope: str) -> Collection[str]:
+        """Return the active members that may write merged tables in a scope."""
+        hubs_only = scope in (tables.FLEET, tables.HUBS)
+        return sorted(
+            node
+            for node, member in self._members.items()
+            if self.may_author(node, scope) and (not hubs_only or HUB in member.roles)
+        )
+
+    def verify(self, author: str, body: bytes, signature: bytes) -> bool:
+        """Tell whether a head was signed by its author."""
+        member = self._members.get(author)
+        return member is not None and verify(
+            member.identity_public, signature, HEAD_KIND, HEAD_N, self._register.root_fp, body
+        )
+
+    def vouches(self, node: str, scope: str) -> bool:
+        """Tell whether a member counts as "another node of that site" for receipts."""
+        member = self._members.get(node)
+        if member is None or node == self._me or HUB in member.roles or not self.active(node):
+            return False
+        return self.carries(node, scope, self._me)
+
+    def is_heir(self, author: str, scope: str) -> bool:
+        """Tell whether we write a dead author's shown rows anew."""
+        able = self.merged_authors(scope)
+        nodes = [node for node in able if HUB not in self._members[node].roles]
+        return owner(nodes or able, f"{author}/{scope}") == self._me

@@ -1,0 +1,302 @@
+"""Replication: runs one anti-entropy session a link, between the store and the peers.
+
+The decisions are ``mesh/proto/sync.py``'s; this shell carries them out: frames in and out,
+store and register, timers. Rules: nothing is announced or acknowledged before it is durable; a
+peer that does not read loses its link, never holds up another; whatever a peer sends ends at
+worst in its own link being closed.
+"""
+
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import trio
+
+from mesh.errors import Refused, RemoteError, StoreBroken, StoreFull, Unreachable
+from mesh.host.log import get_log
+from mesh.proto.intake import Outcome
+from mesh.proto.receipts import Receipts
+from mesh.proto.serve import serve
+from mesh.proto.sets import SetId, SignedHead
+from mesh.proto.sync import EXCHANGE_S, JITTER, SyncSession
+from mesh.proto.sync_ports import (
+    Apply,
+    Claims,
+    Drop,
+    Effect,
+    Merge,
+    Send,
+    SendReceipt,
+    Serve,
+)
+from mesh.roster import RegisterRoster, RegisterStorePort
+from mesh.store import MeshStore
+
+__all__ = ["LinkPort", "Replication"]
+
+OUTBOX_MAX: Final = 256
+"""Frames that wait to be sent to one peer; one more and its link is closed."""
+
+LINK_OVER: Final = (
+    RemoteError,
+    Unreachable,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+)
+
+_RANDOM = random.SystemRandom()
+_LOG = get_log("sync")
+
+
+class LinkPort(Protocol):
+    """The part of a link (``mesh/link/link.py``) that replication uses."""
+
+    peer: str
+
+    async def send(self, frame_kind: str, body: Any) -> None:
+        """Send a frame."""
+        ...
+
+    def receive(self, frame_kind: str) -> AsyncIterator[Any]:
+        """Return the bodies of a kind of frame; ends with the link."""
+        ...
+
+    def close(self, reason: str) -> None:
+        """Close the link."""
+        ...
+
+
+class Replication:
+    """Anti-entropy of one store with all linked peers."""
+
+    def __init__(
+        self,
+        store: MeshStore,
+        register_store: RegisterStorePort,
+        *,
+        carries: Callable[[str], bool] | None = None,
+        jitter: Callable[[], float] = _RANDOM.random,
+    ) -> None:
+        """``carries`` narrows the scopes that we keep below what the register gives us."""
+        self.counters: Counter[str] = Counter()
+        self._store, self._register_store = store, register_store
+        self._roster = RegisterRoster(register_store.register, store.author, carries)
+        self._roster_version = register_store.version
+        self._jitter = jitter
+        self._claims = Claims()
+        self._receipts = Receipts(store.author)
+        self._receipt_news = trio.Event()
+
+    # -- link services ---------------------------------------------------------------------
+
+    async def service(self, link: LinkPort) -> None:
+        """Serve the frames of kind ``sync`` of one link until it ends."""
+        self.refresh()
+        session = SyncSession(
+            link.peer,
+            self._store,
+            self._roster,
+            self._register_store.register,
+            self._claims,
+            self._jitter,
+        )
+        try:
+            await _LinkSync(self, link, session).run()
+        finally:
+            session.close()
+            self.counters.update(session.counters)
+
+    async def receipt_service(self, link: LinkPort) -> None:
+        """Take the frames of kind ``receipt`` of one link until it ends."""
+        try:
+            async for body in link.receive("receipt"):
+                if self._receipts.on_frame(link.peer, body, self._store.heads):
+                    self._receipt_news.set()
+                    self._receipt_news = trio.Event()
+        except LINK_OVER:
+            pass
+
+    async def wait_receipt(
+        self, scope: str, epoch: int, seq: int, timeout_s: float
+    ) -> str | None:
+        """Wait until another node (no hub) has our own set in a scope durably up to a point.
+
+        Returns its node id, or None when the time is over. Take the point from
+        ``store.head(scope)`` after the write.
+        """
+        with trio.move_on_after(timeout_s):
+            while True:
+                self.refresh()
+                found = self._receipts.holder(
+                    scope, (epoch, seq), lambda node: self._roster.vouches(node, scope)
+                )
+                if found is not None:
+                    return found
+                await self._receipt_news.wait()
+        return None
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Let go of rows that nobody needs, once a minute, until cancelled."""
+        task_status.started()
+        while True:
+            await trio.sleep(EXCHANGE_S * (1 + JITTER * (2 * self._jitter() - 1)))
+            await self.collect()
+
+    async def collect(self) -> int:
+        """Do one round of letting go; return how many rows went."""
+        self.refresh()
+        return await self._store.collect(self._roster, self._roster.is_heir)
+
+    def statistics(self) -> Mapping[str, int]:
+        """Return what was counted, over ended links and receipts."""
+        counted = Counter(self.counters)
+        for name, count in self._receipts.counters.items():
+            counted[f"receipts {name}"] += count
+        return counted
+
+    # -- for _LinkSync ---------------------------------------------------------------------
+
+    @property
+    def store(self) -> MeshStore:
+        """The store."""
+        return self._store
+
+    @property
+    def register_store(self) -> RegisterStorePort:
+        """The register on disk."""
+        return self._register_store
+
+    @property
+    def roster(self) -> RegisterRoster:
+        """The roster, as fresh as the register."""
+        self.refresh()
+        return self._roster
+
+    def refresh(self) -> None:
+        """Look at the register again if it has changed."""
+        if self._roster_version != self._register_store.version:
+            self._roster_version = self._register_store.version
+            self._roster.refresh()
+
+
+class _LinkSync:
+    """The tasks of one link's session."""
+
+    def __init__(self, parent: Replication, link: LinkPort, session: SyncSession) -> None:
+        self._parent, self._link, self._session = parent, link, session
+        self._store = parent.store
+        self._send, self._outbox = trio.open_memory_channel[tuple[str, Any]](OUTBOX_MAX)
+        self._kick = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        version = self._store.version
+        register_version = self._parent.register_store.version
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._write)
+            nursery.start_soon(self._watch_store, version)
+            nursery.start_soon(self._watch_register, register_version)
+            nursery.start_soon(self._keep_time)
+            self._perform(self._session.start(trio.current_time()))
+            try:
+                async for body in self._link.receive("sync"):
+                    self._perform(self._session.on_frame(body, trio.current_time()))
+            except LINK_OVER:
+                pass  # the link says why, in its own log line
+            nursery.cancel_scope.cancel()
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        """Carry effects out; what takes time runs in a task of its own."""
+        assert self._nursery is not None
+        for effect in effects:
+            match effect:
+                case Send(body):
+                    self._post("sync", body)
+                case SendReceipt(body):
+                    self._post("receipt", body)
+                case Serve():
+                    self._nursery.start_soon(self._serve, effect)
+                case Apply():
+                    self._nursery.start_soon(self._apply, effect)
+                case Merge():
+                    self._nursery.start_soon(self._merge, effect)
+                case Drop(reason):
+                    self._drop(reason)
+        self._kick.set()
+        if self._store.awaits_peer and self._session.counters["completed"]:
+            self._nursery.start_soon(self._store.admit_writes)
+
+    def _post(self, kind: str, body: Any) -> None:
+        try:
+            self._send.send_nowait((kind, body))
+        except trio.WouldBlock:
+            self._drop("the peer does not read")
+
+    def _drop(self, reason: str) -> None:
+        _LOG.warning("sync ended", peer=self._link.peer, reason=reason)
+        self._session.close()
+        self._link.close(reason)
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+
+    async def _write(self) -> None:
+        try:
+            async for kind, body in self._outbox:
+                await self._link.send(kind, body)
+        except LINK_OVER:
+            assert self._nursery is not None
+            self._nursery.cancel_scope.cancel()
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._kick = kick = trio.Event()
+            deadline = self._session.deadline
+            with trio.move_on_at(math.inf if deadline is None else deadline):
+                await kick.wait()
+            if not kick.is_set():
+                self._perform(self._session.on_timer(trio.current_time()))
+
+    async def _watch_store(self, version: int) -> None:
+        while True:
+            seen, version = version, await self._store.wait_past(version)
+            changed: Mapping[SetId, SignedHead | None] | None
+            changed = self._store.changes_since(seen)
+            if changed is None:
+                changed = dict(self._store.heads)
+            self._perform(self._session.on_change(changed, trio.current_time()))
+
+    async def _watch_register(self, version: int) -> None:
+        while True:
+            version = await self._parent.register_store.wait_past(version)
+            self._parent.refresh()
+            self._perform(self._session.on_register_change(trio.current_time()))
+
+    async def _serve(self, effect: Serve) -> None:
+        roster = self._parent.roster
+        parts = await self._store.serve(
+            lambda reader: serve(reader, effect.wants, roster, self._link.peer)
+        )
+        self._perform(self._session.on_served(effect.n, parts, trio.current_time()))
+
+    async def _apply(self, effect: Apply) -> None:
+        outcomes: list[Outcome] = []
+        if effect.deltas:
+            try:
+                outcomes = await self._store.take(effect.deltas, self._parent.roster)
+            except StoreFull:
+                self._perform(self._session.on_apply_failed(trio.current_time()))
+                return
+            except (Refused, StoreBroken):
+                return  # the store has ended, and the process with it
+        self._perform(self._session.on_applied(outcomes, trio.current_time()))
+
+    async def _merge(self, effect: Merge) -> None:
+        self._parent.register_store.merge_all(effect.records)
+        self._parent.refresh()
+        await trio.lowlevel.checkpoint()
+        self._perform(self._session.on_merged(trio.current_time()))
