@@ -103,8 +103,9 @@ def open_order(
 ) -> Order:
     """Return an order that may be carried out, or raise OrderRefused.
 
-    ``now_ms`` None reads an old order without asking for its time; ``site`` is the reader's own
-    (None at a hub). ``server_cleaned`` None leaves the class of a deploy for ``check_class``.
+    ``now_ms`` None reads an order that was admitted before: its time and its region's epoch are
+    not asked again. ``site`` is the reader's own (None at a hub). ``server_cleaned`` None
+    leaves the class of a deploy for ``check_class``.
     """
     try:
         body, signer, _ = open_record(data, ORDER, 1, register.root_fp)
@@ -112,7 +113,7 @@ def open_order(
     except CodecError as exc:
         raise OrderRefused(f"this is not an order of this organisation: {exc}") from exc
     check_params(order.kind, order.params)
-    _check_signer(order, signer, register)
+    _check_signer(order, signer, register, fresh=now_ms is not None)
     if site is not None and order.site != site:
         raise OrderRefused(f"order {order.id} is for site {order.site}, this is {site}")
     if now_ms is not None and now_ms > order.not_after_ms:
@@ -190,10 +191,10 @@ def _check_bmc(bmc: Any) -> None:
         fields.text(bmc, "secret", chars_max=64)
 
 
-def _check_signer(order: Order, signer: bytes, register: Register) -> None:
+def _check_signer(order: Order, signer: bytes, register: Register, *, fresh: bool) -> None:
     keys = register.order_keys(order.region) if order.region else None
     if keys is not None and signer in keys.keys:
-        if order.region_epoch < keys.epoch:
+        if fresh and order.region_epoch < keys.epoch:
             raise OrderRefused(
                 f"order {order.id} is of epoch {order.region_epoch} of region {order.region},"
                 f" which is in epoch {keys.epoch} now; give it again on the active hub"

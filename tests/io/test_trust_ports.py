@@ -11,9 +11,9 @@ from mesh.register_store import RegisterStore
 from mesh.secrets import read_secret, set_secret
 from mesh.site_secret import SiteSecrets
 from mesh.store import MeshStore
+from tests.support.office import HUB, Office
 from tests.support.rows import RowStore, World
 from tests.support.trust import Org, identity
-from tests.unit.mesh.test_join_desk import HUB, Office
 
 WHO = identity("n1")
 

@@ -6,41 +6,14 @@ import pytest
 
 from mesh.errors import Refused
 from mesh.host import log
-from mesh.host.clock import FixedClock
-from mesh.hub_keys import load_or_make_hub_keys
-from mesh.join_desk import KEEP_ENDED_MS, JoinDesk
-from mesh.membership import found, set_status
+from mesh.join_desk import KEEP_ENDED_MS
+from mesh.membership import set_status
 from mesh.proto.codec import unpack_map
-from mesh.proto.join import JoinClient
 from mesh.proto.tables import FLEET, HUBS, SITE, TOKEN
 from mesh.proto.token import parse_token
 from mesh.register_store import RegisterStore
-from tests.support.rows import RowStore, World
+from tests.support.office import HASH, HUB, Office
 from tests.support.trust import identity
-
-HASH = bytes(64)
-HUB = identity("hub")
-
-
-class Office:
-    """A founded hub with its desk."""
-
-    def __init__(self, path, store=None) -> None:
-        self.path = path
-        self.keys = load_or_make_hub_keys(path / "keys", "eu")
-        self.register = RegisterStore.open(path / "register", self.keys.root_fp)
-        found(self.keys, HUB, self.register, urls=["https://hub.example:8443"])
-        self.store = store or RowStore(World(), HUB.node_id)
-        self.clock = FixedClock()
-        self.desk = JoinDesk(self.store, self.register, self.keys, HUB, self.clock)
-
-    async def join(self, text, label="n1", handshake=HASH):
-        """Go through the exchange as the carrier does; return the node's result."""
-        node = identity(label)
-        client = JoinClient(parse_token(text), node, node.key_record, label)
-        client.accept_hub(self.desk.server_payload(), HUB.kem_public)
-        request = client.request(HASH)
-        return client.finish(await self.desk.answer(request, handshake, node.kem_public))
 
 
 async def test_a_node_joins_and_is_a_durable_member_before_the_answer(tmp_path):

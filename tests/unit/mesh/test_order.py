@@ -115,6 +115,8 @@ def test_an_order_of_an_older_epoch_is_refused():
     with pytest.raises(OrderRefused, match="of epoch 2 of region eu, which is in epoch 3"):
         opened(org, an_order(region_epoch=2))
     assert opened(org, an_order(region_epoch=3))
+    admitted = sign_order(an_order(region_epoch=2), org.orders, org.root_fp)
+    assert open_order(admitted, org.register, None).region_epoch == 2
 
 
 def test_an_order_for_another_site_is_refused():
