@@ -42,7 +42,7 @@ class SignInNeeded(HubError):
     """Nobody is signed in; nothing was changed."""
 
     status = 401
-    code = "sign-in-needed"
+    code = "denied"
 
 
 class TooMany(HubError):

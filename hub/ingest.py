@@ -18,6 +18,9 @@ from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.codec import pack
+from mesh.proto.order import CANCEL, RETRY, Order, OrderRefused, open_order
+from mesh.proto.register import Register
+from mesh.store import MeshStore
 
 PAUSE_S: Final = 0.1
 """Least time between two rounds: what comes in a burst is read at once."""
@@ -26,6 +29,10 @@ EVENTS_PER_SCOPE_MAX: Final = 100
 VERSION: Final = 1
 """Raised when ``rollup`` makes other documents of the same rows: everything is read again."""
 log = get_log("ingest")
+
+
+Heads = Mapping[str, Mapping[str, tuple[int, int]]]
+"""Scope -> author -> (epoch, seq) of the author's set in it."""
 
 
 class Rows(Protocol):
@@ -40,7 +47,29 @@ class Rows(Protocol):
 
     def authored(self, scope: str, table: str) -> Iterable[rollup.RowLike]: ...  # noqa: D102
 
-    def heads(self, scope: str) -> Mapping[str, tuple[int, int]]: ...  # noqa: D102
+    def heads(self) -> Heads: ...  # noqa: D102
+
+
+class MeshRows:
+    """The mesh store as this module sees it."""
+
+    def __init__(self, store: MeshStore) -> None:
+        self._store = store
+        self.wait_past = store.wait_past
+        self.rows = store.rows
+        self.authored = store.authored
+
+    @property
+    def version(self) -> int:
+        """Grows with every commit."""
+        return self._store.version
+
+    def heads(self) -> Heads:
+        """Return how far every set has come."""
+        found: dict[str, dict[str, tuple[int, int]]] = {}
+        for set_id, signed in self._store.heads.items():
+            found.setdefault(set_id.scope, {})[set_id.author] = signed.head.point
+        return found
 
 
 class Members(Protocol):
@@ -65,8 +94,15 @@ class Ingest:
     """Keeps the reporting store in step."""
 
     def __init__(
-        self, rows: Rows, members: Members, reports: ReportStore, bus: EventBus, clock: Clock
+        self,
+        rows: Rows,
+        members: Members,
+        reports: ReportStore,
+        bus: EventBus,
+        clock: Clock,
+        read_order: rollup.ReadOrder = lambda _row: None,
     ) -> None:
+        self._read_order = read_order
         self._rows = rows
         self._members = members
         self._reports = reports
@@ -98,10 +134,11 @@ class Ingest:
 
     async def read_all(self) -> int:
         """Read every scope whose mark moved; return how many documents changed."""
-        count = await self._read(tables.FLEET)
+        heads = self._rows.heads()
+        count = await self._read(tables.FLEET, heads)
         for site in self._sites():
             await trio.lowlevel.checkpoint()
-            count += await self._read(tables.site_scope(site), site)
+            count += await self._read(tables.site_scope(site), heads, site)
         return count
 
     def _sites(self) -> list[str]:
@@ -110,8 +147,8 @@ class Ingest:
             named | {member.site for member in self._members.register.members() if member.site}
         )
 
-    async def _read(self, scope: str, site: str | None = None) -> int:
-        mark = self._mark(scope)
+    async def _read(self, scope: str, heads: Heads, site: str | None = None) -> int:
+        mark = self._mark(scope, heads.get(scope, {}))
         if self._reports.cursor(scope) == mark:
             return 0
         if site is None:
@@ -119,7 +156,9 @@ class Ingest:
                 self._all(scope, rollup.FLEET_TABLES), self._members.register.members()
             )
         else:
-            wanted = rollup.site_documents(site, self._all(scope, rollup.SITE_TABLES))
+            wanted = rollup.site_documents(
+                site, self._all(scope, rollup.SITE_TABLES), self._read_order
+            )
         changes = rollup.changes(self._reports.digests(scope), wanted)
         await trio.to_thread.run_sync(
             self._reports.apply, scope, changes, mark, self._clock.now_ms(),
@@ -128,10 +167,10 @@ class Ingest:
         self._publish(changes, site)
         return len(changes.put) + len(changes.drop)
 
-    def _mark(self, scope: str) -> bytes:
-        heads = {author: list(head) for author, head in self._rows.heads(scope).items()}
+    def _mark(self, scope: str, heads: Mapping[str, tuple[int, int]]) -> bytes:
+        points = {author: list(point) for author, point in heads.items()}
         register = _facts(self._members) if scope == tables.FLEET else None
-        return pack({"v": VERSION, "heads": heads, "register": register})
+        return pack({"v": VERSION, "heads": points, "register": register})
 
     def _all(self, scope: str, names: Iterable[str]) -> list[rollup.RowLike]:
         found: list[rollup.RowLike] = []
@@ -156,3 +195,19 @@ def _facts(members: Members) -> list[Any]:
         [member.node_id, member.site, member.status, sorted(member.roles), member.name]
         for member in members.register.members()
     )
+
+
+def order_reader(register: Register) -> rollup.ReadOrder:
+    """Return what opens an ORDER row that stands for a job of its own."""
+
+    def read(row: rollup.RowLike) -> Order | None:
+        signed = row.body.get("signed")
+        if not isinstance(signed, bytes):
+            return None
+        try:
+            order = open_order(signed, register, None)
+        except OrderRefused:
+            return None
+        return None if order.kind in (CANCEL, RETRY) else order
+
+    return read

@@ -99,6 +99,7 @@ class Services:
     status: StatusSource
     api_token: str
     hub_name: str
+    node_id: str
     build: str
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from mesh.rest.types import Problem
 log = get_log("api")
 
 _CODES: Final = {
-    400: "bad-request", 401: "sign-in-needed", 403: "denied", 404: "not-found",
+    400: "bad-request", 401: "denied", 403: "denied", 404: "not-found",
     405: "bad-request", 413: "too-large", 429: "too-many",
 }  # fmt: skip
 _SENTENCES: Final = {

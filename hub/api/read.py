@@ -50,10 +50,9 @@ def nodes(services: Services) -> list[Json]:
     """Return all members with whether this hub reaches them now."""
     reachable, contacts = services.live.reachable(), services.store.contacts()
     documents = services.store.documents("node")
-    me = services.status.status()["node"]
     now_ms = services.clock.now_ms()
     for node in documents:
-        here = node["id"] == me or node["id"] in reachable
+        here = node["id"] == services.node_id or node["id"] in reachable
         node["reachable"] = here
         node["last_contact_ms"] = now_ms if here else contacts.get(node["id"])
     return documents
@@ -86,7 +85,7 @@ def routes(services: Services) -> Blueprint:
 
     @api.get("/version")
     async def version() -> Response:
-        return item("version", {"build": services.build, "api": 1})
+        return item("version", {"build": services.build, "role": "hub", "api": 1})
 
     @api.get("/status")
     async def status() -> Response:

@@ -8,11 +8,12 @@ gone takes its document with it. Rows come from members and may hold anything: n
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from mesh.proto import tables
+from mesh.proto.order import Order
 from mesh.rest import views
 from mesh.rest.types import Node
 
@@ -20,7 +21,7 @@ PLAIN_DEPTH_MAX: Final = 16
 """Deepest nesting of a row that is shown; what lies deeper becomes null."""
 INT_MAX: Final = 1 << 53
 """Larger integers are shown as text: JSON readers keep only 53 bits."""
-SITE_TABLES: Final = (tables.SERVER, tables.SIGHTING, tables.JOB)
+SITE_TABLES: Final = (tables.SERVER, tables.SIGHTING, tables.JOB, tables.ORDER)
 FLEET_TABLES: Final = (
     tables.NODE, tables.SITE, tables.REFERENCE, tables.NAME, tables.PRESENCE,
 )  # fmt: skip
@@ -54,6 +55,9 @@ class MemberLike(Protocol):
     def name(self) -> str: ...  # noqa: D102
 
 
+ReadOrder = Callable[[RowLike], Order | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One resource as the API shows it; (kind, id) is unique within a scope."""
@@ -75,8 +79,14 @@ class Changes:
     drop: list[tuple[str, str]]
 
 
-def site_documents(site: str, rows: Iterable[RowLike]) -> list[Document]:
-    """Return servers, jobs and pending machines of one site."""
+def site_documents(
+    site: str, rows: Iterable[RowLike], read_order: ReadOrder = lambda _row: None
+) -> list[Document]:
+    """Return servers, jobs and pending machines of one site.
+
+    An order that the site has not made a job of yet stands as a queued job, so that who gave it
+    finds it at once; ``read_order`` opens an ORDER row, None for what is no order for people.
+    """
     by_table = _by_table(rows)
     documents: list[Document] = []
     for row in by_table[tables.SERVER]:
@@ -90,6 +100,7 @@ def site_documents(site: str, rows: Iterable[RowLike]) -> list[Document]:
         documents.append(
             _document("job", row.key, site, job["server_name"] or "", job["state"], job)
         )
+    documents += _waiting_orders(site, by_table, read_order)
     sightings = [
         (row.author, {**row.body, "mac": row.key}) for row in by_table[tables.SIGHTING]
     ]
@@ -119,7 +130,11 @@ def fleet_documents(rows: Iterable[RowLike], members: Iterable[MemberLike]) -> l
     documents += [_document("site", n, n, n, "", sites[n]) for n in sorted(sites)]
     names = {row.key: row.body for row in by_table[tables.NAME]}
     active = {member.node_id for member in known if member.status == "member"}
-    presence = [row.body for row in by_table[tables.PRESENCE] if row.author in active]
+    presence = [
+        row.body
+        for row in by_table[tables.PRESENCE]
+        if row.author in active and row.body.get("site")  # a hub's copy is at no site
+    ]
     for row in by_table[tables.REFERENCE]:
         asset = views.asset({**row.body, "name": row.key}, names.get(row.key), presence)
         documents.append(_document("asset", row.key, "", row.key, "", asset))
@@ -150,6 +165,30 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item, depth + 1) for item in value]
     return None
+
+
+def _waiting_orders(
+    site: str, by_table: dict[str, list[RowLike]], read_order: ReadOrder
+) -> list[Document]:
+    taken = {row.key for row in by_table[tables.JOB]}
+    names = {row.key: _text(row.body.get("name")) for row in by_table[tables.SERVER]}
+    documents: list[Document] = []
+    for row in by_table[tables.ORDER]:
+        order = read_order(row) if row.key not in taken else None
+        if order is None or order.id != row.key or order.site != site:
+            continue
+        server = _text(order.params.get("server"))
+        body = {
+            "id": order.id, "kind": order.kind, "site": site, "server": server,
+            "server_name": names.get(server or "") or _text(order.params.get("name")),
+            "state": "queued", "waits_for": f"site {site} has not taken it up yet",
+            "author": order.author, "created_ms": row.body.get("created_ms"),
+        }  # fmt: skip
+        job = views.job(body)
+        documents.append(
+            _document("job", row.key, site, job["server_name"] or "", job["state"], job)
+        )
+    return documents
 
 
 def _by_table(rows: Iterable[RowLike]) -> dict[str, list[RowLike]]:

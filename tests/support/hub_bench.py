@@ -83,8 +83,8 @@ class FakeRows(Level):
 
     authored = rows
 
-    def heads(self, scope: str) -> Mapping[str, tuple[int, int]]:
-        return self._heads.get(scope, {})
+    def heads(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        return self._heads
 
 
 class FakeMembers(Level):
@@ -217,7 +217,7 @@ async def hub_bench(folder: Path, *members: Member) -> AsyncGenerator[Bench]:
     services = Services(
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(), secrets=FakeSecrets(), assets=fake, status=fake,
-        api_token=API_TOKEN, hub_name="demo hub", build="0.1.0",
+        api_token=API_TOKEN, hub_name="demo hub", node_id=HUB, build="0.1.0",
     )  # fmt: skip
     ingest = Ingest(rows, roster, store, bus, clock)
     try:

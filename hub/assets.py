@@ -1,0 +1,289 @@
+"""The hub's part in assets: references, uploads, signed names, and chunks for nodes.
+
+It knows what to sign from ``hub/proto/naming.py`` and how bytes are kept from the cache. Rules:
+nothing gets a name but what satisfies its reference; what was uploaded here is served to
+members over their links, chunk by chunk, and verified by them.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import trio
+
+from cache.api import Cache, CacheError, ChunkUnavailable
+from hub.errors import BadRequest, Conflict, NotFound
+from hub.live import EventBus
+from hub.proto.naming import Claim, Sign, decide, is_sha256, read_claim
+from mesh.errors import CodecError, Refused
+from mesh.host.clock import Clock
+from mesh.host.log import get_log
+from mesh.proto import tables
+from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN
+from mesh.proto.naming import SignedName, open_name, sign_name
+from mesh.proto.register import Register
+from mesh.proto.sign import KeySigner
+from mesh.store import MeshStore, Row, Tx
+
+PAUSE_S: Final = 0.1
+PUBLISH_S: Final = 1.0
+WANT_MAX: Final = 1000
+REFERENCES_MAX: Final = 10_000
+CORE_PIECE_BYTES: Final = 1 << 20
+CONFLICTS_MAX: Final = 1000
+URL_CHARS_MAX: Final = 2048
+log = get_log("assets")
+
+Handler = Callable[[str, Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetParts:
+    """What the asset desk works with."""
+
+    store: MeshStore
+    cache: Cache
+    register: Register
+    key: KeySigner
+    bus: EventBus
+    clock: Clock
+    node_id: str
+
+
+class AssetDesk:
+    """References and content."""
+
+    def __init__(self, parts: AssetParts) -> None:
+        self._p = parts
+        self._told: set[tuple[str, str]] = set()
+        self._uploading: set[str] = set()
+
+    # -- what operators ask ------------------------------------------------------------------
+
+    async def declare(
+        self, name: str, url: str | None, sha256: str | None, want: list[str]
+    ) -> None:
+        """Make or change a reference; sites that wanted it before go on wanting it."""
+        if url is not None:
+            check_url(url)
+        if sha256 is not None and not is_sha256(sha256.lower()):
+            raise BadRequest(f"sha256 must be 64 hexadecimal digits, not {sha256[:70]!r}")
+        self._check_sites(want)
+
+        def write(tx: Tx) -> None:
+            old = tx.get(tables.FLEET, tables.REFERENCE, name)
+            before = old.body if old else {}
+            if old is None and len(tx.rows(tables.FLEET, tables.REFERENCE)) >= REFERENCES_MAX:
+                raise Conflict(f"there are {REFERENCES_MAX} assets already")
+            body = {
+                **before, "name": name, "url": url,
+                "sha256": sha256.lower() if sha256 else None,
+                "kind": before.get("kind", "image"),
+                "want": _union(before.get("want"), want),
+                "created_ms": before.get("created_ms", tx.now_ms),
+            }  # fmt: skip
+            tx.put(tables.FLEET, tables.REFERENCE, name, body)
+
+        await self._p.store.write(write)
+
+    async def want(self, name: str, site: str) -> None:
+        """Make a site hold the asset."""
+        self._check_sites([site])
+
+        def write(tx: Tx) -> None:
+            old = tx.get(tables.FLEET, tables.REFERENCE, name)
+            if old is None:
+                raise NotFound(f"there is no asset {name[:60]!r}")
+            body = {**old.body, "want": _union(old.body.get("want"), [site])}
+            tx.put(tables.FLEET, tables.REFERENCE, name, body)
+
+        await self._p.store.write(write)
+
+    def _check_sites(self, sites: list[str]) -> None:
+        known = {row.key for row in self._p.store.rows(tables.FLEET, tables.SITE)}
+        for site in sites:
+            if site not in known:
+                raise NotFound(f"there is no site {site!r}; see site list")
+
+    async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        """Keep content here and sign its name."""
+        reference = self._p.store.get(tables.FLEET, tables.REFERENCE, name)
+        if reference is None:
+            raise NotFound(f"there is no asset {name[:60]!r}; register it first")
+        if name in self._uploading:
+            raise Conflict(f"{name} is being uploaded by somebody else")
+        declared = reference.body.get("sha256")
+        self._uploading.add(name)
+        try:
+            manifest = await self._p.cache.add_stream(
+                name, chunks, declared if isinstance(declared, str) else None
+            )
+        except CacheError as exc:
+            raise Conflict(str(exc)) from exc
+        finally:
+            self._uploading.discard(name)
+        await self._sign(
+            Claim(self._p.node_id, 0, name, manifest.asset, manifest.size, manifest.sha256)
+        )
+
+    # -- names -------------------------------------------------------------------------------
+
+    def names(self) -> dict[str, SignedName]:
+        """Return the names that the assets key of today signed."""
+        found: dict[str, SignedName] = {}
+        for row in self._p.store.rows(tables.FLEET, tables.NAME):
+            try:
+                named = open_name(row.body.get("signed") or b"", self._p.register)
+            except (CodecError, TypeError):
+                continue
+            if named.name == row.key:
+                found[row.key] = named
+        return found
+
+    async def sign_claims(self) -> int:
+        """Sign what may be signed now, report what contradicts; return how many names."""
+        store, active = self._p.store, self._p.register.active
+        references = {
+            row.key: _declared(row) for row in store.rows(tables.FLEET, tables.REFERENCE)
+        }
+        claims = [
+            claim
+            for row in store.authored(tables.FLEET, tables.ASSET)
+            if active(row.author)
+            and (claim := read_claim(row.author, row.hlc, row.key, row.body)) is not None
+        ]
+        names = {name: (n.asset, n.sha256) for name, n in self.names().items()}
+        count = 0
+        for step in decide(references, names, claims):
+            if isinstance(step, Sign):
+                await self._sign(step.claim)
+                count += 1
+            else:
+                self._report(step.claim)
+        return count
+
+    async def _sign(self, claim: Claim) -> None:
+        named = SignedName(
+            claim.name, claim.asset, claim.size, claim.sha256, self._p.clock.now_ms()
+        )
+        signed = sign_name(self._p.key, self._p.register.root_fp, named)
+        body = {
+            "name": claim.name, "asset": claim.asset, "size": claim.size,
+            "sha256": claim.sha256, "signed": signed,
+        }  # fmt: skip
+        await self._p.store.write(
+            lambda tx: tx.put(tables.FLEET, tables.NAME, claim.name, body)
+        )
+        log.info("name signed", name=claim.name, asset=claim.asset, node=claim.author)
+
+    def _report(self, claim: Claim) -> None:
+        """Tell people once that a node found something else than what holds."""
+        if (claim.name, claim.asset) in self._told or len(self._told) >= CONFLICTS_MAX:
+            return
+        self._told.add((claim.name, claim.asset))
+        log.warning("content differs", name=claim.name, asset=claim.asset, node=claim.author)
+        self._p.bus.publish("asset", id=claim.name, conflict=claim.sha256, node=claim.author)
+
+    def conflicts(self) -> list[str]:
+        """Return the names of which a node found other content than what holds."""
+        return sorted({name for name, _ in self._told})
+
+    # -- for members -------------------------------------------------------------------------
+
+    def rpc_handlers(self) -> dict[str, Handler]:
+        """Return the calls with which nodes take chunks from here."""
+        return {"cache.manifest": self._give_manifest, "cache.chunk": self._give_chunk}
+
+    async def _give_manifest(self, _peer: str, body: Any) -> Any:
+        asset, offset = _asset_and(body, "offset")
+        manifest = self._p.cache.manifest(asset)
+        if manifest is None:
+            raise Refused(f"{asset} is not here")
+        piece = manifest.core[offset : offset + CORE_PIECE_BYTES]
+        return {"total": len(manifest.core), "piece": piece}
+
+    async def _give_chunk(self, _peer: str, body: Any) -> Any:
+        asset, index = _asset_and(body, "index")
+        try:
+            return await self._p.cache.read_chunk(asset, index)
+        except ChunkUnavailable as exc:
+            raise Refused(str(exc)) from exc
+
+    # -- the service -------------------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Sign what comes in and say what is here, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._publish)
+            task_status.started()
+            while True:
+                version = self._p.store.version
+                await self.sign_claims()
+                await trio.sleep(PAUSE_S)
+                await self._p.store.wait_past(version)
+
+    async def _publish(self) -> None:
+        """Let our PRESENCE rows follow the cache."""
+        while True:
+            version = self._p.cache.version
+            await self._p.store.write(self._write_presence)
+            await trio.sleep(PUBLISH_S)
+            await self._p.cache.wait_past(version)
+
+    def _write_presence(self, tx: Tx) -> None:
+        rows: dict[str, dict[str, Any]] = {}
+        for state in self._p.cache.assets():
+            if NAME_PATTERN.match(state.name) and state.asset is not None:
+                rows[state.asset] = {
+                    "name": state.name, "site": "", "state": state.state, "have": state.have,
+                    "of": state.of, "origin_bytes": state.origin_bytes,
+                    "peer_bytes": state.peer_bytes, "error": state.error,
+                    "updated_ms": state.updated_ms,
+                }  # fmt: skip
+        for row in tx.authored(tables.FLEET, tables.PRESENCE):
+            if row.author == self._p.node_id and row.key not in rows:
+                tx.drop(tables.FLEET, tables.PRESENCE, row.key)
+        for key, body in rows.items():
+            tx.put(tables.FLEET, tables.PRESENCE, key, body)
+
+
+def check_url(url: str) -> None:
+    """Refuse what no node could fetch; credentials have no place in a shared reference."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname)
+        secret = parts.username is not None or parts.password is not None
+    except ValueError:
+        sound, secret = False, False
+    if not sound or len(url) > URL_CHARS_MAX or not url.isprintable() or " " in url:
+        raise BadRequest(f"url must be an http or https URL, not {url[:100]!r}")
+    if secret:
+        raise BadRequest("url must not hold a user name or password: every node can read it")
+
+
+def _union(before: Any, more: list[str]) -> list[str]:
+    kept = (
+        [site for site in before if isinstance(site, str)] if isinstance(before, list) else []
+    )
+    found = sorted({*kept, *more})
+    if len(found) > WANT_MAX:
+        raise BadRequest(f"at most {WANT_MAX} sites can want an asset")
+    return found
+
+
+def _declared(row: Row) -> str | None:
+    sha256 = row.body.get("sha256")
+    return sha256.lower() if isinstance(sha256, str) and is_sha256(sha256.lower()) else None
+
+
+def _asset_and(body: Any, field: str) -> tuple[str, int]:
+    asset = body.get("asset") if isinstance(body, Mapping) else None
+    number = body.get(field) if isinstance(body, Mapping) else None
+    if not isinstance(asset, str) or not ASSET_PATTERN.match(asset):
+        raise Refused("not an asset id")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise Refused(f"{field} must be a whole number")
+    return asset, number

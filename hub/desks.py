@@ -1,0 +1,110 @@
+"""Tokens and secrets as the API offers them, over the trust room's desks.
+
+It knows no HTTP. Rules: a token's text is returned once and kept nowhere; a secret's plaintext
+lives as long as the call that seals it.
+"""
+
+from typing import Final
+
+from hub.errors import BadRequest, NotFound
+from mesh.host.clock import Clock
+from mesh.join_desk import JoinDesk
+from mesh.proto import tables
+from mesh.proto.register import Register
+from mesh.proto.trust import ROLES
+from mesh.rest.types import Secret, Token
+from mesh.secrets import set_secret
+from mesh.store import MeshStore, Tx
+
+SITES_MAX: Final = 10_000
+
+
+class TokenDesk:
+    """Join tokens."""
+
+    def __init__(self, desk: JoinDesk, store: MeshStore, clock: Clock, region: str) -> None:
+        self._desk = desk
+        self._store = store
+        self._clock = clock
+        self._region = region
+
+    async def create(self, site: str, roles: list[str], ttl_s: int) -> tuple[Token, str]:
+        """Make a token; the first one for a site makes the site."""
+        unknown = set(roles) - ROLES
+        if unknown:
+            known = ", ".join(sorted(ROLES))
+            raise BadRequest(f"there is no role {sorted(unknown)[0][:40]!r}; known: {known}")
+        text, row = await self._desk.create_token(site, roles, ttl_ms=ttl_s * 1000)
+        await self._store.write(lambda tx: _name_site(tx, site, self._region))
+        return self._token(row), text
+
+    def list(self) -> list[Token]:
+        """Return all tokens, newest first."""
+        return [self._token(row) for row in self._desk.tokens()]
+
+    async def revoke(self, token_id: str) -> Token:
+        """Make a token worthless."""
+        if self._store.get(tables.HUBS, tables.TOKEN, token_id) is None:
+            raise NotFound(f"there is no token {token_id[:60]!r}")
+        await self._desk.revoke_token(token_id)
+        return next(token for token in self.list() if token["id"] == token_id)
+
+    def _token(self, row: tables.TokenRow) -> Token:
+        return Token(
+            id=row.get("id", ""),
+            site=row.get("site", ""),
+            roles=list(row.get("roles", [])),
+            state=token_state(row, self._clock.now_ms()),
+            created_ms=row.get("created_ms", 0),
+            expires_ms=row.get("expires_ms", 0),
+            used_by=row.get("used_by"),
+        )
+
+
+def token_state(row: tables.TokenRow, now_ms: int) -> str:
+    """Return open, used, revoked or expired."""
+    if row.get("used_by"):
+        return "used"
+    if row.get("revoked"):
+        return "revoked"
+    return "expired" if now_ms > row.get("expires_ms", 0) else "open"
+
+
+def _name_site(tx: Tx, site: str, region: str) -> None:
+    if site and tx.get(tables.FLEET, tables.SITE, site) is None:
+        body = {"title": site, "region": region, "created_ms": tx.now_ms}
+        tx.put(tables.FLEET, tables.SITE, site, body)
+
+
+class SecretDesk:
+    """Secrets of sites."""
+
+    def __init__(self, store: MeshStore, register: Register) -> None:
+        self._store = store
+        self._register = register
+
+    async def set(self, secret_id: str, site: str, kind: str, value: str) -> Secret:
+        """Seal a value to every node of a site."""
+        plaintext = value.encode()
+
+        def write(tx: Tx) -> None:
+            set_secret(tx, self._register, secret_id, kind, plaintext, site=site)
+
+        await self._store.write(write)
+        return next(secret for secret in self.list() if secret["id"] == secret_id)
+
+    def list(self) -> list[Secret]:
+        """Return what is known of all secrets."""
+        rows = self._store.rows(tables.HUBS, tables.SECRET_INDEX)
+        found = [
+            Secret(
+                id=row.key,
+                kind=str(row.body.get("kind", "")),
+                site=str(row.body.get("site", "")),
+                version=int(row.body.get("version", 0)),
+                released=[str(node) for node in row.body.get("released", [])],
+                changed_ms=int(row.body.get("changed_ms", 0)),
+            )
+            for row in rows
+        ]
+        return sorted(found, key=lambda secret: secret["id"])

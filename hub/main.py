@@ -1,0 +1,199 @@
+"""The hub's composition root: builds everything, starts it in order, stops it in reverse.
+
+Above the marked line only objects are made; below it the machine is touched. Rule: the store
+starts first and stops last; nobody is let in before everything behind the doors runs.
+"""
+
+import importlib.metadata
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from hub import founding
+from hub.api.upload import Uploads
+from hub.app import make_app
+from hub.assets import AssetDesk, AssetParts
+from hub.config import HubConfig
+from hub.desks import SecretDesk, TokenDesk
+from hub.front import Front, WebSide, listen_local, listen_tcp
+from hub.greeting import Greeting, greet
+from hub.ingest import Ingest, MeshRows, order_reader
+from hub.live import EventBus, Live
+from hub.orders import OrderDesk
+from hub.ports import Services
+from hub.status import StatusDesk
+from mesh.host.clock import SystemClock
+from mesh.host.log import get_log
+from mesh.join_desk import JoinDesk
+from mesh.link.join import JoinService
+from mesh.link.peers import Peers
+from mesh.link.ws import serve_websocket
+from mesh.proto import tables
+from mesh.store import Tx
+from mesh.sync import Replication
+
+log = get_log("hub")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The services of a running hub."""
+
+    replication: Replication
+    peers: Peers
+    ingest: Ingest
+    live: Live
+    assets: AssetDesk
+    tokens: TokenDesk
+    front: Front
+
+
+def compose(ground: founding.Ground) -> Parts:
+    """Build the hub over what was opened; touches nothing."""
+    store, register, clock = ground.store, ground.register, ground.clock
+    node_id, build = ground.identity.node_id, importlib.metadata.version("rackmesh")
+    bus = EventBus(f"{clock.now_ms():x}")
+    replication = Replication(store, register)
+    assets = AssetDesk(
+        AssetParts(
+            store=store, cache=ground.cache, register=register.register, key=ground.keys.assets,
+            bus=bus, clock=clock, node_id=node_id,
+        )
+    )  # fmt: skip
+    peers = Peers(
+        ground.identity, register, listen=None, hub_link=True,
+        services={"sync": replication.service, "receipt": replication.receipt_service},
+        rpc=assets.rpc_handlers(), streams={}, addresses=dict, clock=clock, build=build,
+    )  # fmt: skip
+    reports = ground.reports
+    live = Live(peers, reports, bus, clock)
+    join_desk = JoinDesk(store, register, ground.keys, ground.identity, clock)
+    tokens = TokenDesk(join_desk, store, clock, ground.keys.region)
+    orders = OrderDesk(
+        store=store, reports=reports, register=register.register, region=ground.keys.region,
+        key=ground.keys.orders, clock=clock, hub=ground.config.name,
+    )  # fmt: skip
+    status = StatusDesk(
+        node_id=node_id, name=ground.config.name, build=build, started_ms=clock.now_ms(),
+        keys=ground.keys, register=register.register, reports=reports, peers=peers,
+        assets=assets, clock=clock,
+    )  # fmt: skip
+    services = Services(
+        store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
+        tokens=tokens, secrets=SecretDesk(store, register.register), assets=assets,
+        status=status, api_token=ground.api_token, hub_name=ground.config.name,
+        node_id=node_id, build=build,
+    )  # fmt: skip
+    joins = JoinService(join_desk, ground.identity.kem_private)
+
+    async def mesh_door(stream: Any) -> None:
+        await serve_websocket(stream, peers, joins)
+
+    web = WebSide(make_app(services), Uploads(services))
+    reader = order_reader(register.register)
+    return Parts(
+        replication=replication,
+        peers=peers,
+        ingest=Ingest(MeshRows(store), register, reports, bus, clock, reader),
+        live=live,
+        assets=assets,
+        tokens=tokens,
+        front=Front(web, ground.tls, mesh_door),
+    )
+
+
+# ---- above: objects only ---- below: sockets, files, signals, tasks --------------------------
+
+
+async def run_hub(config: HubConfig) -> None:
+    """Run a hub until SIGTERM or SIGINT. Raises Refused with one sentence, StoreBroken."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        lock = founding.lock_folder(config.data)
+        try:
+            port = await listen_tcp(config.listen, config.port)
+            async with port:
+                number = int(port.socket.getsockname()[1])
+                ground = founding.open_ground(config, number, SystemClock())
+                try:
+                    async with await listen_local(config.data / "run" / "api.sock") as local:
+                        await _run(ground, port, local, number, signals)
+                finally:
+                    founding.remove_run_files(config.data)
+                    ground.close()
+        finally:
+            lock.release()
+
+
+async def _run(
+    ground: founding.Ground,
+    port: trio.SocketListener,
+    local: trio.SocketListener,
+    number: int,
+    signals: Any,
+) -> None:
+    """Start in order, wait for a signal, stop in reverse; a failing service ends all."""
+    parts = compose(ground)
+    async with trio.open_nursery() as base:
+        await base.start(ground.store.run)
+        async with trio.open_nursery() as mesh:
+            await mesh.start(parts.replication.run)
+            await mesh.start(parts.peers.run)
+            async with trio.open_nursery() as views:
+                await views.start(parts.ingest.run)
+                await views.start(parts.assets.run)
+                views.start_soon(parts.live.run)
+                await _describe(ground)
+                greeting = await _first_words(ground, parts)
+                async with trio.open_nursery() as doors:
+                    await doors.start(parts.front.serve, port, local)
+                    founding.write_ports(ground.config.data, number)
+                    greet(greeting, sys.stdout)
+                    log.info("hub is up", port=number, node=ground.identity.node_id)
+                    log.info("stopping", signal=int(await anext(signals)))
+                    parts.front.stop()
+                views.cancel_scope.cancel()
+            mesh.cancel_scope.cancel()
+        base.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _describe(ground: founding.Ground) -> None:
+    """Write this hub's own NODE row."""
+    body = {
+        "name": ground.config.name,
+        "site": "",
+        "build": importlib.metadata.version("rackmesh"),
+        "addresses": [],
+        "services": ["console", "api", "cache"],
+        "started_ms": ground.clock.now_ms(),
+    }
+
+    def write(tx: Tx) -> None:
+        tx.put(tables.FLEET, tables.NODE, ground.identity.node_id, body)
+
+    await ground.store.write(write)
+
+
+async def _first_words(ground: founding.Ground, parts: Parts) -> Greeting:
+    """Make the first account and token; return what people must see."""
+    on_terminal = sys.stdout.isatty()
+    password = await founding.make_admin(ground, on_terminal)
+    token: str | None = None
+    site = ground.config.site
+    if ground.first and site is not None:
+        _, token = await parts.tokens.create(site, ["node"], 24 * 3600)
+    return Greeting(
+        data=ground.config.data,
+        name=ground.config.name,
+        urls=ground.urls,
+        fingerprint=ground.tls.fingerprint,
+        root_fingerprint=ground.keys.root_fp.hex(),
+        password=password,
+        token=token,
+        site=site,
+        on_terminal=on_terminal,
+        first=ground.first,
+    )
