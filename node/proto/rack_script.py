@@ -18,7 +18,7 @@ MAGIC: Final = "#!ipxe"
 SCRIPT_BYTES_MAX: Final = 64 << 10
 LINE_CHARS_MAX: Final = 4096
 STEPS_MAX: Final = 2000
-FETCHES_MAX: Final = 32
+FETCHES_MAX: Final = 256
 CHAIN_DEPTH_MAX: Final = 8
 INITRDS_MAX: Final = 16
 VARIABLES_MAX: Final = 128
@@ -132,6 +132,14 @@ class _Script:
     labels: dict[str, int] = field(default_factory=dict[str, int])
 
 
+class _Replace(Exception):
+    """Puts another script in the place of the running one (``chain --replace``)."""
+
+    def __init__(self, script: _Script) -> None:
+        super().__init__()
+        self.script = script
+
+
 class ScriptRun:
     """One boot by iPXE: ``start`` with the first URL, then ``on_answer`` until an End comes."""
 
@@ -169,22 +177,31 @@ class ScriptRun:
     def _chain(self, url: str, depth: int) -> Steps:
         if depth > CHAIN_DEPTH_MAX:
             return self._fail(f"scripts are chained deeper than {CHAIN_DEPTH_MAX}")
-        if not self._may_fetch():
-            return False
+        script = yield from self._load(url)
+        while script is not None:
+            try:
+                return (yield from self._lines(script, depth))
+            except _Leave as leave:
+                return leave.ok
+            except _Replace as replace:
+                script = replace.script
+        return False
+
+    def _load(self, url: str) -> Generator[Ask, Answer, _Script | None]:
+        self._count_fetch()
         answer = yield FetchScript(url)
         if not answer.ok:
-            return self._fail(f"{_bare(url)} could not be fetched")
+            self._fail(f"{_bare(url)} could not be fetched")
+            return None
         text = answer.body.decode("utf-8", "replace")
         if len(answer.body) > SCRIPT_BYTES_MAX or not text.startswith(MAGIC):
-            return self._fail(f"{_bare(url)} is no iPXE script")
+            self._fail(f"{_bare(url)} is no iPXE script")
+            return None
         script = _Script(url, text.splitlines())
         for number, line in enumerate(script.lines):
             if line.startswith(":"):
                 script.labels.setdefault(line[1:].strip(), number)
-        try:
-            return (yield from self._lines(script, depth))
-        except _Leave as leave:
-            return leave.ok
+        return script
 
     def _lines(self, script: _Script, depth: int) -> Steps:
         while script.at < len(script.lines):
@@ -254,18 +271,20 @@ class ScriptRun:
         options, rest = _options(arguments)
         if not rest:
             return self._fail("chain needs a URL")
-        ok = yield from self._chain(urljoin(script.url, rest[0]), depth + 1)
-        if ok and ("--replace" in options or "-r" in options):
-            raise _Over(Exited(True, self._why))
-        return ok
+        url = urljoin(script.url, rest[0])
+        if not {"--replace", "-r"} & set(options):
+            return (yield from self._chain(url, depth + 1))
+        found = yield from self._load(url)
+        if found is not None:
+            raise _Replace(found)
+        return False
 
     def _do_image(self, script: _Script, name: str, arguments: list[str]) -> Steps:
         _, rest = _options(arguments)
         if not rest:
             return self._fail(f"{name} needs a URL")
         url = urljoin(script.url, rest[0])
-        if not self._may_fetch():
-            return False
+        self._count_fetch()
         answer = yield FetchImage(url)
         if not answer.ok:
             return self._fail(f"{_bare(url)} could not be fetched")
@@ -326,11 +345,10 @@ class ScriptRun:
             case _:
                 return value
 
-    def _may_fetch(self) -> bool:
+    def _count_fetch(self) -> None:
         self._fetches_left -= 1
         if self._fetches_left < 0:
             raise _Over(Exited(False, f"the script fetched over {FETCHES_MAX} files"))
-        return True
 
     def _fail(self, why: str) -> bool:
         self._why = why

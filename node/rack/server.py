@@ -27,7 +27,7 @@ from node.rack.state import RackState, ServerRecord
 POST_S: Final = 0.3
 """What the firmware takes before it boots; keeps a server that restarts in a loop modest."""
 RETRY_FIRST_S: Final = 1.0
-RETRY_S_MAX: Final = 10.0
+RETRY_S_MAX: Final = 30.0
 AGENT_HTTP: Final = "http://"
 
 log = get_log("rack")
@@ -141,25 +141,22 @@ class SimServer:
         device = "None" if enabled == "Disabled" else target
         if device == "Hdd":
             await self._disk()
-            return await self._nothing()
+            self._say("no bootable device")
+            await trio.sleep_forever()
         pause_s = RETRY_FIRST_S
         while True:
             try:
                 end = await self._network()
             except BootFailed as failure:
                 self._say(f"network boot failed: {failure}")
+                if device == "None":
+                    await self._disk()
             else:
-                return end or await self._nothing()
-            if device == "None":
-                await self._disk()
-            await trio.sleep(pause_s)
+                if end is not None:
+                    return end
+                self._say("no bootable device")
+            await trio.sleep(pause_s)  # then the firmware goes through its boot order again
             pause_s = min(pause_s * 2, RETRY_S_MAX)
-
-    async def _nothing(self) -> Next:
-        """Stay on without anything to run, as a real server does."""
-        self._say("no bootable device")
-        await trio.sleep_forever()
-        raise AssertionError("unreachable")
 
     async def _disk(self) -> None:
         """Boot the installed system; return when there is none on the disk."""
@@ -205,7 +202,7 @@ class SimServer:
                 return "off"
             case rack_script.Exited(ok, why):
                 if not ok:
-                    raise BootFailed(why)
+                    self._say(f"iPXE gives up: {why}")
                 await self._disk()
                 return None
 
