@@ -86,7 +86,9 @@ class JoinDesk:
         """
         wanted = frozenset(roles)
         _check_bounds(site, wanted, ttl_ms)
-        hubs = self._register.register.hubs()[:HUBS_MAX]
+        own = self._identity.node_id
+        hubs = sorted(self._register.register.hubs(), key=lambda hub: hub.node_id != own)
+        hubs = hubs[:HUBS_MAX]  # this one first: it surely knows the token
         addresses = urls or [url for hub in hubs for url in hub.urls]
         trust = self._register.register.trust
         if not hubs or not addresses or trust is None:

@@ -7,10 +7,11 @@ import pytest
 from mesh.errors import Refused
 from mesh.host import log
 from mesh.join_desk import KEEP_ENDED_MS
-from mesh.membership import set_status
+from mesh.membership import admit, set_status
 from mesh.proto.codec import unpack_map
 from mesh.proto.tables import FLEET, HUBS, SITE, TOKEN
 from mesh.proto.token import parse_token
+from mesh.proto.trust import make_hub_record
 from mesh.register_store import RegisterStore
 from tests.support.office import HASH, HUB, Office
 from tests.support.trust import identity
@@ -70,6 +71,18 @@ async def test_expired_revoked_and_foreign_tokens_are_refused(tmp_path):
     with pytest.raises(Refused, match="another organisation"):
         await office.join(text)
     assert [member.node_id for member in office.register.register.members()] == [HUB.node_id]
+
+
+async def test_a_token_names_its_own_hub_first_and_the_others_after_it(tmp_path):
+    office = Office(tmp_path)
+    for label in ("h1", "h2", "h3"):
+        who = identity(label)
+        admit(office.keys, office.register, who.public, site="", roles=frozenset({"hub"}))
+        url = [f"https://{label}:1"]
+        office.register.merge(make_hub_record(who, office.keys.root_fp, version=1, urls=url))
+    token = parse_token((await office.desk.create_token("lab"))[0])
+    assert token.urls[0] == "https://hub.example:8443"
+    assert (token.hub_ids[0], len(token.hub_ids), len(token.urls)) == (HUB.node_id, 4, 4)
 
 
 async def test_a_request_from_another_handshake_is_refused(tmp_path):
