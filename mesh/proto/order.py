@@ -26,6 +26,7 @@ USER_DATA_CHARS_MAX: Final = 16 << 10
 SSH_KEYS_MAX: Final = 32
 SSH_KEY_CHARS_MAX: Final = 1024
 URL_CHARS_MAX: Final = 512
+AUTHOR_CHARS_MAX: Final = 128
 
 ACCEPT: Final = "server.accept"
 DEPLOY: Final = "server.deploy"
@@ -76,6 +77,8 @@ def order_class(
 def sign_order(order: Order, signer: Signer, root_fp: bytes) -> bytes:
     """Return the wire form of an order; raise OrderRefused when its parameters are wrong."""
     check_params(order.kind, order.params)
+    if len(order.author) > AUTHOR_CHARS_MAX:
+        raise OrderRefused(f"the author's name is longer than {AUTHOR_CHARS_MAX} characters")
     body = {
         "kind": ORDER,
         "id": order.id,
@@ -223,7 +226,7 @@ def _read(body: Mapping[str, Any]) -> Order:
         site=fields.text(body, "site", chars_max=31),
         kind=fields.text(body, "do", chars_max=64),
         params=fields.mapping(body, "params", count_max=64),
-        author=fields.text(body, "author", chars_max=128),
+        author=fields.text(body, "author", chars_max=AUTHOR_CHARS_MAX),
         not_after_ms=fields.integer(body, "not_after_ms"),
         order_class=_class(fields.text(body, "class")),
     )
