@@ -1,15 +1,15 @@
-"""Build the ramdisk: vmlinuz and initrd out of Debian packages, blake3, cryptography, the agent.
+"""Build the ramdisk: vmlinuz and initrd out of Debian packages, two wheels and the agent.
 
     scripts/build-ramdisk [--kernel full|cloud] --output DIR [--cache DIR] [--refresh]
 
-It knows what goes where in the ramdisk. Rule: the same packages and sources give the same bytes,
-and nothing is done when the sources have not changed (``--refresh`` asks for newer packages).
+It knows what goes where in the ramdisk. Rule: the same packages and sources give the same
+bytes, and nothing is done when the sources have not changed (``--refresh`` asks for newer
+packages).
 """
 
 import argparse
 import gzip
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -31,16 +31,24 @@ PACKAGES = (
 )  # fmt: skip
 APPLETS = (
     "ash", "awk", "cat", "cmp", "cp", "cut", "date", "dd", "dmesg", "df", "echo", "env",
-    "find", "free", "grep", "hexdump", "hostname", "ifconfig", "kill", "less", "ln", "ls", "lsmod",
-    "mkdir", "more", "mount", "mv", "nc", "ping", "ps", "pwd", "rm", "sed", "sh", "sleep", "sort",
-    "stat", "sync", "tail", "head", "test", "top", "tr", "umount", "uname", "uptime", "vi", "wc",
-    "wget", "xargs",
+    "find", "free", "grep", "hexdump", "hostname", "kill", "less", "ln", "ls", "lsmod",
+    "mkdir", "more", "mount", "mv", "nc", "ping", "ps", "pwd", "rm", "sed", "sh", "sleep",
+    "sort", "stat", "sync", "tail", "head", "test", "top", "tr", "umount", "uname",
+    "uptime", "vi", "wc", "wget", "xargs",
 )  # fmt: skip
 SYSTEM_APPLETS = (
     "blkid", "blockdev", "fdisk", "ip", "modprobe", "insmod", "poweroff", "reboot", "route",
     "udhcpc", "lspci",
 )  # fmt: skip
-SOURCES = ("scripts/build-ramdisk", "scripts/lib", "node/__init__.py", "node/ramdisk")
+PLATFORMS = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64")
+SOURCES = (
+    "node/__init__.py", "node/ramdisk", "scripts/build-image", "scripts/build-ramdisk",
+    *(f"scripts/lib/{name}" for name in (
+        "build_image.py", "build_ramdisk.py", "debian.py", "elf.py", "image-init.sh",
+        "kernel_modules.py", "newc.py", "ramdisk-init.sh", "ramdisk-udhcpc.sh",
+        "ramdisk_python.py",
+    )),
+)  # fmt: skip
 GZIP_LEVEL = 6
 STAMP = ".made-from"
 
@@ -52,15 +60,15 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=REPOSITORY / ".cache/ramdisk")
     parser.add_argument("--refresh", action="store_true", help="look for newer packages")
     options = parser.parse_args()
-    output: Path = options.output
+    output: Path = options.output.resolve()
     stamp = f"{options.kernel} {fingerprint()}\n"
     made = output / STAMP
-    if not options.refresh and made.exists() and made.read_text() == stamp:
-        if all((output / name).exists() for name in ("vmlinuz", "initrd")):
-            return 0
+    there = all((output / name).exists() for name in ("vmlinuz", "initrd", STAMP))
+    if there and not options.refresh and made.read_text() == stamp:
+        return 0
     began = time.monotonic()
     try:
-        report = build(options.kernel, output, options.cache)
+        report = build(options.kernel, output, options.cache.resolve())
     except NoPackages as exc:
         print(f"rackmesh: {exc}", file=sys.stderr)
         return 1
@@ -77,11 +85,9 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     for source in SOURCES:
         place = REPOSITORY / source
-        files = [place] if place.is_file() else sorted(place.rglob("*"))
-        for file in files:
-            if file.suffix in (".py", ".sh", "") and file.is_file():
-                digest.update(f"{file.relative_to(REPOSITORY)}\0".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+        for file in [place] if place.is_file() else sorted(place.glob("*.py")):
+            digest.update(f"{file.relative_to(REPOSITORY)}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
     digest.update("".join(locked(REPOSITORY / "requirements.lock")).encode())
     return digest.hexdigest()
 
@@ -134,8 +140,7 @@ def base_tree(root: Path) -> Tree:
 
 
 def wheels(work: Path) -> Path:
-    """Return a folder with the locked wheels for Python 3.11: ours if it is one, else by pip."""
-    here = Path(os.__file__).parents[2]
+    """Return a folder with the locked wheels for Python 3.11: ours if it fits, else by pip."""
     if sys.version_info[:2] == (3, 11):
         for entry in map(Path, sys.path):
             if all(any(entry.glob(f"{name}*")) for name in WHEELS[:3]):
@@ -146,10 +151,8 @@ def wheels(work: Path) -> Path:
     done = subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check",
          "--require-hashes", "--no-deps", "--only-binary=:all:", "--implementation", "cp",
-         "--python-version", "3.11", "--platform", "manylinux_2_34_x86_64",
-         "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64",
+         "--python-version", "3.11", *(f"--platform={name}" for name in PLATFORMS),
          "--target", target, "-r", lock],
-        cwd=here,
         check=False,
     )  # fmt: skip
     if done.returncode:

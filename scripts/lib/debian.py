@@ -46,10 +46,8 @@ class Debian:
             self._update()
             run = self._apt("download", *names)
         if run.returncode:
-            reason = (run.stderr.strip() or run.stdout.strip()).splitlines()[-1:]
-            raise NoPackages(
-                f"the Debian packages {' '.join(names)} could not be downloaded: {' '.join(reason)}"
-            )
+            why = " ".join((run.stderr.strip() or run.stdout.strip()).splitlines()[-1:])
+            raise NoPackages(f"Debian packages ({' '.join(names)}) cannot be had: {why}")
         return [self._newest(name) for name in names]
 
     def fetch_kernel(self, name: str) -> Path:
@@ -79,7 +77,8 @@ class Debian:
             for part in ("lists/partial", "cache/archives/partial"):
                 (self._state / part).mkdir(parents=True, exist_ok=True)
             options = [
-                "-o", f"Dir::State={self._state}", "-o", f"Dir::State::lists={self._state}/lists",
+                "-o", f"Dir::State={self._state}",
+                "-o", f"Dir::State::lists={self._state}/lists",
                 "-o", "Dir::State::status=/var/lib/dpkg/status",
                 "-o", f"Dir::Cache={self._state}/cache", "-o", "Debug::NoLocking=1",
             ]  # fmt: skip

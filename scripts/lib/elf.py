@@ -1,6 +1,6 @@
 """What a 64-bit ELF file says about itself: the libraries it needs, a kernel module's facts.
 
-It knows the format (System V ABI, chapter 4 and 5) as far as that, and only little-endian files.
+It knows the format (System V ABI, chapters 4 and 5) as far as that, little-endian files only.
 """
 
 import struct

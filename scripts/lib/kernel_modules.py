@@ -1,7 +1,7 @@
-"""Choose kernel modules by folder, with all that they need, and write the files modprobe reads.
+"""Choose kernel modules by folder, with all they need, and write the files modprobe reads.
 
-It knows an unpacked kernel package. Rule: the facts come out of the modules themselves (.modinfo),
-so no depmod is needed and the result depends on the package alone.
+It knows an unpacked kernel package. Rule: the facts come out of the modules themselves
+(.modinfo), so no depmod is needed and the result depends on the package alone.
 """
 
 import re
@@ -57,13 +57,11 @@ def read_module(path: str, data: bytes) -> Module:
     return Module(path, tuple(dict.fromkeys(needs)), tuple(aliases))
 
 
-def chosen(paths: Iterable[str]) -> list[str]:
+def chosen(paths: Iterable[str], also: Iterable[str] = ()) -> list[str]:
     """Return the module files (paths under kernel/) that the ramdisk is for."""
+    starts = tuple(f"kernel/{start}" for start in (*WANTED, *also))
     return sorted(
-        path
-        for path in paths
-        if any(path.startswith(f"kernel/{start}") for start in WANTED)
-        and not LEFT_OUT.search(path)
+        path for path in paths if path.startswith(starts) and not LEFT_OUT.search(path)
     )
 
 
@@ -88,7 +86,7 @@ def closure(start: Iterable[str], modules: dict[str, Module]) -> list[str]:
     return list(order)
 
 
-def add_modules(tree: Tree, unpacked: Path) -> tuple[str, int]:
+def add_modules(tree: Tree, unpacked: Path, also: Iterable[str] = ()) -> tuple[str, int]:
     """Put modules and modprobe's files in the tree; return (kernel release, module count)."""
     (folder,) = (unpacked / "lib/modules").iterdir()
     files = {
@@ -98,7 +96,7 @@ def add_modules(tree: Tree, unpacked: Path) -> tuple[str, int]:
     modules = {
         module_name(path): read_module(path, file.read_bytes()) for path, file in files.items()
     }
-    names = closure((module_name(path) for path in chosen(files)), modules)
+    names = closure((module_name(path) for path in chosen(files, also)), modules)
     base = f"lib/modules/{folder.name}"
     dep: list[str] = []
     alias: list[str] = []

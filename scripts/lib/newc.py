@@ -1,7 +1,7 @@
 """Write an initramfs: a cpio archive of the kind newc, always the same for the same tree.
 
-It knows files as (path, mode, bytes), nothing of where they come from. Rule: entries are sorted,
-owners are root and times are zero. Source: Documentation/driver-api/early-userspace/
+It knows files as (path, mode, bytes), nothing of where they come from. Rule: entries are
+sorted, owners are root and times are zero. Source: Documentation/driver-api/early-userspace/
 buffer-format.rst of the Linux kernel.
 """
 

@@ -1,0 +1,91 @@
+"""Redfish BMCs of a lab: one emulator process (bmc.py) in a host's namespace for some machines.
+
+    with Lab("x", folder) as lab:
+        machines = [lab.machine("srv1")]
+        bmc = RedfishLab(lab.host("bmc", "10.77.0.201"), machines)
+        bmc.url(machines[0])            # of the ComputerSystem; user ``admin``, PASSWORD
+
+It knows bmc.py's configuration. Rule: a test that cannot have the emulator is skipped with the
+sentence of scripts/lib/emulator-env.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.redfish_emulator import HASH, need_emulator
+from tests.vm.lab import POLL_S, Host, Machine
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PYTHON = REPOSITORY / ".venv-emulator/bin/python"
+USER = "admin"
+PASSWORD = "lab-password"
+PORT = 8000
+START_S = 30.0
+
+
+class RedfishLab:
+    """The BMCs of some machines; ended with their lab, and the machines with it."""
+
+    def __init__(self, host: Host, machines: Sequence[Machine], port: int = PORT) -> None:
+        need_emulator()
+        self._host = host
+        self._port = port
+        self._state = host.lab.folder / "bmc"
+        self._state.mkdir(exist_ok=True)
+        self._log = host.lab.folder / "bmc.log"
+        config = {
+            "listen": [host.address, port],
+            "state": str(self._state),
+            "users": str(self._users()),
+            "systems": [self._system(machine) for machine in machines],
+        }
+        self._process = host.popen(
+            [PYTHON, REPOSITORY / "tests/vm/bmc.py", json.dumps(config)], "bmc.log"
+        )
+        self._wait_up()
+
+    def url(self, machine: Machine) -> str:
+        """Return the URL of the machine's ComputerSystem."""
+        return f"http://{self._host.address}:{self._port}/redfish/v1/Systems/{machine.uuid}"
+
+    def ask(self, machine: Machine, method: str, path: str = "", body: object = None) -> str:
+        """Do one request from the BMC's own namespace, for tests without a driver."""
+        argv = ["curl", "-fsS", "-m", "20", "-u", f"{USER}:{PASSWORD}", "-X", method]
+        if body is not None:
+            argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        return self._host.run([*argv, self.url(machine) + path])
+
+    def _users(self) -> Path:
+        made = subprocess.run(
+            [PYTHON, "-c", HASH], input=PASSWORD.encode(), capture_output=True, check=True
+        )
+        users = self._state / "htpasswd"
+        users.write_text(f"{USER}:{made.stdout.decode().strip()}\n")
+        return users
+
+    def _system(self, machine: Machine) -> dict[str, object]:
+        enter = ["ip", "netns", "exec", machine.lab.name]
+        return {
+            "uuid": machine.uuid,
+            "name": machine.name,
+            "mac": machine.mac,
+            "log": str(machine.folder / "qemu.log"),
+            "argv": {
+                "network": [*enter, *machine.argv("network")],
+                "disk": [*enter, *machine.argv("disk")],
+            },
+        }
+
+    def _wait_up(self) -> None:
+        limit = time.monotonic() + START_S
+        while time.monotonic() < limit:
+            text = self._log.read_text(errors="replace")
+            if "Running on" in text:
+                return
+            if self._process.poll() is not None:
+                break
+            time.sleep(POLL_S)
+        raise RuntimeError(f"the BMC did not start: {self._log.read_text()[-800:]}")

@@ -1,0 +1,127 @@
+"""The ramdisk on a virtual machine, ordered about by the test's own peer: write, boot, wipe.
+
+The peer and dnsmasq stand for a node; test_real_machine.py has the real one.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm.conftest import REPOSITORY
+from tests.vm.lab import MIB, Host, Lab, Machine
+
+pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow]
+
+NODE = "10.77.0.1"
+URL = f"http://{NODE}:8470"
+FIRST = {"first": True}
+UP_S = 90
+WORK_S = 120
+PEER_S = 20
+
+
+def start_node(host: Host, config: dict[str, Any]) -> Path:
+    """Start dnsmasq and the peer; return the peer's log of events."""
+    host.popen(
+        ["dnsmasq", "-d", "-C", "/dev/null", "--no-ping", "--bind-interfaces", "-p", "0",
+         "--interface=eth0", "--dhcp-range=10.77.0.100,10.77.0.200,600", "--leasefile-ro"],
+        "dnsmasq.log",
+    )  # fmt: skip
+    argv = [sys.executable, "-m", "tests.support.agent_peer", json.dumps(config)]
+    host.popen(["env", f"PYTHONPATH={REPOSITORY}", *argv], "peer.log")
+    log = host.lab.folder / "peer.log"
+    wait_event(log, "listening", 1, PEER_S)
+    return log
+
+
+def events(log: Path, name: str) -> list[Any]:
+    lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
+    return [one["value"] for one in map(json.loads, lines) if one["event"] == name]
+
+
+def wait_event(log: Path, name: str, count: int, timeout_s: float) -> list[Any]:
+    limit = time.monotonic() + timeout_s
+    while time.monotonic() < limit:
+        if len(found := events(log, name)) >= count:
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"no {count} x {name} within {timeout_s} s: {log.read_text()[-800:]}")
+
+
+def start_ramdisk(machine: Machine, ramdisk: Path, capability: str) -> None:
+    """Boot the ramdisk directly: what the node's iPXE script would do."""
+    line = f"console=ttyS0 quiet rackmesh.url={URL} rackmesh.mac={machine.mac}"
+    machine.start(
+        "network",
+        ["-kernel", str(ramdisk / "vmlinuz"), "-initrd", str(ramdisk / "initrd"),
+         "-append", f"{line} rackmesh.cap={capability}"],
+    )  # fmt: skip
+
+
+def test_a_machine_is_written_boots_its_own_disk_phones_in_and_is_wiped(
+    ramdisk, image, tmp_path
+):
+    if not shutil.which("dnsmasq"):
+        pytest.skip("dnsmasq is missing: apt-get install dnsmasq-base")
+    phone = f"{URL}/phone/v1/capability-2"
+    plan = [
+        {"do": "write_image", "disk": FIRST},
+        {
+            "do": "first_boot",
+            "disk": FIRST,
+            "user_data": "#cloud-config\npreserve_hostname: false\nhostname: web-7\n"
+            f'phone_home:\n  url: "{phone}"\n  post: [instance_id, hostname]\n',
+            "meta_data": json.dumps({"instance-id": "i-1", "local-hostname": "other"})
+            + f'\nrackmesh-phone-in: ["http://10.77.0.9:1/phone/v1/x", "{phone}"]\n',
+        },
+        {"do": "poweroff"},
+        {"do": "wipe", "disk": {"serial": "DISK0001"}},
+        {"do": "poweroff"},
+    ]
+    with Lab("ramdisk", tmp_path / "lab") as lab:
+        config = {"listen": [NODE, 8470], "url": URL, "image": str(image), "plan": plan}
+        log = start_node(lab.host("node", NODE), config)
+        machine = lab.machine("srv1", 128 * MIB)
+
+        start_ramdisk(machine, ramdisk, "capability-1")
+        hello = wait_event(log, "hello", 1, UP_S)[0]
+        assert hello["cap"] == "capability-1"
+        assert hello["mac"] == machine.mac
+        assert hello["inventory"]["system"]["uuid"] == machine.uuid
+        assert hello["inventory"]["disks"][0]["serial"] == machine.disk_serial
+        machine.wait_off(WORK_S)
+        written, first_boot, _off = wait_event(log, "done", 3, PEER_S)
+        assert written["error"] is None
+        assert written["evidence"]["bytes"] == image.stat().st_size
+        assert written["evidence"]["direct"] is True
+        assert first_boot["evidence"]["cidata"] == "partition"
+        assert "capability-1" not in machine.console()
+        if shutil.which("sgdisk"):
+            verdict = subprocess.run(
+                ["sgdisk", "-v", machine.disk], check=False, capture_output=True, text=True
+            )
+            assert "No problems found" in verdict.stdout
+
+        machine.start("disk")
+        machine.wait_console(r"RACKMESH-IMAGE-UP web-7", UP_S)
+        fields = wait_event(log, "phone-in", 1, PEER_S)[0]
+        assert fields["path"] == "/phone/v1/capability-2"
+        assert re.fullmatch("i-1", fields["instance_id"])
+        assert fields["hostname"] == "web-7"
+        machine.stop()
+        assert not machine.disk_is_empty()
+
+        start_ramdisk(machine, ramdisk, "capability-3")
+        machine.wait_off(UP_S + WORK_S)
+        wiped = wait_event(log, "done", 4, PEER_S)[3]
+        assert wiped["error"] is None
+        assert wiped["evidence"]["verified_bytes"] == 128 * MIB
+        assert wiped["evidence"]["nonzero"] == 0
+        assert machine.disk_is_empty()
