@@ -1,7 +1,7 @@
 """Errors of the room: what a node refuses to begin or cannot go on with.
 
-The node's services raise the errors of the rooms they use (mesh, cache, drivers); what belongs to
-the program as a whole stands here.
+The node's services raise the errors of the rooms they use (mesh, cache, drivers); what belongs
+to the program as a whole stands here.
 """
 
 from mesh.errors import Refused

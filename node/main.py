@@ -27,7 +27,7 @@ from mesh.proto.ids import uuid7
 from mesh.proto.naming import open_name
 from mesh.proto.order import Order, open_order, sign_order
 from mesh.proto.sets import HEAD_KIND, HEAD_N
-from mesh.proto.tables import FLEET, NODE
+from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
 from mesh.register_store import RegisterStore
 from mesh.secrets import read_secret
 from mesh.site_secret import SiteSecrets
@@ -213,6 +213,15 @@ class Node:
         """Return the nodes of our site that own nothing now."""
         return frozenset(self.site_nodes()) - frozenset(self.alive())
 
+    def listening(self) -> dict[str, Any]:
+        """Return what stands in run/ports.json: real ports, address and subnet of boot."""
+        subnets = [row.key for row in self.store.rows(site_scope(self.joined.site), SUBNET)]
+        return {
+            **self.ports,
+            "address": self.boot.address if self.boot else None,
+            "subnet": self.config.subnet.cidr or min(subnets, default=None),
+        }
+
     async def announce(self) -> None:
         """Publish our own rows, now that all ports are known."""
         config = self.config
@@ -248,8 +257,7 @@ class Node:
                 await self.announce()
                 await services.start(self.work.run)
                 await services.start(self.api.run, run_folder / "api.sock")
-                address = self.boot.address if self.boot else None
-                write_json(run_folder / "ports.json", {**self.ports, "address": address}, 0o644)
+                write_json(run_folder / "ports.json", self.listening(), 0o644)
                 log.info("node runs", node=self.identity.node_id, site=self.joined.site)
                 ready()
                 if self.config.simulate_rack:

@@ -44,7 +44,7 @@ def prepare() -> tuple[Path, Path, str]:
     boot = PREPARED / "boot"
     boot.mkdir(exist_ok=True)
     try:
-        run_script("fetch-boot-files", "--output", boot)
+        run_script("fetch-boot-files", boot)
         run_script("build-ramdisk", "--kernel", "cloud", "--output", boot)
         return boot, image, "debian"
     except DemoFailed as exc:
