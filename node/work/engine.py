@@ -164,6 +164,9 @@ class Work:
         """Yield the lines of a job as they come, until it has ended."""
         while True:
             row = self.rows.job(job_id)
+            if row is None and self._store.get(self.rows.scope, tables.ORDER, job_id):
+                await trio.sleep(FOLLOW_POLL_S)  # ordered, not yet taken
+                continue
             lines = await self.logs(job_id, after)
             if lines:
                 after = lines[-1][0]

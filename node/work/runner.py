@@ -160,14 +160,16 @@ class JobRunner:
         now = self._means.now_ms()
         deadline = self.job.deadline
         wait_s = LOOK_S if deadline is None else min(LOOK_S, max(0, deadline - now) / 1000)
-        with trio.move_on_after(wait_s) as scope:
-            event, done = await self._receive.receive()
-            with trio.CancelScope(shield=True):
-                await self._perform(event(self._means.now_ms()))
-            done.set()
-        if scope.cancelled_caught:
-            now = self._means.now_ms()
+        got: tuple[Event, trio.Event] | None = None
+        with trio.move_on_after(wait_s):
+            got = await self._receive.receive()
+        now = self._means.now_ms()
+        if got is None:
             await self._perform(self.job.on_timer(now) + self._watch_agent(now))
+            return
+        event, done = got
+        await self._perform(event(now))
+        done.set()
 
     async def _ask(self, event: Event) -> bool:
         """Hand an event to the loop; return True when its effects are done, False when over."""

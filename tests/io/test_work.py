@@ -1,0 +1,377 @@
+"""Work at a node, on the real store: orders, jobs, the agent, and what goes wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from drivers.errors import DeviceRefused, DeviceUnreachable
+from mesh.errors import Refused
+from mesh.proto import tables
+from node.work.boot_desk import BootDesk
+from node.work.ports import Limits
+from tests.support.work_site import ASSET, MAC, QUICK, SHA256, Agent, Crash, CutStore, WorkSite
+
+
+async def test_accept_deploy_and_release_with_a_bmc(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        row = site.server_row()
+        assert (row["state"], row["cleaned"], row["job"]) == ("available", False, None)
+        assert row["summary"].startswith("Acme One (S1)")
+        assert site.machine.disk == "old data"
+
+        job = await site.end(await site.deploy(user_data=None))
+        assert (job["state"], job["error"]) == ("succeeded", None)
+        row = site.server_row()
+        assert (row["state"], row["image"], row["hostname"]) == ("active", "demo", "web1")
+        assert (site.machine.disk, site.bmc.boot, site.bmc.power) == (SHA256, "disk", "on")
+        assert site.machine.cidata is not None
+        assert '"ssh-ed25519 AAAA ann"' in site.machine.cidata["user_data"]
+        assert site.bmc.orders == ["off", "on", "off", "on"]
+        assert all(step["solo"] for step in job["steps"] if step["kind"] != "observe")
+
+        with pytest.raises(Refused, match="srv1 is active; release it first"):
+            await site.deploy()
+
+        job = await site.end(await site.give("server.release", {"server": site.server}))
+        assert job["state"] == "succeeded"
+        row = site.server_row()
+        assert (row["state"], row["cleaned"], row["image"]) == ("available", True, None)
+        assert (site.machine.disk, site.bmc.power) == ("zeros", "off")
+
+
+async def test_without_a_bmc_an_idle_ramdisk_restarts_and_the_agent_switches(
+    tmp_path: Path,
+) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept(bmc=False)
+        job = await site.end(await site.deploy())
+        assert job["state"] == "succeeded"
+        assert site.machine.boots == ["discovery", "ramdisk", "disk"]
+        assert site.bmc.orders == []
+        release = await site.give("server.release", {"server": site.server})
+        await site.until(lambda: site.job(release).get("waits_for"))
+        await site.until(
+            lambda: site.job(release)["waits_for"] == "power it on by hand: srv1 has no BMC"
+        )
+        site.machine.reset()
+        assert (await site.end(release))["state"] == "succeeded"
+        assert site.server_row()["cleaned"] is True
+
+
+async def test_power_is_ordered_and_read_back(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        off = await site.end(
+            await site.give("server.power", {"server": site.server, "on": False})
+        )
+        assert (off["state"], site.bmc.power) == ("succeeded", "off")
+        assert off["steps"][0]["evidence"] == {"power": "off", "was": "on"}
+        assert site.server_row()["state"] == "available"
+        assert site.server_row()["job"] is None
+
+
+async def test_a_bmc_that_lies_or_refuses_is_named_with_what_it_said(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.bmc.power, site.bmc.lies = "on", True
+        job = await site.give("server.power", {"server": site.server, "on": True})
+        await site.until(lambda: site.job(job).get("state") == "retry_wait")
+        assert (
+            f"{site.bmc.url} took the order power on but says off"
+            in (site.job(job)["waits_for"])
+        )
+        await site.give("job.cancel", {"job": job})
+        assert (await site.end(job))["error"] == "cancelled by ann@hub"
+        site.bmc.lies = False
+        site.bmc.trouble = [DeviceRefused(f"{site.bmc.url}: 401 Unauthorized")] * 2
+        job = await site.give("server.power", {"server": site.server, "on": True})
+        assert (await site.end(job))["error"] == (f"power on: {site.bmc.url}: 401 Unauthorized")
+
+
+async def test_a_bmc_out_of_reach_is_tried_again(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.bmc.trouble = [DeviceUnreachable(f"{site.bmc.url}: no answer within 15 s")]
+        job = await site.end(
+            await site.give("server.power", {"server": site.server, "on": False})
+        )
+        assert job["state"] == "succeeded"
+        assert job["steps"][0]["attempts"] == 2
+
+
+async def test_an_image_larger_than_the_disk_fails_with_a_sentence(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.machine.disk_bytes = 1 << 20
+        job = await site.end(await site.deploy())
+        assert job["state"] == "failed"
+        assert job["error"] == (
+            "write image: srv1: the disk vda has 1048576 bytes, the image 4194304"
+        )
+        row = site.server_row()
+        assert (row["state"], row["cleaned"]) == ("deploying failed", False)
+        assert row["error"] == job["error"]
+
+        site.machine.disk_bytes = 1 << 30
+        await site.give("job.retry", {"job": job["id"]})
+        await site.until(lambda: site.job(job["id"])["state"] != "failed")
+        again = await site.end(job["id"])
+        assert (again["state"], again["attempt"]) == ("succeeded", 2)
+        assert site.server_row()["state"] == "active"
+
+
+async def test_a_wipe_that_leaves_data_fails_loudly(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.machine.wipe_leaves = 3
+        job = await site.end(await site.give("server.release", {"server": site.server}))
+        assert job["error"] == (
+            "wipe disks: srv1 still has 3 bytes that are not zero after the wipe"
+        )
+        row = site.server_row()
+        assert (row["state"], row["cleaned"]) == ("cleaning failed", False)
+
+
+async def test_a_machine_reset_in_the_middle_of_an_image_goes_on(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.machine.hold_write = trio.Event()
+        job = await site.deploy()
+        await site.until(lambda: step(site.job(job), "write").get("done") == 1)
+        runner = site.work.runner(job)
+        assert runner is not None
+        site.machine.reset()
+        runner.desk._heard -= 20_000  # the time of a self-test
+        site.machine.hold_write.set()
+        row = await site.end(job)
+        assert (row["state"], row["attempt"]) == ("succeeded", 2)
+        assert site.machine.writes_begun == 2
+        lines = [line for _, _, line in await site.work.logs(job, 0)]
+        assert "the machine began again: attempt 2" in lines
+
+
+async def test_two_live_machines_with_one_mac_park_the_job(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.machine.hold_write = trio.Event()
+        job = await site.deploy()
+        await site.until(lambda: step(site.job(job), "write").get("done") == 1)
+        desk = site.need_desk()
+        script = await desk.script_for(MAC, "10.77.0.9")
+        assert isinstance(script, str)
+        cap = script.partition("rackmesh.cap=")[2].split()[0]
+        other = {"system": {"serial": "S2", "uuid": "u-2"}}
+        status, answer = await Agent(desk, None, other).hello()
+        assert (status, site.job(job)["state"]) == (409, "running")  # no capability: refused
+        status, answer = await Agent(desk, cap, other).hello()
+        assert status == 409
+        assert answer["detail"].startswith("a second machine says it is srv1 while the first")
+        row = await site.end(job)
+        assert (row["state"], site.server_row()["job"]) == ("parked", job)
+        assert "a second machine says it is srv1" in site.server_row()["error"]
+        site.machine.hold_write.set()
+        await site.give("job.retry", {"job": job})
+        await site.until(lambda: site.job(job)["state"] != "parked")
+        assert (await site.end(job))["state"] == "succeeded"
+
+
+async def test_orders_on_a_busy_server_wait_and_say_for_what(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.machine.hold_write = trio.Event()
+        first = await site.deploy()
+        await site.until(lambda: step(site.job(first), "write").get("done") == 1)
+        second = await site.give("server.power", {"server": site.server, "on": False})
+        await site.until(lambda: site.job(second).get("state") == "blocked")
+        assert site.job(second)["waits_for"] == (
+            "waits for server.deploy of srv1 to end (it is working)"
+        )
+        site.machine.hold_write.set()
+        assert (await site.end(second))["state"] == "succeeded"
+        assert site.job(first)["state"] == "succeeded"
+
+
+async def test_the_destructive_budget_blocks_with_a_sentence(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path, per_hour=1).running() as site:
+        await site.accept()
+        release = {"server": site.server}
+        assert (await site.end(await site.give("server.release", release)))[
+            "state"
+        ] == "succeeded"
+        assert (await site.end(await site.deploy()))["state"] == "succeeded"  # cleaned: free
+        job = await site.give("server.release", release)
+        await site.until(lambda: site.job(job).get("state") == "blocked")
+        assert site.job(job)["waits_for"] == (
+            "the site begins at most 1 destructive works an hour, 1 have begun;"
+            " looks again in 60 min at the latest"
+        )
+        await site.give("job.cancel", {"job": job})
+        assert (await site.end(job))["state"] == "cancelled"
+        assert site.server_row()["state"] == "active"
+
+
+async def test_bad_orders_become_failed_jobs_or_are_refused(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        with pytest.raises(Refused, match="is already accepted as srv1"):
+            await site.give(
+                "server.accept", {"machine": MAC, "name": "srv2", "server": site.new_id()}
+            )
+        with pytest.raises(Refused, match="is not known at this site; accept it first"):
+            await site.give("server.power", {"server": site.new_id(), "on": True})
+        lie = site.order(
+            "server.deploy",
+            {"server": site.server, "image": "demo", "asset": ASSET, "hostname": "x"},
+            order_class="normal",
+        )
+        job = await site.end(await site.work.submit(lie))
+        assert (job["state"], site.server_row()["state"]) == ("failed", "available")
+        assert "would destroy data" in job["error"]
+        bad = {"signed": b"garbage", "created_ms": 1}
+        key = site.new_id()
+        await site.store.write(lambda tx: tx.put(site.scope, tables.ORDER, key, bad))
+        await site.until(lambda: key in site.work._refused)
+        assert site.job(key) == {}
+
+
+async def test_another_node_forwards_the_agent_to_the_runner(tmp_path: Path) -> None:
+    site = WorkSite(tmp_path)
+    async with site.running(machine=False):
+        second = site.org.admit("node2")
+        site.peers.witness = second.node_id
+        other = BootDesk(site.build(CutStore(site.store, site.cut, schema=False), second))
+        handlers = site.need_desk().rpc_handlers()
+        site.peers.nodes = {site.node.node_id: handlers, second.node_id: {}}
+        params = {"machine": MAC, "name": "srv1", "server": site.server, "bmc": None}
+        agent = Agent(other, None, site.machine.hardware)
+        await agent.hello()
+        assert (await site.end(await site.mine("server.accept", params)))[
+            "state"
+        ] == "succeeded"
+        job = await site.mine(
+            "server.deploy",
+            {"server": site.server, "image": "demo", "asset": ASSET, "hostname": "x"},
+        )
+        await site.until(lambda: step(site.job(job), "ramdisk").get("state") == "running")
+        script = await other.script_for(MAC, "10.77.0.9")
+        assert isinstance(script, str)
+        agent.cap = script.partition("rackmesh.cap=")[2].split()[0]
+        status, answer = await agent.hello()
+        assert (status, answer["bound"]) == (200, True)
+        await site.until(lambda: step(site.job(job), "write").get("state") == "running")
+        status, answer = await agent.call("next", {"done": None})
+        assert (status, answer["step"]["do"]) == (200, "write_image")
+        assert answer["step"]["urls"] == [f"http://10.77.0.1:8470/assets/{ASSET}"]
+        assert step(site.job(job), "fetch")["solo"] is False
+        assert site.peers.receipts
+
+
+async def test_a_clean_stop_leaves_the_job_resumable(tmp_path: Path) -> None:
+    site = WorkSite(tmp_path)
+    async with trio.open_nursery() as world:
+        world.start_soon(site.machine.run)
+        async with site.running(machine=False):
+            await site.accept()
+            site.machine.hold_write = trio.Event()
+            job = await site.deploy()
+            await site.until(lambda: step(site.job(job), "write").get("done") == 1)
+            before = site.job(job)["state"]
+        assert before == "running"
+        site.machine.hold_write.set()
+        async with site.running(machine=False):
+            assert (await site.end(job))["state"] == "succeeded"
+            assert site.bmc.orders == ["off", "on", "off", "on"]
+            assert site.machine.writes_begun == 1  # the agent told its report again
+        world.cancel_scope.cancel()
+
+
+async def one_life(site: WorkSite, job: str | None) -> str | None:
+    """Live until the deploy job has ended or the node is killed; return the job's id."""
+    try:
+        async with site.running(machine=False):
+            if not site.server_row():
+                await site.accept()
+                site.cut.count = 0
+            if job is None:
+                job = await site.deploy()
+            await site.end(job)
+            site.cut.at = None
+    except* Crash:
+        pass
+    return job
+
+
+async def deploy_killed_at(path: Path, at: int | None) -> int:
+    """Deploy with the node killed at one boundary; return how many boundaries there were."""
+    site = WorkSite(path)
+    async with trio.open_nursery() as world:
+        world.start_soon(site.machine.run)
+        async with site.running(machine=False):
+            await site.accept()
+        site.cut.count, site.cut.at, job = 0, at, None
+        while not site.cut.count or site.cut.dead:
+            job = await one_life(site, job)
+            if site.cut.dead:
+                site.cut.at = None
+        async with site.running(machine=False):
+            assert job is not None or at is not None
+            jobs = [row.key for row in site.store.rows(site.scope, tables.JOB)]
+            deploys = [key for key in jobs if site.job(key)["kind"] == "server.deploy"]
+            for key in deploys:
+                assert site.job(key)["state"] == "succeeded"
+            if job is not None:
+                assert deploys == [job]
+                assert site.server_row()["state"] == "active"
+                assert (site.machine.disk, site.bmc.power) == (SHA256, "on")
+                assert site.bmc.orders == ["off", "on", "off", "on"]
+                assert site.machine.boots.count("disk") == 1
+        world.cancel_scope.cancel()
+    return site.cut.count
+
+
+async def test_killed_at_every_seventh_boundary_a_deploy_completes_once(tmp_path: Path) -> None:
+    last = await deploy_killed_at(tmp_path / "clean", None)
+    assert last > 30
+    for at in range(1, last, 7):
+        await deploy_killed_at(tmp_path / str(at), at)
+
+
+@pytest.mark.slow
+async def test_killed_at_every_boundary_a_deploy_completes_once(tmp_path: Path) -> None:
+    last = await deploy_killed_at(tmp_path / "clean", None)
+    for at in range(1, last):
+        await deploy_killed_at(tmp_path / str(at), at)
+
+
+async def test_job_logs_are_bounded_and_followed(tmp_path: Path) -> None:
+    limits = Limits(**{**QUICK.__dict__, "log_lines_max": 5})
+    async with WorkSite(tmp_path, limits=limits).running() as site:
+        await site.accept()
+        job = await site.deploy()
+        seen: list[Any] = []
+        with trio.fail_after(20):
+            async for lines in site.work.follow(job):
+                seen += lines
+        assert seen[-1][2].startswith("phone-in: done")
+        kept = await site.work.logs(job, 0)
+        assert len(kept) <= 5
+        answer = await site.work.rpc_handlers()["job.logs"]("x", {"job": job, "after": 0})
+        assert answer["ended"] is True
+        with pytest.raises(Refused):
+            await site.work.rpc_handlers()["job.logs"]("x", {"job": 3})
+
+
+def step(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return next((s for s in row.get("steps") or [] if s["id"] == name), {})
+
+
+def test_the_desk_is_the_boot_listeners_port() -> None:
+    from node.boot.ports import BootDecisions
+
+    def takes(decisions: BootDecisions) -> None: ...
+
+    assert callable(takes)
+    assert all(hasattr(BootDesk, name) for name in ("script_for", "agent", "phone_in"))

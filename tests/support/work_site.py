@@ -1,0 +1,521 @@
+"""A site with one node's work service on a real store, and a server that behaves.
+
+The BMC and the machine are fakes with the contract's behaviour: power and boot device are set
+and read back, the machine boots by the node's own scripts and speaks the agent's protocol.
+"""
+
+import base64
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from mesh.host.clock import SystemClock
+from mesh.identity import Identity
+from mesh.proto import tables
+from mesh.proto.ids import uuid7
+from mesh.proto.order import DESTRUCTIVE, NORMAL, Order, open_order, sign_order
+from mesh.proto.rendezvous import owner
+from mesh.store import MeshStore
+from node.proto.agent_wire import signed_message
+from node.proto.first_boot import INFO
+from node.work.boot_desk import BootDesk
+from node.work.engine import Work
+from node.work.ports import Limits
+from tests.support.trust import Org, seed
+
+ASSET = "b3:" + "ab" * 32
+SHA256 = "cd" * 32
+IMAGE_BYTES = 4 << 20
+MAC = "52:54:00:00:00:01"
+IP = "10.77.0.101"
+QUICK = Limits(
+    rescan_s=0.5, coalesce_s=0.01, read_back_s=0.5, read_back_poll_s=0.01, receipt_s=0.2,
+    settle_s=0.3,
+)  # fmt: skip
+_SERIAL = iter(range(1, 1 << 30))
+
+
+class Crash(BaseException):
+    """The node dies at this boundary; not an Exception, so nobody handles it."""
+
+
+@dataclass
+class Cut:
+    """Counts the boundaries (durable writes, BMC orders) and kills the node at one of them."""
+
+    at: int | None = None
+    count: int = 0
+    dead: bool = False
+    node: trio.CancelScope | None = None
+
+    def boundary(self) -> None:
+        self.count += 1
+        if self.count == self.at:
+            self.dead = True
+            assert self.node is not None
+            self.node.cancel()
+        if self.dead:
+            raise Crash
+
+
+@dataclass
+class FakeBmc:
+    """A BMC; ``refuse``, ``lie`` and ``hang`` are its bad days."""
+
+    url: str = "http://bmc1/redfish/v1/Systems/1"
+    power: str = "off"
+    boot: str = "disk"
+    trouble: list[Exception] = field(default_factory=list)
+    lies: bool = False
+    orders: list[str] = field(default_factory=list)
+    changed: trio.Event = field(default_factory=trio.Event)
+    cut: Cut = field(default_factory=Cut)
+
+    def _ask(self) -> None:
+        if self.trouble:
+            raise self.trouble.pop(0)
+
+    async def power_state(self) -> Any:
+        await trio.lowlevel.checkpoint()
+        self._ask()
+        return "off" if self.lies else self.power
+
+    async def set_power(self, on: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self._ask()
+        self.cut.boundary()
+        self.orders.append("on" if on else "off")
+        self.switch("on" if on else "off")
+        self.cut.boundary()
+
+    async def set_boot(self, device: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        self._ask()
+        self.cut.boundary()
+        self.boot = device
+        self.cut.boundary()
+
+    async def boot_device(self) -> Any:
+        await trio.lowlevel.checkpoint()
+        return self.boot
+
+    def switch(self, power: str) -> None:
+        self.power = power
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+class Agent:
+    """One boot of the ramdisk: the agent's side of the protocol."""
+
+    def __init__(
+        self,
+        desk: BootDesk | None,
+        cap: str | None,
+        hardware: Mapping[str, Any],
+        ask: Any = None,
+    ) -> None:
+        self.cap, self.hardware = cap, hardware
+        self.ask = ask or (lambda call, *args: call(desk, *args))
+        self.key, self.seal = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
+        self.session, self.counter = "", 0
+
+    async def hello(self) -> tuple[int, dict[str, Any]]:
+        body = {
+            "mac": MAC, "macs": [MAC], "cap": self.cap, "agent": "1",
+            "key": self.key.public_key().public_bytes_raw().hex(),
+            "seal": self.seal.public_key().public_bytes_raw().hex(),
+            "inventory": dict(self.hardware),
+        }  # fmt: skip
+        data = json.dumps(body).encode()
+        status, answer = await self.ask(BootDesk.agent, "/agent/v1/hello", data, {}, IP)
+        self.session = answer.get("session") or self.session
+        return status, answer
+
+    async def call(self, verb: str, value: Any) -> tuple[int, dict[str, Any]]:
+        path, body = f"/agent/v1/{verb}", json.dumps(value).encode()
+        self.counter += 1
+        message = signed_message(self.session, self.counter, path, body)
+        headers = {
+            "x-rackmesh-session": self.session,
+            "x-rackmesh-counter": str(self.counter),
+            "x-rackmesh-signature": self.key.sign(message).hex(),
+        }
+        return tuple(await self.ask(BootDesk.agent, path, body, headers, IP))
+
+
+@dataclass
+class Machine:
+    """A server: boots when its power goes on, as the node tells it."""
+
+    bmc: FakeBmc
+    site: "WorkSite"
+    disk: str = "old data"
+    disk_bytes: int = 1 << 30
+    wipe_leaves: int = 0
+    cidata: dict[str, str] | None = None
+    hold_write: trio.Event | None = None
+    """While set and not fired, a write stands still after its first progress."""
+    writes_begun: int = 0
+    boots: list[str] = field(default_factory=list)
+    hardware: dict[str, Any] = field(
+        default_factory=lambda: {
+            "system": {"vendor": "Acme", "model": "One", "serial": "S1", "uuid": "u-1"},
+            "memory_bytes": 8 << 30,
+            "disks": [{"name": "vda", "serial": "D1", "bytes": 1 << 30}],
+        }
+    )
+
+    async def ask(self, call: Any, *args: Any) -> Any:
+        """Ask the node; while it is dead, wait until it lives again."""
+        while True:
+            if self.site.desk is not None:
+                with trio.CancelScope() as scope:
+                    self.site.calls.add(scope)
+                    try:
+                        return await call(self.site.desk, *args)
+                    except Crash:
+                        pass
+                    finally:
+                        self.site.calls.discard(scope)
+            await trio.sleep(0.01)
+
+    async def run(self) -> None:
+        """Live: boot when on, die when off, for ever."""
+        while True:
+            event = self.bmc.changed
+            if self.bmc.power == "on":
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._boot)
+                    await event.wait()
+                    nursery.cancel_scope.cancel()
+            else:
+                await event.wait()
+
+    def reset(self) -> None:
+        """Lose everything but the disk and boot again."""
+        self.bmc.switch("on")
+
+    async def _boot(self) -> None:
+        while True:
+            script = await self.ask(BootDesk.script_for, MAC, IP)
+            assert isinstance(script, str), script
+            if "sanboot" in script:
+                self.boots.append("disk")
+                await self._system()
+                await trio.sleep_forever()
+            cap = re.search(r"rackmesh\.cap=(\S+)", script)
+            self.boots.append("ramdisk" if cap else "discovery")
+            if await self._ramdisk(cap.group(1) if cap else None) == "poweroff":
+                self.bmc.power = "off"
+                await trio.sleep_forever()
+
+    async def _system(self) -> None:
+        if self.disk != SHA256 or self.cidata is None:
+            return
+        found = re.search(r"^rackmesh-phone-in: (.*)$", self.cidata["meta_data"], re.M)
+        assert found is not None
+        capability = json.loads(found.group(1))[0].rpartition("/")[2]
+        while True:
+            status, _ = await self.ask(BootDesk.phone_in, capability, {}, IP)
+            if status == 200:
+                return
+            await trio.sleep(0.02)
+
+    async def _ramdisk(self, cap: str | None) -> str:
+        agent, done, bound = Agent(None, cap, self.hardware, self.ask), None, False
+        while True:
+            await trio.sleep(0.01)
+            if not bound:
+                _, answer = await agent.hello()
+                if answer.get("do"):
+                    return str(answer["do"])
+                bound = bool(answer.get("bound"))
+                continue
+            status, answer = await agent.call("next", {"done": done})
+            if status != 200:
+                bound = False
+                continue
+            done = None
+            step = answer.get("step")
+            if step is None:
+                continue
+            if step["do"] in ("reboot", "poweroff"):
+                end = {"step": step["id"], "ok": True, "evidence": {}, "error": None}
+                await agent.call("next", {"done": end})
+                return str(step["do"])
+            done = await self._perform(agent, step)
+
+    async def _perform(self, agent: Agent, step: Mapping[str, Any]) -> dict[str, Any]:
+        evidence: dict[str, Any] = {}
+        error: str | None = None
+        match step["do"]:
+            case "write_image":
+                self.writes_begun += 1
+                size = step["size"]
+                await agent.call("progress", {"step": step["id"], "done": 1, "total": size})
+                if self.hold_write is not None:
+                    await self.hold_write.wait()
+                if size + (8 << 20) > self.disk_bytes:
+                    error = f"the disk vda has {self.disk_bytes} bytes, the image {size}"
+                else:
+                    self.disk = SHA256
+                evidence = {"disk": "vda", "bytes": size, "sha256": self.disk, "seconds": 1}
+            case "first_boot":
+                suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+                info = INFO + agent.session.encode()
+                sealed = base64.b64decode(step["sealed"])
+                self.cidata = json.loads(suite.decrypt(sealed, agent.seal, info=info))
+                evidence = {"cidata": "raw", "offset": self.disk_bytes - (8 << 20)}
+            case "wipe":
+                self.disk, self.cidata = "zeros", None
+                evidence = {"bytes": self.disk_bytes, "verified_bytes": self.disk_bytes}
+                evidence |= {"nonzero": self.wipe_leaves, "seconds": 2}
+        return {"step": step["id"], "ok": error is None, "evidence": evidence, "error": error}
+
+
+@dataclass
+class FakeManifest:
+    size: int = IMAGE_BYTES
+    sha256: str = SHA256
+
+
+class FakeAssets:
+    """The cache and the asset service in one: an image is one ``want`` away."""
+
+    def __init__(self) -> None:
+        self.held: set[str] = set()
+        self.refusing: str | None = None
+
+    def holds(self, asset: str, /) -> bool:
+        return asset in self.held
+
+    def manifest(self, asset: str, /) -> FakeManifest | None:
+        return FakeManifest() if asset in self.held else None
+
+    async def want(self, name: str, asset: str, progress: Any, /) -> None:
+        await progress(1, 2)
+        while self.refusing:
+            await trio.sleep(0.01)
+        self.held.add(asset)
+
+    def trouble(self, name: str, /) -> str | None:
+        return self.refusing
+
+
+class FakePeers:
+    """Links to the nodes in ``nodes``: node id -> rpc handlers."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.receipts: list[tuple[str, int, int]] = []
+        self.witness: str | None = None
+
+    def connected(self) -> Mapping[str, Any]:
+        return dict.fromkeys(self.nodes)
+
+    async def rpc(self, node_id: str, method: str, body: Any, timeout_s: float, /) -> Any:
+        return await self.nodes[node_id][method](node_id, body)
+
+    async def wait_receipt(
+        self, scope: str, epoch: int, seq: int, timeout_s: float, /
+    ) -> str | None:
+        self.receipts.append((scope, epoch, seq))
+        await trio.lowlevel.checkpoint()
+        return self.witness
+
+
+class Secrets:
+    def current(self) -> tuple[int, bytes] | None:
+        return 1, seed("site")
+
+    def secret(self, epoch: int, /) -> bytes | None:
+        return seed("site") if epoch == 1 else None
+
+
+class CutStore:
+    """The real store, with a boundary before and after each write."""
+
+    def __init__(self, store: MeshStore, cut: Cut, schema: bool = True) -> None:
+        self._store, self._cut, self._schema = store, cut, schema
+
+    def local_schema(self, statements: Any, /) -> None:
+        if self._schema:
+            self._store.local_schema(statements)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def write(self, fn: Any, /) -> Any:
+        self._cut.boundary()
+        value = await self._store.write(fn)
+        self._cut.boundary()
+        return value
+
+
+class WorkSite:
+    """One node of the site ``lab`` with work, desk, BMC and machine."""
+
+    def __init__(self, path: Path, limits: Limits = QUICK, per_hour: int = 5) -> None:
+        self.org = Org()
+        self.node: Identity = self.org.admit("node1")
+        self.clock = SystemClock()
+        self.path, self.limits, self.per_hour = path / "state.db", limits, per_hour
+        self.cut = Cut()
+        self.bmc = FakeBmc(cut=self.cut)
+        self.machine = Machine(self.bmc, self)
+        self.assets, self.peers = FakeAssets(), FakePeers()
+        self.desk: BootDesk | None = None
+        self.calls: set[trio.CancelScope] = set()
+        self.server = self.new_id()
+        self.scope = tables.site_scope("lab")
+        self.store: MeshStore
+        self.work: Work
+
+    def need_desk(self) -> BootDesk:
+        assert self.desk is not None
+        return self.desk
+
+    def new_id(self) -> str:
+        return uuid7(self.clock.now_ms(), next(_SERIAL).to_bytes(10, "big"))
+
+    @asynccontextmanager
+    async def _bmc(self, url: str, credentials: Mapping[str, object]) -> AsyncIterator[Any]:
+        assert (url, credentials["username"]) == (self.bmc.url, "admin")
+        yield self.bmc
+
+    def build(self, store: Any, node: Identity) -> Work:
+        return Work(
+            node_id=node.node_id,
+            site="lab",
+            store=store,
+            members=self.org.register,
+            peers=self.peers,
+            receipts=self.peers,
+            open_order=lambda data, now_ms: open_order(
+                data, self.org.register, now_ms, site="lab"
+            ),
+            open_bmc=self._bmc,
+            credentials=lambda secret: {"username": "admin", "password": secret},
+            assets=self.assets,
+            cache=self.assets,
+            secrets=Secrets(),
+            clock=self.clock,
+            destructive_per_hour=self.per_hour,
+            limits=self.limits,
+        )
+
+    @asynccontextmanager
+    async def running(self, machine: bool = True) -> AsyncIterator["WorkSite"]:
+        """Open the store, run the node and, beside it, the machine."""
+        store = MeshStore.open(
+            self.path,
+            author=self.node.node_id,
+            sign_head=lambda body: self.node.sign("head", 1, self.org.root_fp, body),
+            clock=self.clock,
+        )
+        with contextlib.closing(store):
+            self.store = store
+            self.work = self.build(CutStore(store, self.cut), self.node)
+            async with trio.open_nursery() as nursery:
+                self.cut.dead, self.cut.node = False, nursery.cancel_scope
+                await nursery.start(store.run)
+                body = {
+                    "site": "lab",
+                    "boot_url": "http://10.77.0.1:8470",
+                    "services": ["jobs"],
+                }
+                await store.write(
+                    lambda tx: tx.put(tables.FLEET, tables.NODE, self.node.node_id, body)
+                )
+                self.desk = BootDesk(self.work)
+                if machine:
+                    nursery.start_soon(self.machine.run)
+                await nursery.start(self.work.run)
+                try:
+                    yield self
+                finally:
+                    self.desk = None
+                    with trio.CancelScope(shield=True):
+                        while self.calls:
+                            for scope in self.calls:
+                                scope.cancel()
+                            await trio.sleep(0)
+                    nursery.cancel_scope.cancel()
+
+    # -- orders ----------------------------------------------------------------------------
+
+    def order(self, kind: str, params: Mapping[str, Any], **changes: Any) -> bytes:
+        normal = kind in ("server.accept", "server.power", "job.cancel", "job.retry")
+        values: dict[str, Any] = {
+            "id": self.new_id(), "region": "eu", "region_epoch": 1, "site": "lab",
+            "kind": kind, "params": params, "author": "ann@hub",
+            "not_after_ms": self.clock.now_ms() + 3_600_000,
+            "order_class": NORMAL if normal else DESTRUCTIVE,
+        }  # fmt: skip
+        return sign_order(Order(**{**values, **changes}), self.org.orders, self.org.root_fp)
+
+    async def give(self, kind: str, params: Mapping[str, Any], **changes: Any) -> str:
+        return await self.work.submit(self.order(kind, params, **changes))
+
+    async def accept(self, bmc: bool = True) -> None:
+        """Accept the machine; its inventory is there after one boot of its ramdisk."""
+        params: dict[str, Any] = {"machine": MAC, "name": "srv1", "server": self.server}
+        params["bmc"] = {"url": self.bmc.url, "secret": "bmc1"} if bmc else None
+        job = await self.give("server.accept", params)
+        if self.bmc.power == "off":
+            self.bmc.switch("on")
+        assert (await self.end(job))["state"] == "succeeded"
+
+    async def power(self, on: bool) -> str:
+        return await self.give("server.power", {"server": self.server, "on": on})
+
+    async def deploy(self, **more: Any) -> str:
+        params = {
+            "server": self.server, "image": "demo", "asset": ASSET, "hostname": "web1",
+            "ssh_keys": ["ssh-ed25519 AAAA ann"],
+        }  # fmt: skip
+        return await self.give("server.deploy", {**params, **more})
+
+    async def mine(self, kind: str, params: Mapping[str, Any]) -> str:
+        """Give an order whose rendezvous owner is this node."""
+        nodes = [member.node_id for member in self.org.register.members()]
+        while owner(nodes, order_id := self.new_id()) != self.node.node_id:
+            pass
+        return await self.give(kind, params, id=order_id)
+
+    # -- levels ----------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        row = self.store.get(self.scope, tables.JOB, job_id)
+        return {} if row is None else dict(row.body)
+
+    def server_row(self) -> dict[str, Any]:
+        row = self.store.get(self.scope, tables.SERVER, self.server)
+        return {} if row is None else dict(row.body)
+
+    async def until(self, seen: Any, seconds: float = 20) -> None:
+        """Wait until ``seen()`` is true."""
+        with trio.move_on_after(seconds) as scope:
+            while not seen():
+                with trio.move_on_after(0.1):
+                    await self.store.wait_past(self.store.version)
+        if scope.cancelled_caught:
+            shown = {row.key: row.body for row in self.store.rows(self.scope, tables.JOB)}
+            raise AssertionError(f"not seen within {seconds} s: {json.dumps(shown, indent=1)}")
+
+    async def end(self, job_id: str) -> dict[str, Any]:
+        """Return the job's row once it has ended or parked."""
+        over = {"succeeded", "failed", "cancelled", "parked"}
+        await self.until(lambda: self.job(job_id).get("state") in over)
+        return self.job(job_id)
