@@ -107,6 +107,25 @@ async def test_a_server_is_deployed_and_phones_in_from_its_disk(tmp_path: Path) 
     assert "/phone/v1/cap" not in console(info, tmp_path)
 
 
+async def test_a_plug_pulled_in_the_middle_of_an_image_only_costs_time(tmp_path: Path) -> None:
+    async with rack_site(tmp_path) as site:
+        site.script = site.ramdisk_script
+        asset = PeerAsset.of(image() + os.urandom(6 << 20))
+        site.assets[asset.asset] = asset
+        urls = [f"{site.url}/assets/{asset.asset}"]
+        size = len(asset.data)
+        step = {"do": "write_image", "disk": {"first": True}, "asset": asset.asset}
+        site.plan = [{**step, "size": size, "urls": urls}]
+        async with rack(settings(tmp_path, power_on=True)) as info, bmc_of(info) as bmc:
+            await site.until(lambda: site.seen_ranges)
+            await bmc.set_power(False)
+            assert await bmc.power_state() == "off"
+            await bmc.set_power(True)
+            await site.until(lambda: site.results)
+        assert site.results[0]["error"] is None
+        assert Path(info.servers[0].disk).read_bytes()[:size] == asset.data
+
+
 async def test_a_blank_disk_does_not_boot_and_the_server_stays_on(tmp_path: Path) -> None:
     async with rack_site(tmp_path) as site:
         site.script = lambda mac: "#!ipxe\nsanboot --no-describe --drive 0x80 || exit\n"
