@@ -49,6 +49,8 @@ def make_app(services: Services) -> QuartTrio:
         if g.principal is None:
             if request.path.startswith("/api/"):
                 raise SignInNeeded("sign in first, or give the API token as a bearer")
+            if request.path.startswith("/live/"):
+                return Response("", 401, headers={"HX-Redirect": "/sign-in"})
             return redirect("/sign-in")
         return None
 

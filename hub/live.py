@@ -12,7 +12,8 @@ import trio
 
 from hub.errors import Unavailable
 from hub.proto.events import PING, EventRing
-from hub.store import ReportStore
+from hub.proto.rollup import plain
+from hub.store import RUNNING, ReportStore
 from mesh.errors import RemoteRefused, Unreachable
 from mesh.host.clock import Clock
 
@@ -62,30 +63,30 @@ class EventBus:
         """Yield the text of events as they come, and a comment after silence."""
         self.listeners += 1
         try:
-            async for piece in self._pieces(last_event_id):
-                yield piece
+            number = self.ring.resume(last_event_id)
+            if number is None:
+                number = self.ring.newest
+                yield PING if last_event_id is None else self.ring.reset()
+            while True:
+                waiting = self._changed
+                missed = self.ring.after(number)
+                if missed is None:
+                    yield self.ring.reset()
+                    number = self.ring.newest
+                elif missed:
+                    yield b"".join(self.ring.text(event) for event in missed)
+                    number = missed[-1].number
+                elif await _silent(waiting):
+                    yield PING
         finally:
             self.listeners -= 1
 
-    async def _pieces(self, last_event_id: str | None) -> AsyncGenerator[bytes]:
-        number = self.ring.resume(last_event_id)
-        if number is None:
-            number = self.ring.newest
-            yield PING if last_event_id is None else self.ring.reset()
-        while True:
-            waiting = self._changed
-            missed = self.ring.after(number)
-            if missed is None:
-                yield self.ring.reset()
-            elif missed:
-                yield b"".join(self.ring.text(event) for event in missed)
-            else:
-                with trio.move_on_after(PING_S) as patience:
-                    await waiting.wait()
-                if patience.cancelled_caught:
-                    yield PING
-                continue
-            number = missed[-1].number if missed else self.ring.newest
+
+async def _silent(changed: trio.Event) -> bool:
+    """Wait for a change; True when none came for PING_S."""
+    with trio.move_on_after(PING_S) as patience:
+        await changed.wait()
+    return patience.cancelled_caught
 
 
 class Live:
@@ -120,27 +121,31 @@ class Live:
                 await self._peers.wait_past(version)
 
     async def job_log(
-        self, runner: str | None, job: str, after: int, follow: bool
+        self, job: str, after: int, follow: bool
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the lines of a job's log from the node that runs it.
+        """Yield the lines of a job's log from whichever node runs it.
 
-        Raises Unavailable before the first line when that node cannot be asked.
+        Ends with the job when it follows. Raises Unavailable when that node cannot be asked.
         """
-        if runner is None:
-            raise Unavailable(f"job {job} has no runner yet, so there is no log")
         while True:
-            answer = await self._lines(runner, job, after)
-            for line in answer["lines"]:
+            documents = self._store.find("job", job)
+            document = documents[0] if documents else {"runner": None, "state": "unknown"}
+            runner, running = document["runner"], document["state"] in RUNNING
+            lines: list[dict[str, Any]] = []
+            if runner is not None:
+                lines, after = await self._lines(runner, job, after)
+            elif not (follow and running):
+                raise Unavailable(f"no node has taken up job {job} yet, so there is no log")
+            for line in lines:
                 yield line
-            after = answer["next"]
-            if answer["ended"] and not answer["lines"]:
+            if not lines and not (follow and running):
                 return
-            if not answer["lines"]:
-                if not follow:
-                    return
+            if not lines:
                 await trio.sleep(LOG_POLL_S)
 
-    async def _lines(self, runner: str, job: str, after: int) -> dict[str, Any]:
+    async def _lines(
+        self, runner: str, job: str, after: int
+    ) -> tuple[list[dict[str, Any]], int]:
         body = {"job": job, "after": after, "limit": LOG_LINES_MAX}
         try:
             answer = await self._peers.rpc(runner, "job.logs", body, LOG_RPC_S)
@@ -151,19 +156,19 @@ class Live:
         return checked_lines(answer, after)
 
 
-def checked_lines(answer: Any, after: int) -> dict[str, Any]:
-    """Return {lines, next, ended} whatever a node answered."""
-    found = answer if isinstance(answer, dict) else {}
-    lines = [line for line in _list(found.get("lines")) if isinstance(line, dict)]
-    following = found.get("next")
-    if not isinstance(following, int) or isinstance(following, bool) or following < after:
-        following = after + len(lines)
-    return {
-        "lines": lines[:LOG_LINES_MAX],
-        "next": following,
-        "ended": found.get("ended") is not False,
-    }
+def checked_lines(answer: Any, after: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines in a node's answer and the number to go on from, whatever it is.
 
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    A line may carry its number as ``n``; without one lines count from ``after``.
+    """
+    found = answer.get("lines") if isinstance(answer, dict) else None
+    lines = (
+        [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
+    )
+    lines = [plain(line) for line in lines[:LOG_LINES_MAX]]
+    for line in lines:
+        number = line.get("n")
+        if not isinstance(number, int) or isinstance(number, bool) or number <= after:
+            number = after + 1
+        after = number
+    return lines, after

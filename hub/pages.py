@@ -19,6 +19,7 @@ from hub.desk import same_text
 from hub.errors import BadRequest, Denied, HubError, NotFound, SignInNeeded, TooMany
 from hub.ports import Services
 from hub.store import RUNNING
+from mesh.rest.types import Site
 
 FORM_FIELD_CHARS_MAX: Final = 1024
 JOBS_SHOWN_MAX: Final = 12
@@ -133,6 +134,13 @@ def _template(name: str) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
+def _worst_first(site: Site) -> tuple[int, str]:
+    """Sort sites out of reach first, then half reachable ones, those without nodes last."""
+    if not site["nodes"]:
+        return 3, site["name"]
+    return min(2, 2 * site["nodes_reachable"] // site["nodes"]), site["name"]
+
+
 def _sections(services: Services) -> dict[str, Callable[[], Json]]:
     """Return what each section of the overview shows, by name."""
     store = services.store
@@ -154,6 +162,9 @@ def _sections(services: Services) -> dict[str, Callable[[], Json]]:
             "failed": failed,
             "pending": sum(store.counts("pending").values()),
             "jobs": sum(store.counts("job", RUNNING).values()),
+            "oldest_ms": min(
+                (s["last_contact_ms"] or 0 for s in sites if s["nodes"]), default=None
+            ),
         }
 
     def sites() -> Json:
@@ -161,8 +172,13 @@ def _sections(services: Services) -> dict[str, Callable[[], Json]]:
         for node in read.nodes(services):
             if "node" in node["roles"] and node["status"] != "left":
                 by_site.setdefault(node["site"], []).append(node)
-        return cut([{**site, "members": by_site.get(site["name"], [])}
-                    for site in read.sites(services)])  # fmt: skip
+        found = sorted(read.sites(services), key=_worst_first)
+        return cut([{**site, "members": by_site.get(site["name"], [])} for site in found])
+
+    def with_stale(shown: Json) -> Json:
+        """Add the sites that nobody reaches now, with their last contact: state unknown."""
+        silent = [s for s in read.sites(services) if s["nodes"] and not s["nodes_reachable"]]
+        return {**shown, "stale": {site["name"]: site["last_contact_ms"] for site in silent}}
 
     def pending() -> Json:
         return cut(sorted(store.documents("pending"), key=lambda seen: -seen["last_ms"]))
@@ -170,8 +186,8 @@ def _sections(services: Services) -> dict[str, Callable[[], Json]]:
     return {
         "summary": summary,
         "sites": sites,
-        "jobs": lambda: cut(store.jobs(), JOBS_SHOWN_MAX),
-        "servers": lambda: cut(store.documents("server")),
+        "jobs": lambda: with_stale(cut(store.jobs(), JOBS_SHOWN_MAX)),
+        "servers": lambda: with_stale(cut(store.documents("server"))),
         "pending": pending,
         "assets": lambda: cut(store.documents("asset")),
     }

@@ -152,7 +152,8 @@ class FakeDesk:
         return Status(
             role="hub", name="hub", node=HUB, site=None, healthy=not self.problems,
             sentence="hub hub answers for 1 site", problems=list(self.problems), build="0.1.0",
-            started_ms=0, root_fingerprint="00" * 20, peers=[], services={},
+            started_ms=0, root_fingerprint="00" * 20, peers=[],
+            services={"root_key": "wrapped"},
         )  # fmt: skip
 
 

@@ -1,0 +1,130 @@
+"""Throttle, event ring, naming of content, and figures as people read them."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub import show
+from hub.proto.events import RING_EVENTS_MAX, EventRing
+from hub.proto.naming import Claim, Conflict, Sign, decide, read_claim
+from hub.proto.throttle import NAMES_MAX, Throttle
+
+A, B = "a" * 64, "b" * 64
+
+
+def test_a_name_gets_its_burst_then_one_try_a_while() -> None:
+    throttle = Throttle(3, 10.0)
+    assert [throttle.allow("x", 0.0) for _ in range(4)] == [True, True, True, False]
+    assert throttle.allow("y", 0.0)
+    assert throttle.wait_s("x", 4.0) == 6.0
+    assert not throttle.allow("x", 9.9)
+    assert throttle.allow("x", 10.0)
+    assert not throttle.allow("x", 10.1)
+    throttle.forgive("x")
+    assert throttle.allow("x", 10.1)
+
+
+def test_the_throttle_keeps_a_bounded_number_of_names() -> None:
+    throttle = Throttle(1, 10.0)
+    for number in range(NAMES_MAX + 10):
+        throttle.allow(str(number), 0.0)
+    assert throttle.allow("0", 0.0), "the idle name was forgotten"
+    assert not throttle.allow(str(NAMES_MAX + 9), 0.0)
+
+
+def test_a_listener_gets_exactly_what_it_missed() -> None:
+    ring = EventRing("run1")
+    for number in range(5):
+        ring.add("server", {"id": str(number)})
+    assert ring.resume("run1-3") == 3
+    missed = ring.after(3)
+    assert missed is not None
+    assert [event.number for event in missed] == [4, 5]
+    assert ring.after(5) == []
+
+
+def test_a_listener_from_another_run_or_too_far_behind_reads_all_again() -> None:
+    ring = EventRing("run1")
+    for number in range(RING_EVENTS_MAX + 5):
+        ring.add("job", {"id": str(number)})
+    assert ring.resume("run0-3") is None
+    assert ring.after(3) is None
+    assert ring.after(5) is not None
+    assert ring.after(ring.newest + 1) is None
+
+
+@given(st.text())
+def test_garbage_never_raises_as_an_event_id(text: str) -> None:
+    assert EventRing("run1").resume(text) is None
+
+
+def test_events_are_one_line_of_data() -> None:
+    ring = EventRing("run1")
+    text = ring.text(ring.add("server", {"id": "a\nb"}))
+    assert text == b'id: run1-1\nevent: server\ndata: {"id":"a\\nb"}\n\n'
+
+
+def claim(sha256: str = A, hlc: int = 1, author: str = "n1", name: str = "img") -> Claim:
+    return Claim(author, hlc, name, "b3:" + sha256, 10, sha256)
+
+
+def test_the_first_claim_becomes_the_name() -> None:
+    late, early = claim(B, 2), claim(A, 1)
+    assert decide({"img": None}, {}, [late, early]) == [Sign(early, False), Conflict(late, A)]
+
+
+def test_a_declared_hash_admits_only_that_content() -> None:
+    wrong, right = claim(B, 1), claim(A, 2)
+    assert decide({"img": A}, {}, [wrong, right]) == [Conflict(wrong, A), Sign(right, True)]
+
+
+def test_what_is_signed_is_not_signed_again() -> None:
+    signed = {"img": ("b3:" + A, A)}
+    assert decide({"img": None}, signed, [claim(A)]) == []
+    assert decide({"img": None}, signed, [claim(B)]) == [Conflict(claim(B), A)]
+
+
+def test_a_newly_declared_hash_replaces_the_name() -> None:
+    signed = {"img": ("b3:" + A, A)}
+    assert decide({"img": B}, signed, [claim(A, 1), claim(B, 2)]) == [
+        Conflict(claim(A, 1), B),
+        Sign(claim(B, 2), True),
+    ]
+
+
+def test_a_claim_for_an_unknown_reference_counts_for_nothing() -> None:
+    assert decide({}, {}, [claim()]) == []
+
+
+@given(
+    st.text(),
+    st.dictionaries(
+        st.sampled_from(["name", "size", "sha256"]), st.none() | st.text() | st.integers()
+    ),
+)
+def test_garbage_never_raises_as_a_claim(key: str, body: dict[str, Any]) -> None:
+    assert read_claim("n1", 1, key, body) is None
+
+
+def test_figures_read_as_people_say_them() -> None:
+    assert [show.size(n) for n in (None, 0, 999, 1000, 2_147_483_648)] == [
+        "unknown", "0 B", "999 B", "1.0 kB", "2.1 GB",
+    ]  # fmt: skip
+    assert [show.age(0, ms) for ms in (500, 5_000, 70_000, 7_200_000, 90_000_000)] == [
+        "now", "5 s ago", "1 min ago", "2 h ago", "1 d ago",
+    ]  # fmt: skip
+    assert show.age(None, 5) == "never"
+    assert show.tone("deploying failed") == "bad"
+
+
+def test_job_progress_counts_steps_and_the_part_of_the_running_one() -> None:
+    step = {"done": None, "total": None, "unit": None}
+    steps = [
+        {**step, "name": "a", "state": "done"},
+        {"name": "b", "state": "running", "done": 50, "total": 100, "unit": "bytes"},
+    ]
+    progress = show.job_progress({"steps": steps})
+    assert (progress["percent"], progress["step"], progress["number"]) == (75, "b", 2)
+    assert progress["detail"] == "50 B of 100 B"
+    assert show.job_progress({"steps": []})["percent"] == 0

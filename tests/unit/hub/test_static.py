@@ -1,0 +1,37 @@
+"""The vendored files are what their projects published, and pages hold nothing inline."""
+
+import hashlib
+import re
+from importlib import resources
+
+from hub import static_files
+
+VENDOR = resources.files("hub") / "static" / "vendor"
+TEMPLATES = resources.files("hub") / "templates"
+WEIGHT_BYTES_MAX = 50_000
+
+
+def test_vendored_files_have_the_listed_hashes() -> None:
+    sums = (VENDOR / "SHA256SUMS").read_text().split("\n")
+    listed = dict(reversed(line.split("  ")) for line in sums if line)
+    assert set(listed) == {"htmx/htmx.min.js", "htmx/LICENSE"}
+    for name, digest in listed.items():
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_the_vendored_version_is_the_one_written_down() -> None:
+    version = (VENDOR / "htmx" / "VERSION").read_text().strip()
+    assert f'version:"{version}"' in (VENDOR / "htmx" / "htmx.min.js").read_text()
+
+
+def test_templates_hold_no_inline_script_style_or_foreign_address() -> None:
+    for template in TEMPLATES.iterdir():
+        text = template.read_text()
+        assert not re.search(r"<script(?![^>]*\ssrc=)", text), template.name
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text), template.name
+        assert not re.search(r"(src|href)=\"https?:", text), template.name
+
+
+def test_static_files_weigh_little() -> None:
+    weight = sum(len(file.gzipped) for file in static_files.FILES.values())
+    assert weight <= WEIGHT_BYTES_MAX, weight

@@ -1,0 +1,138 @@
+"""The reporting store, its filling, the accounts and the event bus, on real files."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import trio
+
+from hub.desk import SESSIONS_MAX, Desk
+from hub.live import EventBus
+from hub.store import ReportStore
+from mesh.errors import Refused
+from mesh.proto import tables
+from tests.support.hub_bench import NODE_A, Member, fill, hub_bench
+
+PASSWORD = "correct horse"
+
+
+async def test_a_scope_is_read_once_until_its_heads_move(tmp_path: Path) -> None:
+    async with hub_bench(tmp_path) as bench:
+        fill(bench)
+        assert await bench.ingest.read_all() > 0
+        assert await bench.ingest.read_all() == 0
+        bench.rows.put(tables.site_scope("fra1"), tables.SERVER, "s1", name="renamed")
+        assert await bench.ingest.read_all() == 1
+        assert bench.services.store.find("server", "renamed")[0]["id"] == "s1"
+        bench.rows.drop(tables.site_scope("fra1"), tables.SERVER, "s1")
+        await bench.ingest.read_all()
+        assert bench.services.store.find("server", "s1") == []
+
+
+async def test_a_restart_reads_nothing_again_and_an_empty_file_everything(
+    tmp_path: Path,
+) -> None:
+    async with hub_bench(tmp_path) as bench:
+        fill(bench)
+        first = await bench.ingest.read_all()
+        bench.services.store.close()
+        again = ReportStore.open(tmp_path / "report.db")
+        bench.ingest._reports = again
+        assert await bench.ingest.read_all() == 0
+        again.close()
+        for file in tmp_path.glob("report.db*"):
+            file.unlink()
+        bench.ingest._reports = fresh = ReportStore.open(tmp_path / "report.db")
+        assert await bench.ingest.read_all() == first
+        fresh.close()
+
+
+async def test_a_new_member_shows_without_any_row(tmp_path: Path) -> None:
+    async with hub_bench(tmp_path) as bench:
+        await bench.ingest.read_all()
+        bench.members.found.append(Member("c" * 32, site="ams1", name="newcomer"))
+        await bench.ingest.read_all()
+        assert bench.services.store.find("node", "newcomer")[0]["site"] == "ams1"
+
+
+async def test_events_follow_the_commit(tmp_path: Path) -> None:
+    async with hub_bench(tmp_path) as bench, trio.open_nursery() as nursery:
+        await nursery.start(bench.ingest.run)
+        before = bench.services.bus.ring.newest
+        bench.rows.put(tables.site_scope("fra1"), tables.SERVER, "s1", name="web-1")
+        stream = bench.services.bus.stream(f"run1-{before}")
+        with trio.fail_after(5):
+            assert b"event: server" in await anext(stream)
+        await stream.aclose()
+        assert bench.services.store.find("server", "web-1")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_resumes_and_resets(autojump_clock: trio.testing.MockClock) -> None:
+    bus = EventBus("run1")
+    bus.publish("server", id="1")
+    bus.publish("server", id="2")
+    stream = bus.stream("run1-1")
+    assert b'"id":"2"' in await anext(stream)
+    assert await anext(stream) == b": ping\n\n", "silence is broken by a comment"
+    await stream.aclose()
+    assert bus.listeners == 0
+    other = bus.stream("run0-1")
+    assert b"event: reset" in await anext(other)
+    await other.aclose()
+
+
+async def test_last_contact_never_moves_backwards(tmp_path: Path) -> None:
+    async with hub_bench(tmp_path) as bench:
+        store = bench.services.store
+        store.touch({NODE_A: 10})
+        store.touch({NODE_A: 5})
+        assert store.contacts() == {NODE_A: 10}
+
+
+def test_a_damaged_reporting_store_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "report.db"
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(Refused, match=r"report\.db cannot be used"):
+        ReportStore.open(path)
+
+
+async def test_passwords_are_checked_and_kept_as_argon2id(tmp_path: Path) -> None:
+    desk = Desk.open(tmp_path / "hub.db")
+    await desk.set_password("admin", PASSWORD, 1)
+    assert await desk.check_password("admin", PASSWORD)
+    assert not await desk.check_password("admin", PASSWORD + "x")
+    assert not await desk.check_password("nobody", PASSWORD)
+    assert not await desk.check_password("admin", "x" * 10_000)
+    with pytest.raises(Refused, match="8 characters"):
+        await desk.set_password("admin", "short", 2)
+    desk.close()
+    stored = sqlite3.connect(tmp_path / "hub.db")
+    (hashed,) = stored.execute("SELECT password FROM account").fetchone()
+    stored.close()
+    assert hashed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    files = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert not any(PASSWORD.encode() in content for content in files)
+
+
+def test_sessions_end_in_time_and_are_kept_hashed(tmp_path: Path) -> None:
+    desk = Desk.open(tmp_path / "hub.db")
+    secret, session = desk.sign_in("admin", 1000)
+    assert desk.session(secret, 1000) == session
+    assert desk.session(secret, session.until_ms) is None
+    assert desk.session("guess", 1000) is None
+    for number in range(SESSIONS_MAX):
+        desk.sign_in("admin", 2000 + number)
+    assert desk.session(secret, 3000) is None, "the oldest session made room"
+    desk.close()
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert secret.encode() not in content
+    assert (tmp_path / "hub.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_new_password_ends_the_sessions(tmp_path: Path) -> None:
+    desk = Desk.open(tmp_path / "hub.db")
+    secret, _ = desk.sign_in("admin", 1000)
+    await desk.set_password("admin", PASSWORD, 1001)
+    assert desk.session(secret, 1002) is None
+    desk.close()
