@@ -7,7 +7,7 @@ loopback address it runs without root and answers relays only.
 
 import socket
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
@@ -19,6 +19,7 @@ from mesh.host.clock import Clock
 from mesh.host.log import Log
 from mesh.proto import tables
 from mesh.store import MeshStore, Tx
+from node.boot.aging import sweep_forever
 from node.boot.sightings import Sightings
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import udp_socket
@@ -59,6 +60,7 @@ class DhcpServer:
         self._port = port
         self._interface = interface
         self._writing: dict[str, IPv4Address] = {}  # MAC -> address being claimed
+        self._settling: deque[tuple[int, str]] = deque()  # (store version, MAC) of the durable
         self._writes = 0
         self._sightings = Sightings(store, self._scope, clock)
 
@@ -80,6 +82,7 @@ class DhcpServer:
         """Serve for ever on what ``open`` returned; reports the port."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sightings.run)
+            nursery.start_soon(self._sweep)
             task_status.started(int(sock.getsockname()[1]))
             while True:
                 await trio.lowlevel.wait_readable(sock)
@@ -124,6 +127,8 @@ class DhcpServer:
         sock: socket.socket,
         nursery: trio.Nursery,
     ) -> None:
+        while self._settling and self._settling[0][0] <= self._snapshots.version:
+            self._writing.pop(self._settling.popleft()[1], None)
         if claim.mac in self._writing:
             self.counts["repeated while writing"] += 1
         elif claim.ip in self._writing.values():
@@ -166,12 +171,17 @@ class DhcpServer:
 
         try:
             await self._store.write(put)
-        finally:
+        except BaseException:
             del self._writing[mac]
+            raise
+        self._settling.append((self._store.version, mac))
         self.counts["bindings"] += 1
         self._log.info("machine bound", mac=mac, ip=ip, iface=self._interface)
         assert result.reply is not None
         self._send(result.reply, source, sock)
+
+    async def _sweep(self) -> None:
+        await sweep_forever(self._store, self._scope, self._snapshots, self._clock, self._log)
 
     async def _give_back(self, packet: Packet, result: Answer) -> None:
         """End a binding (RELEASE), or remember that its address is in use (DECLINE)."""

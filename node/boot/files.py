@@ -48,7 +48,7 @@ class BootFiles:
     def get(self, name: str) -> BootFile | None:
         """Return the file of a name, or None; leading slashes of firmware are forgiven."""
         name = name.lstrip("/")
-        found = self._entries.get(name) or self._folder_table().get(name)
+        found = self._entries.get(name, self._folder_table().get(name))
         if found is None:
             return None
         if isinstance(found, bytes):

@@ -308,7 +308,7 @@ class _Connection:
             name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers
         }
         target = head.target.decode("latin-1")
-        path, query = _target(target)
+        path, query = split_target(target)
         request = Request(method, path or "/", query, headers, b"", self._client_ip)
         if path is None or "\0" in path:
             return request, Response.refusal(400, "the request target cannot be read")
@@ -423,7 +423,7 @@ def _too_large() -> Response:
     return Response.refusal(413, f"a request body has at most {BODY_BYTES_MAX} bytes")
 
 
-def _target(target: str) -> tuple[str | None, dict[str, str]]:
+def split_target(target: str) -> tuple[str | None, dict[str, str]]:
     """Split a request target into decoded path (None: not readable) and query."""
     try:
         parts = urlsplit(target if not target.startswith("//") else "/." + target)

@@ -99,7 +99,7 @@ def holders(protocol: str, port: int) -> list[str]:
     wanted = f":{port:04X}"
     inodes: list[str] = []
     try:
-        lines = Path(f"/proc/self/net/{protocol}").read_text().splitlines()[1:]
+        lines = Path(f"/proc/thread-self/net/{protocol}").read_text().splitlines()[1:]
     except OSError:
         return []
     for line in lines:

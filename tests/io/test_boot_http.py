@@ -2,10 +2,11 @@
 
 import json
 import os
+import random
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -280,6 +281,28 @@ async def test_expect_100_is_answered_before_the_body_is_read() -> None:
             while data := await stream.receive_some(1000):
                 answer += data
             assert b'"body":"ok"' in answer
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_garbage_never_stops_the_server_with_seed(seed: int, image: Path) -> None:
+    rng = random.Random(seed)
+    good = b"POST /echo?a=%41 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+    async with serving([file_route(image), Route("POST", "/echo", echo)]) as (server, port):
+        for _ in range(50):
+            data = bytearray(good * rng.randint(1, 3))
+            for _ in range(rng.randint(1, 12)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            async with stream:
+                await stream.send_all(data[: rng.randrange(len(data))])
+                await stream.send_eof()
+                with suppress(trio.BrokenResourceError):
+                    while await stream.receive_some(65536):
+                        pass
+        request = b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        assert (await talk(port, request)).startswith(b"HTTP/1.1 200")
+        while server.statistics()["connections"]:
+            await trio.lowlevel.checkpoint()
 
 
 def test_what_follows_a_secret_prefix_stays_out_of_logs() -> None:
