@@ -20,12 +20,13 @@ import trio
 from mesh.errors import MeshError, Refused, RemoteRefused, Unreachable
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
-from mesh.proto.order import Order
+from mesh.proto.order import Order, open_order
 from mesh.proto.tables import (
     FLEET,
     JOB,
     NAME,
     NODE,
+    ORDER,
     PRESENCE,
     REFERENCE,
     SERVER,
@@ -190,8 +191,27 @@ class NodeApi:
         return self._items("jobs", self._job_items())
 
     def _job_items(self) -> list[Any]:
-        jobs = [views.job(row.body) for row in self._f.store.rows(self._scope, JOB)]
+        rows = self._f.store.rows(self._scope, JOB)
+        jobs = [views.job(row.body) for row in rows] + self._waiting({row.key for row in rows})
         return sorted(jobs, key=lambda j: (j["state"] in ENDED, -(j["created_ms"] or 0)))
+
+    def _waiting(self, taken: set[str]) -> list[Any]:
+        """Show the orders that have no job yet."""
+        names = {
+            row.key: row.body.get("name") for row in self._f.store.rows(self._scope, SERVER)
+        }
+        found = []
+        for row in self._f.store.rows(self._scope, ORDER):
+            signed = row.body.get("signed")
+            if row.key in taken or not isinstance(signed, bytes):
+                continue
+            try:
+                order = open_order(signed, self._f.register, None, site=self._f.site)
+            except MeshError:
+                continue  # what is no order here never becomes a job
+            name = names.get(str(order.params.get("server")))
+            found.append(views.waiting_order(order, name, row.body.get("created_ms")))
+        return found
 
     async def _job(self, request: Request) -> Response:
         name, _, tail = request.path.removeprefix("/api/v1/jobs/").partition("/")

@@ -33,6 +33,7 @@ def _order(
 ) -> None:
     from mesh.cli.follow import follow_job
 
+    reopened = body.get("job") if body["kind"] == "job.retry" else None
     body["idempotency_key"] = secrets.token_hex(16)
     with where.client() as client:
         answer = client.post("/orders", body)
@@ -46,6 +47,8 @@ def _order(
         return
     click.echo(f"job {job}", err=True)
     item = follow_job(where, job, timeout_s)
+    if reopened:
+        item = follow_job(where, reopened, timeout_s)
     if as_json:
         print_json({"schema": "rackmesh/job/1", "item": item})
     else:

@@ -7,6 +7,7 @@ and may lack fields or hold odd types; a view never raises, it shows null.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mesh.proto.order import Order
 from mesh.rest.types import Asset, Job, Pending, Residency, Server, Step
 
 Body = Mapping[str, Any]
@@ -60,6 +61,23 @@ def job(body: Body) -> Job:
         steps=[_step(item) for item in steps if isinstance(item, Mapping)]
         if isinstance(steps, list)
         else [],
+    )
+
+
+def waiting_order(order: Order, server_name: str | None, created_ms: int | None) -> Job:
+    """Show an order that no node of its site has made a job of yet."""
+    return job(
+        {
+            "id": order.id,
+            "kind": order.kind,
+            "site": order.site,
+            "server": order.params.get("server"),
+            "server_name": server_name or order.params.get("name"),
+            "state": "queued",
+            "waits_for": f"waits for a node of site {order.site} to take it up",
+            "author": order.author,
+            "created_ms": created_ms,
+        }
     )
 
 
