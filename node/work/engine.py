@@ -127,6 +127,8 @@ class Work:
         Raises Refused with one sentence when it is plain that it cannot be carried out.
         """
         order = self._open_order(signed, self._clock.now_ms())
+        if self._store.get(self.rows.scope, tables.ORDER, order.id) is not None:
+            return order.id  # it was given before; it is carried out once
         self._refuse_early(order)
 
         def fn(tx: Tx) -> None:

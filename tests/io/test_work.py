@@ -288,20 +288,15 @@ async def test_a_clean_stop_leaves_the_job_resumable(tmp_path: Path) -> None:
         world.cancel_scope.cancel()
 
 
-async def one_life(site: WorkSite, job: str | None) -> str | None:
-    """Live until the deploy job has ended or the node is killed; return the job's id."""
+async def one_life(site: WorkSite, order: bytes) -> bool:
+    """Give the order (again) and live until its job has ended, or until the node is killed."""
     try:
         async with site.running(machine=False):
-            if not site.server_row():
-                await site.accept()
-                site.cut.count = 0
-            if job is None:
-                job = await site.deploy()
-            await site.end(job)
-            site.cut.at = None
+            await site.end(await site.work.submit(order))
+            return True
     except* Crash:
-        pass
-    return job
+        site.cut.at = None
+    return False
 
 
 async def deploy_killed_at(path: Path, at: int | None) -> int:
@@ -311,23 +306,22 @@ async def deploy_killed_at(path: Path, at: int | None) -> int:
         world.start_soon(site.machine.run)
         async with site.running(machine=False):
             await site.accept()
-        site.cut.count, site.cut.at, job = 0, at, None
-        while not site.cut.count or site.cut.dead:
-            job = await one_life(site, job)
-            if site.cut.dead:
-                site.cut.at = None
+            order = site.order("server.deploy", site.deploy_params())
+        site.cut.count, site.cut.at = 0, at
+        lives = 1
+        while not await one_life(site, order):
+            lives += 1
+        assert lives <= 2
+        site.cut.at = None
         async with site.running(machine=False):
-            assert job is not None or at is not None
-            jobs = [row.key for row in site.store.rows(site.scope, tables.JOB)]
-            deploys = [key for key in jobs if site.job(key)["kind"] == "server.deploy"]
-            for key in deploys:
-                assert site.job(key)["state"] == "succeeded"
-            if job is not None:
-                assert deploys == [job]
-                assert site.server_row()["state"] == "active"
-                assert (site.machine.disk, site.bmc.power) == (SHA256, "on")
-                assert site.bmc.orders == ["off", "on", "off", "on"]
-                assert site.machine.boots.count("disk") == 1
+            rows = [row.body for row in site.store.rows(site.scope, tables.JOB)]
+            deploys = [row for row in rows if row["kind"] == "server.deploy"]
+            assert [row["state"] for row in deploys] == ["succeeded"]
+            assert site.server_row()["state"] == "active"
+            assert (site.machine.disk, site.bmc.power) == (SHA256, "on")
+            assert site.bmc.orders == ["off", "on", "off", "on"]
+            assert site.machine.boots.count("disk") == 1
+            assert site.machine.writes_begun == 1
         world.cancel_scope.cancel()
     return site.cut.count
 

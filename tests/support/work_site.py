@@ -480,12 +480,14 @@ class WorkSite:
     async def power(self, on: bool) -> str:
         return await self.give("server.power", {"server": self.server, "on": on})
 
-    async def deploy(self, **more: Any) -> str:
-        params = {
+    def deploy_params(self) -> dict[str, Any]:
+        return {
             "server": self.server, "image": "demo", "asset": ASSET, "hostname": "web1",
             "ssh_keys": ["ssh-ed25519 AAAA ann"],
         }  # fmt: skip
-        return await self.give("server.deploy", {**params, **more})
+
+    async def deploy(self, **more: Any) -> str:
+        return await self.give("server.deploy", {**self.deploy_params(), **more})
 
     async def mine(self, kind: str, params: Mapping[str, Any]) -> str:
         """Give an order whose rendezvous owner is this node."""
