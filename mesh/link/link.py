@@ -123,6 +123,11 @@ class Link:
         return self._core.round_trip_s
 
     @property
+    def counters(self) -> Counter[str]:
+        """What the core counted; added to those of Peers once the link is over."""
+        return self._core.counters
+
+    @property
     def closed(self) -> bool:
         """The link is over."""
         return self._over.is_set()

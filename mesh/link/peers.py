@@ -7,9 +7,8 @@ others close at once; every wait is bounded; nothing that a peer does ends ``run
 """
 
 import os
-import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +20,7 @@ from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.link.carrier import Carrier
 from mesh.link.flow import LinkClosed, MessageStream
+from mesh.link.keeper import Keeper
 from mesh.link.level import Level
 from mesh.link.link import Link, RpcHandler, StreamHandler
 from mesh.link.session import (
@@ -33,9 +33,8 @@ from mesh.link.session import (
 )
 from mesh.link.tcp import TcpCarrier, peer_address
 from mesh.link.ways import KnownAddresses, Way, ways
-from mesh.proto.crossing import Redial, newer_stays
+from mesh.proto.crossing import newer_stays
 from mesh.proto.frames import LinkKind, make_hello
-from mesh.proto.rendezvous import ranked
 
 Service = Callable[[Link], Awaitable[None]]
 Addresses = Callable[[], KnownAddresses]
@@ -44,14 +43,8 @@ HANDSHAKES_MAX: Final = 64
 """Connections that have not shown who they are; more are closed at once."""
 DIALS_MAX: Final = 16
 """Dials under way at once."""
-KEPT_MAX: Final = 256
-"""Peers that we dial by ourselves."""
 BULK_MAX: Final = 4
 """Bulk links with one peer at once, in each direction."""
-POLL_S: Final = 2.0
-"""How often the addresses are looked at, besides ``look_again`` and changes of the register."""
-HEAD_START_S: Final = 0.5
-"""The higher node id waits so much longer, so that dials seldom cross."""
 CROSSING_WAIT_S: Final = 1.0
 """When the peer closed the link that we dialled, its own may be just arriving."""
 
@@ -122,7 +115,6 @@ class Peers:
         self._build = build
         self._session = os.urandom(8)
         self._level = Level()
-        self._look = Level()
         self._links: dict[str, _Main] = {}
         self._bulk: set[Link] = set()
         self._counters: Counter[str] = Counter()
@@ -130,7 +122,7 @@ class Peers:
         self._pending = 0  # connections that have not shown who they are
         self._dial_slots = trio.CapacityLimiter(DIALS_MAX)
         self._dialling: dict[str, trio.Lock] = {}
-        self._kept: dict[str, trio.CancelScope] = {}
+        self._keeper = Keeper(self.node_id, register, addresses, self, self._counters)
         self._nursery: trio.Nursery | None = None
 
     # -- for everyone ------------------------------------------------------------------------
@@ -150,12 +142,13 @@ class Peers:
 
     def look_again(self) -> None:
         """The addresses have changed: dial now and not at the next poll."""
-        self._look.bump()
+        self._keeper.look_again()
 
     def statistics(self) -> PeersStatistics:
         """Return what was counted."""
-        live = sum(not main.link.closed for main in self._links.values())
-        return PeersStatistics(live, len(self._bulk), self._handshakes, dict(self._counters))
+        live = [main.link for main in self._links.values() if not main.link.closed]
+        total = sum((link.counters for link in [*live, *self._bulk]), Counter(self._counters))
+        return PeersStatistics(len(live), len(self._bulk), self._handshakes, dict(total))
 
     async def rpc(self, node_id: str, method: str, body: Any, timeout_s: float) -> Any:
         """Call a peer over its main link, connecting when its address is known.
@@ -202,9 +195,7 @@ class Peers:
                 if listeners:
                     nursery.start_soon(trio.serve_listeners, self._serve_tcp, listeners)
                 nursery.start_soon(self._watch_register)
-                nursery.start_soon(self._keep_peers)
-                if self._hub_link:
-                    nursery.start_soon(self._keep_one_of, self._hub_candidates)
+                nursery.start_soon(self._keeper.run, self._hub_link)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -260,7 +251,7 @@ class Peers:
                     self._counters["inactive_closed"] += 1
                     link.close("no longer an active member")
             await self._register.wait_past(version)
-            self._look.bump()
+            self._keeper.look_again()
 
     # -- within: a link's life ---------------------------------------------------------------
 
@@ -277,16 +268,15 @@ class Peers:
         """Run a link and its services to the end; started once it is admitted or over."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.run)
-            if not await link.wait_ready() or not self._admit(link):
-                task_status.started()
-                return
+            admitted = await link.wait_ready() and self._admit(link)
             task_status.started()
-            try:
-                if link.kind == "main":
-                    await self._run_services(link)
-                await link.wait_closed()
-            finally:
-                self._dismiss(link)
+            if admitted:
+                try:
+                    if link.kind == "main":
+                        await self._run_services(link)
+                    await link.wait_closed()
+                finally:
+                    self._dismiss(link)
 
     async def _run_services(self, link: Link) -> None:
         async with trio.open_nursery() as nursery:
@@ -349,49 +339,54 @@ class Peers:
         if main is not None and main.link is link:
             del self._links[link.peer]
             lived_s = round(trio.current_time() - main.since, 3)
-            _LOG.info("link down", peer=link.peer, reason=link.close_reason, s=lived_s)
+            _LOG.info(
+                "link down", peer=link.peer, reason=link.close_reason or "stopped", s=lived_s
+            )
             self._level.bump()
 
     # -- within: dialling --------------------------------------------------------------------
 
-    def _live(self, node_id: str) -> Link | None:
+    def live(self, node_id: str) -> Link | None:
+        """Return the main link to a peer if there is one now."""
         main = self._links.get(node_id)
         return main.link if main is not None and not main.link.closed else None
 
     async def _reach(self, node_id: str, timeout_s: float) -> Link:
         """Return the main link to a peer, dialling when there is none."""
-        link = self._live(node_id)
+        link = self.live(node_id)
         if link is not None:
             return link
         if node_id == self.node_id:
             raise Unreachable(f"{node_id} is this node itself")
         with trio.move_on_after(timeout_s):
             try:
-                return await self._connect(node_id)
-            except (Unreachable, RemoteError) as exc:
-                if isinstance(exc, LinkClosed):
-                    with trio.move_on_after(CROSSING_WAIT_S):
-                        return await self._wait_live(node_id)
-                raise Unreachable(f"no link to {node_id}: {exc}") from exc
+                return await self.connect(node_id)
+            except (RemoteError, Unreachable) as exc:
+                failure = exc
+            if isinstance(failure, LinkClosed):
+                with trio.move_on_after(CROSSING_WAIT_S):
+                    return await self.wait_live(node_id)
+            raise Unreachable(f"no link to {node_id}: {failure}") from failure
         raise Unreachable(f"no link to {node_id} within {timeout_s:g} s")
 
-    async def _wait_live(self, node_id: str) -> Link:
+    async def wait_live(self, node_id: str) -> Link:
+        """Return the main link to a peer once there is one."""
         while True:
             version = self._level.version
-            link = self._live(node_id)
+            link = self.live(node_id)
             if link is not None:
                 return link
             await self._level.wait_past(version)
 
-    async def _connect(self, node_id: str) -> Link:
+    async def connect(self, node_id: str) -> Link:
         """Make the main link to a peer, one dial at a time."""
         lock = self._dialling.setdefault(node_id, trio.Lock())
         try:
             async with lock:
-                link = self._live(node_id)
+                link = self.live(node_id)
                 if link is None:
                     await self._open(node_id, "main")
-                    link = self._live(node_id)
+                    link = self.live(node_id)
                 if link is None:
                     raise LinkClosed(f"{node_id} closed the link at once")
                 return link
@@ -427,63 +422,6 @@ class Peers:
             with trio.CancelScope(shield=True):
                 await carrier.aclose()
             raise
-
-    # -- within: keeping -----------------------------------------------------------------------
-
-    async def _keep_peers(self) -> None:
-        """Keep a task for every known address of another active member."""
-        async with trio.open_nursery() as nursery:
-            while True:
-                version = self._look.version
-                active = self._register.register.active
-                known = sorted(n for n in self._addresses() if n != self.node_id and active(n))
-                wanted = set(known[:KEPT_MAX])
-                for node in self._kept.keys() - wanted:
-                    self._kept.pop(node).cancel()
-                for node in wanted - self._kept.keys():
-                    scope = self._kept[node] = trio.CancelScope()
-                    nursery.start_soon(self._keep_peer, node, scope)
-                with trio.move_on_after(POLL_S):
-                    await self._look.wait_past(version)
-
-    async def _keep_peer(self, node_id: str, scope: trio.CancelScope) -> None:
-        with scope:
-            await self._keep_one_of(lambda: [node_id])
-
-    def _hub_candidates(self) -> list[str]:
-        """Return the hubs in the order in which we would like them."""
-        hubs = [hub.node_id for hub in self._register.register.hubs()]
-        return ranked([hub for hub in hubs if hub != self.node_id], self.node_id)
-
-    async def _keep_one_of(self, candidates: Callable[[], Sequence[str]]) -> None:
-        """Keep a link to the first of these peers that can be had."""
-        redial = Redial(random.random)
-        while True:
-            nodes = candidates()
-            link = next((live for node in nodes if (live := self._live(node))), None)
-            if link is not None:
-                since = trio.current_time()
-                await link.wait_closed()
-                redial.succeeded(trio.current_time() - since)
-                continue
-            if not nodes:
-                await trio.sleep(POLL_S)
-                continue
-            wait_s = redial.wait_s() + HEAD_START_S * (self.node_id > nodes[0])
-            with trio.move_on_after(wait_s):
-                await self._wait_live(nodes[0])
-                continue
-            await self._try_in_turn(nodes)
-
-    async def _try_in_turn(self, nodes: Sequence[str]) -> None:
-        for node in nodes:
-            try:
-                await self._connect(node)
-            except (RemoteError, Unreachable) as exc:
-                self._counters["dials_failed"] += 1
-                _LOG.debug("dial failed", peer=node, error=str(exc))
-            else:
-                return
 
 
 def _info(main: _Main) -> LinkInfo:

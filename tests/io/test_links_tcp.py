@@ -155,6 +155,7 @@ async def test_services_get_the_link_and_their_frames_and_end_with_it():
     org = org_of("a", "b")
     seen: list[tuple[str, str, object]] = []
     ended: list[str] = []
+    both = trio.Event()
 
     async def sync(link: Link) -> None:
         await link.send("sync", {"hello": link.peer})
@@ -166,6 +167,8 @@ async def test_services_get_the_link_and_their_frames_and_end_with_it():
         try:
             assert await link.receive("receipt").receive() == 1
             ended.append(link.peer)
+            if len(ended) == 2:
+                both.set()
         except trio.EndOfChannel:
             pass
 
@@ -175,8 +178,7 @@ async def test_services_get_the_link_and_their_frames_and_end_with_it():
         a.knows(b)
         await until(a.peers, lambda: b.id in a.peers.connected())
         with trio.fail_after(WAIT_S):
-            while len(ended) < 2:
-                await trio.sleep(0)
+            await both.wait()
     assert sorted(seen) == sorted(
         [(a.id, "main", {"hello": b.id}), (b.id, "main", {"hello": a.id})]
     )

@@ -82,14 +82,19 @@ async def test_a_node_goes_to_the_other_hub_when_its_own_dies(tmp_path: Path):
         doors = {"hub": site.door, "hub2": other}
         scopes: dict[str, trio.CancelScope] = {}
 
-        async def life(label: str, door: HubDoor, task_status: trio.TaskStatus[None]) -> None:
-            with trio.CancelScope() as scopes[label]:
-                await door.run(task_status=task_status)
+        async def life(
+            label: str,
+            door: HubDoor,
+            *,
+            task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        ) -> None:
+            async with trio.open_nursery() as inner:
+                scopes[label] = inner.cancel_scope
+                await inner.start(door.run)
+                task_status.started()
 
         for label, door in doors.items():
-            await nursery.start(
-                lambda label=label, door=door, task_status=None: life(label, door, task_status)
-            )
+            await nursery.start(life, label, door)
             site.announce(label, door)
         hubs = {label: site.hub(label) for label in doors}
         for label, door in doors.items():

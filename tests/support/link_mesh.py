@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+import trio.testing
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -103,6 +104,13 @@ async def until(peers: Peers, check: Callable[[], bool]) -> None:
             if check():
                 return
             await peers.wait_past(version)
+
+
+async def eventually(check: Callable[[], bool]) -> None:
+    """Wait for a state that has no level to wait for."""
+    with trio.fail_after(WAIT_S):
+        while not check():
+            await trio.testing.wait_all_tasks_blocked(0.001)
 
 
 @asynccontextmanager

@@ -1,0 +1,140 @@
+"""Which peers we dial by ourselves, and when: every known member's address, and one hub.
+
+It knows no handshake. Rules: a wait between dials is random up to a limit that doubles (full
+jitter); the higher node id leaves the first move to the lower; a hub keeps a link to each other
+hub, a node to one, in its own fixed order, and goes to the next when that one is lost.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from mesh.errors import RemoteError, Unreachable
+from mesh.host.log import get_log
+from mesh.link.level import Level
+from mesh.link.link import Link
+from mesh.link.session import RegisterPort
+from mesh.link.ways import KnownAddresses
+from mesh.proto.crossing import Redial
+from mesh.proto.rendezvous import ranked
+
+KEPT_MAX: Final = 256
+"""Peers that we dial by ourselves."""
+POLL_S: Final = 2.0
+"""How often addresses are looked at, besides ``look_again`` and changes of the register."""
+HEAD_START_S: Final = 0.5
+"""The higher node id waits so much longer, so that dials seldom cross."""
+
+_LOG = get_log("peers")
+
+
+class MainLinks(Protocol):
+    """The main links, as mesh.link.peers.Peers has them."""
+
+    def live(self, node_id: str) -> Link | None:
+        """Return the main link to a peer if there is one now."""
+        ...
+
+    async def wait_live(self, node_id: str) -> Link:
+        """Return the main link to a peer once there is one."""
+        ...
+
+    async def connect(self, node_id: str) -> Link:
+        """Make the main link; raise Unreachable or RemoteError."""
+        ...
+
+
+class Keeper:
+    """Keeps links up."""
+
+    def __init__(
+        self,
+        node_id: str,
+        register: RegisterPort,
+        addresses: Callable[[], KnownAddresses],
+        links: MainLinks,
+        counters: Counter[str],
+    ) -> None:
+        self._node_id = node_id
+        self._register = register
+        self._addresses = addresses
+        self._links = links
+        self._counters = counters
+        self._look = Level()
+        self._kept: dict[str, trio.CancelScope] = {}
+
+    def look_again(self) -> None:
+        """The addresses or the register have changed."""
+        self._look.bump()
+
+    async def run(self, hub_link: bool) -> None:
+        """Keep links until cancelled."""
+        async with trio.open_nursery() as nursery:
+            if hub_link:
+                nursery.start_soon(self._keep_one_of, self._hubs_if_node)
+            while True:
+                version = self._look.version
+                wanted = self._wanted(hub_link)
+                for node in self._kept.keys() - wanted:
+                    self._kept.pop(node).cancel()
+                for node in wanted - self._kept.keys():
+                    scope = self._kept[node] = trio.CancelScope()
+                    nursery.start_soon(self._keep_peer, node, scope)
+                with trio.move_on_after(POLL_S):
+                    await self._look.wait_past(version)
+
+    def _wanted(self, hub_link: bool) -> set[str]:
+        known = set(self._addresses())
+        if hub_link and self._is_hub():
+            known.update(self._hubs())
+        active = self._register.register.active
+        others = sorted(node for node in known if node != self._node_id and active(node))
+        return set(others[:KEPT_MAX])
+
+    def _hubs(self) -> list[str]:
+        return [hub.node_id for hub in self._register.register.hubs()]
+
+    def _is_hub(self) -> bool:
+        return self._node_id in self._hubs()
+
+    def _hubs_if_node(self) -> list[str]:
+        """Return the hubs in the order in which a node would like them."""
+        return [] if self._is_hub() else ranked(self._hubs(), self._node_id)
+
+    async def _keep_peer(self, node_id: str, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._keep_one_of(lambda: [node_id])
+
+    async def _keep_one_of(self, candidates: Callable[[], Sequence[str]]) -> None:
+        """Keep a link to the first of these peers that can be had."""
+        redial = Redial(random.random)
+        while True:
+            nodes = candidates()
+            link = next((live for node in nodes if (live := self._links.live(node))), None)
+            if link is not None:
+                since = trio.current_time()
+                await link.wait_closed()
+                redial.succeeded(trio.current_time() - since)
+            elif nodes:
+                wait_s = redial.wait_s() + HEAD_START_S * (self._node_id > nodes[0])
+                with trio.move_on_after(wait_s):
+                    await self._links.wait_live(nodes[0])
+                    continue
+                await self._try_in_turn(nodes)
+            else:
+                version = self._look.version
+                with trio.move_on_after(POLL_S):
+                    await self._look.wait_past(version)
+
+    async def _try_in_turn(self, nodes: Sequence[str]) -> None:
+        for node in nodes:
+            try:
+                await self._links.connect(node)
+            except (RemoteError, Unreachable) as exc:
+                self._counters["dials_failed"] += 1
+                _LOG.debug("dial failed", peer=node, error=str(exc))
+            else:
+                return
