@@ -260,6 +260,7 @@ class Cache(Shelf):
             )
             self.changed()
             return
+        tally.peer_bytes += len(data)
         try:
             good = await self.in_thread(files.store, ask.index, data)
         except OSError as exc:
@@ -269,7 +270,6 @@ class Cache(Shelf):
             return
         if good:
             plan.on_chunk(ask)
-            tally.peer_bytes += len(data)
         else:
             plan.on_corrupt(ask)
             tally.rejected_bytes += len(data)

@@ -3,17 +3,18 @@
 It knows no network. Rules: a chunk is verified before it is written; the bits reach the disk
 only after the data they stand for (data fsynced, then bits written and fsynced), so after a
 crash a set bit is true; bits are never trusted further than that: a chunk is verified again
-before its first use in this process.
+before its first use in this process. Several worker threads may store at once.
 """
 
 import os
+import threading
 from pathlib import Path
 from typing import Final
 
 from cache.errors import ChunkUnavailable
 from cache.proto.bitfield import Bitfield
 from cache.proto.manifest import Manifest, parse_manifest
-from mesh.host.files import sync_folder, write_file
+from mesh.host.files import write_file
 
 SYNC_BYTES: Final = 64 << 20
 """Unsynced bytes after which the bits are saved: at most this much is fetched again."""
@@ -28,6 +29,7 @@ class AssetFiles:
         self.have = have
         self._checked = Bitfield(manifest.chunks)
         self._unsynced = 0
+        self._lock = threading.Lock()
         self._descriptor = os.open(folder / "data", os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._descriptor, manifest.size)
 
@@ -74,9 +76,11 @@ class AssetFiles:
         while view:
             written = os.pwrite(self._descriptor, view, offset)
             view, offset = view[written:], offset + written
-        self.have[index] = self._checked[index] = True
-        self._unsynced += len(data)
-        if self._unsynced >= SYNC_BYTES or self.have.full:
+        with self._lock:
+            self.have[index] = self._checked[index] = True
+            self._unsynced += len(data)
+            due = self._unsynced >= SYNC_BYTES or self.have.full
+        if due:
             self.sync()
         return True
 
@@ -90,12 +94,14 @@ class AssetFiles:
         size = self.manifest.chunk_size(index)
         data = os.pread(self._descriptor, size, index * self.manifest.chunk_bytes)
         if not self.manifest.fits(index, data):
-            self.have[index] = self._checked[index] = False
+            with self._lock:
+                self.have[index] = self._checked[index] = False
             self.sync()
             raise ChunkUnavailable(
                 f"chunk {index} of {self.manifest.asset} was damaged on disk"
             )
-        self._checked[index] = True
+        with self._lock:
+            self._checked[index] = True
         return data
 
     def checked(self, index: int) -> bool:
@@ -104,10 +110,10 @@ class AssetFiles:
 
     def sync(self) -> None:
         """Make data, then bits durable."""
-        os.fdatasync(self._descriptor)
-        write_file(self.folder / "bits", self.have.dump())
-        sync_folder(self.folder)
-        self._unsynced = 0
+        with self._lock:
+            bits, self._unsynced = self.have.dump(), 0
+            os.fdatasync(self._descriptor)
+            write_file(self.folder / "bits", bits)
 
     def close(self) -> None:
         """Save and close."""

@@ -18,6 +18,7 @@ from cache.api import (
     NoSpace,
     OriginError,
 )
+from cache.files import AssetFiles
 from mesh.host.clock import FixedClock
 from tests.support.origin import Origin
 
@@ -137,6 +138,24 @@ async def test_a_second_node_takes_every_chunk_from_the_first(tmp_path: Path) ->
     (state,) = second.assets()
     assert (state.state, state.peer_bytes, state.origin_bytes) == ("verified", len(CONTENT), 0)
     assert sorted(index for _, index in peers.asked) == list(range(6))
+
+
+async def test_chunks_stored_by_several_threads_at_once_are_all_kept(tmp_path: Path) -> None:
+    content = random.Random(2).randbytes(40 * MIB)
+    first, second = open_cache(tmp_path / "1"), open_cache(tmp_path / "2")
+    manifest = await first.add_stream("image", pieces(content))
+    files = AssetFiles.create(tmp_path, manifest)
+
+    async def store(index: int) -> None:
+        data = content[index * MIB : (index + 1) * MIB]
+        assert await second.in_thread(files.store, index, data)
+        await second.in_thread(files.sync)
+
+    async with trio.open_nursery() as nursery:
+        for index in range(manifest.chunks):
+            nursery.start_soon(store, index)
+    files.close()
+    assert AssetFiles.open(files.folder).have.full
 
 
 async def test_a_corrupt_chunk_is_thrown_away_and_the_peer_is_not_asked_again(
