@@ -252,9 +252,14 @@ class MeshStore:
         )
 
     async def admit_writes(self) -> None:
-        """A peer was met (or the operator forces it): own writes are taken from now on."""
+        """A peer was met (or the operator forces it): own writes go on, in a new epoch."""
+
+        def admit(tx: Tx) -> None:
+            tx.renew()
+            set_meta(self._db, "restored", None)
+
         if self._awaits_peer:
-            await self._submit(lambda tx: set_meta(self._db, "restored", None))
+            await self._submit(admit)
             self._awaits_peer = False
 
     async def _submit(self, fn: Callable[[Tx], T]) -> T:

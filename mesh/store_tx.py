@@ -133,6 +133,10 @@ class Tx:
         """Take deltas of other members over."""
         return [take(self._replica, delta, roster, self.now_ms) for delta in deltas]
 
+    def renew(self) -> None:
+        """Go on in a higher epoch in all own sets (after a restore)."""
+        self._replica.renew(self.now_ms)
+
     def collect(self, roster: Roster, heir: Heir) -> int:
         """Let go of rows that nobody needs any more; return how many."""
         return self._collector.round(roster, heir, self.now_ms)

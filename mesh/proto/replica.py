@@ -7,7 +7,7 @@ taken back with it (``undo_to``); nothing is shown to others before ``commit``.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -228,6 +228,14 @@ class Replica:
         own = self.own(scope)
         self.on_undo(partial(own.restore, *own.saved()))
         own.dirty = True
+
+    def renew(self, now_ms: int) -> None:
+        """Go on in a higher epoch everywhere: what we hold may be an older copy of us."""
+        self.hlc.floor(now_ms)
+        for scope in [set_id.scope for set_id in self.heads if set_id.author == self.author]:
+            own = self.own(scope)
+            epoch = max(own.epoch + 1, milliseconds(self.hlc.last))
+            self.replace_own(scope, replace(own, epoch=epoch, dirty=True))
 
     # -- ending a group --------------------------------------------------------------------
 
