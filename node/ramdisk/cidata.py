@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
+from node.ramdisk import mbr
 from node.ramdisk.disk import ALIGN, DiskHandle
 from node.ramdisk.errors import StepFailed
 from node.ramdisk.fat import FILES_BYTES_MAX, VOLUME_BYTES, fat_volume
@@ -72,21 +73,33 @@ def open_first_boot(sealed: str, session: str, key: X25519PrivateKey) -> dict[st
 
 
 def write_cidata(disk: DiskHandle, image_bytes: int, files: dict[str, bytes]) -> Placed:
-    """Put the files behind the image, as a partition of its GPT or raw at the disk's end."""
+    """Put the files behind the image: as a partition of its table, or raw at the disk's end."""
     if disk.size < image_bytes + VOLUME_BYTES:
         raise StepFailed(
             f"the disk has {disk.size} bytes: no room behind {image_bytes} for {VOLUME_BYTES}"
         )
     table = read_table(disk.read, disk.size, disk.sector_bytes)
-    if table is None:
-        offset = disk.size - VOLUME_BYTES
-        offset -= offset % ALIGN if offset - offset % ALIGN >= image_bytes else 0
-        offset -= offset % disk.sector_bytes
-        if offset < image_bytes:
-            raise StepFailed("there is no whole sector between the image and the volume")
+    if table is not None:
+        return _write_partition(disk, table, files)
+    offset = disk.size - VOLUME_BYTES
+    offset -= offset % ALIGN if offset - offset % ALIGN >= image_bytes else 0
+    offset -= offset % disk.sector_bytes
+    if offset < image_bytes:
+        raise StepFailed("there is no whole sector between the image and the volume")
+    sector0, disk_sectors = disk.read(0, disk.sector_bytes), disk.size // disk.sector_bytes
+    if mbr.spans(sector0, disk_sectors) is None:
         _put(disk, offset, files, 0)
         return Placed("raw", offset)
-    return _write_partition(disk, table, files)
+    first = offset // disk.sector_bytes
+    sectors = VOLUME_BYTES // disk.sector_bytes
+    changed = mbr.with_partition(sector0, disk_sectors, first, sectors)
+    _put(disk, offset, files, first)
+    disk.write(0, changed)
+    disk.sync()
+    if disk.read(0, disk.sector_bytes) != changed:
+        raise StepFailed("the partition table reads back differently: the disk lost it")
+    disk.reread_partitions()
+    return Placed("partition", offset)
 
 
 def _write_partition(disk: DiskHandle, table: Table, files: dict[str, bytes]) -> Placed:
@@ -107,8 +120,7 @@ def _write_partition(disk: DiskHandle, table: Table, files: dict[str, bytes]) ->
         for offset, data in writes:
             disk.write(offset, data)
         disk.sync()
-    mbr = disk.read(0, sector)
-    disk.write(0, grown_protective_mbr(mbr, disk_sectors))
+    disk.write(0, grown_protective_mbr(disk.read(0, sector), disk_sectors))
     disk.sync()
     if read_table(disk.read, disk.size, sector) != table:
         raise StepFailed("the partition table reads back differently: the disk lost it")

@@ -19,6 +19,8 @@ from node.ramdisk.real import RealHardware
 from node.ramdisk.work import Agent
 
 URLS_MAX: Final = 16
+SETTLE_S: Final = 10.0
+"""How long the first inventory waits for a disk; a machine may have none."""
 
 
 def run_agent(
@@ -74,6 +76,9 @@ def main() -> int:
         nics = read_nics("")
         mac = next((nic["mac"] for nic in nics if nic["link"]), "")
     hardware = RealHardware(mac)
+    settled = hardware.now() + SETTLE_S
+    while not hardware.disks() and hardware.now() < settled:
+        hardware.sleep(0.5)
     hardware.say(f"agent up, {mac}, nodes {' '.join(urls)}")
     try:
         run_agent(hardware, urls, mac, capability)

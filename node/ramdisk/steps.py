@@ -35,6 +35,23 @@ class StepContext:
 Step = Callable[[StepContext, Mapping[str, Any]], dict[str, Any]]
 
 
+DISK_WAIT_S: Final = 15.0
+"""How long a disk may take to show itself: controllers are slow to look for theirs."""
+
+
+def wait_disk(context: StepContext, wanted: Any) -> Disk:
+    """Return the disk that is meant, waiting for it to appear; or StepFailed."""
+    limit = context.hardware.now() + DISK_WAIT_S
+    while True:
+        try:
+            return choose_disk(context.hardware, wanted)
+        except StepFailed:
+            if context.hardware.now() >= limit:
+                raise
+        context.progress.tick()
+        context.hardware.sleep(1.0)
+
+
 def choose_disk(hardware: Hardware, wanted: Any) -> Disk:
     """Return the disk meant by ``{"serial": s}`` or ``{"first": true}``; or StepFailed."""
     disks = hardware.disks()
@@ -55,7 +72,7 @@ def choose_disk(hardware: Hardware, wanted: Any) -> Disk:
 
 def _write_image(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any]:
     asset, size, urls = args["asset"], args["size"], args["urls"]
-    disk = choose_disk(context.hardware, args.get("disk"))
+    disk = wait_disk(context, args.get("disk"))
     began = context.hardware.now()
     progress = context.progress
     source = HttpSource(context.hardware, asset, urls, progress.tick, context.bind_address)
@@ -80,7 +97,7 @@ def _write_image(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any
 
 
 def _first_boot(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any]:
-    disk = choose_disk(context.hardware, args.get("disk"))
+    disk = wait_disk(context, args.get("disk"))
     files = open_first_boot(args["sealed"], context.session, context.seal_key)
     with DiskHandle(disk.path, disk.sector_bytes) as handle:
         placed = write_cidata(handle, int(args["image_bytes"]), files)
@@ -92,7 +109,7 @@ def _first_boot(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _wipe(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any]:
-    disk = choose_disk(context.hardware, args.get("disk"))
+    disk = wait_disk(context, args.get("disk"))
     began = context.hardware.now()
     with DiskHandle(disk.path, disk.sector_bytes) as handle:
         wiped = wipe_disk(handle, context.progress)

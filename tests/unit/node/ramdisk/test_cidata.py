@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from hypothesis import given
+from hypothesis import strategies as st
 
+from node.ramdisk import mbr
 from node.ramdisk.cidata import open_first_boot, write_cidata
 from node.ramdisk.disk import DiskHandle
 from node.ramdisk.errors import StepFailed
@@ -75,6 +78,40 @@ def test_behind_an_image_without_table_it_is_raw_at_the_end(tmp_path: Path):
     assert (placed.kind, placed.offset) == ("raw", 32 * MIB)
     assert data.startswith(image)
     assert read_volume(data[-VOLUME_BYTES:]) == ("CIDATA", FILES)
+
+
+def test_behind_an_image_with_mbr_it_is_a_partition(tmp_path: Path):
+    image = bytearray(20 * MIB)
+    image[510:512] = b"\x55\xaa"
+    struct.pack_into("<B3sB3sII", image, 446, 0x80, b"", 0x83, b"", 2048, 8192)
+    disk = file_disk(tmp_path / "disk", 40 * MIB, fill=bytes(image))
+    with DiskHandle(disk.path) as handle:
+        placed = write_cidata(handle, len(image), FILES)
+        assert write_cidata(handle, len(image), FILES) == placed
+    data = Path(disk.path).read_bytes()
+    assert (placed.kind, placed.offset) == ("partition", 32 * MIB)
+    assert mbr.spans(data, len(data) // 512) == [(0, 2048, 8192), (1, 65_536, 16_384)]
+    assert data[:446] == image[:446]
+    assert read_volume(data[-VOLUME_BYTES:]) == ("CIDATA", FILES)
+
+
+def test_a_full_mbr_is_refused_and_a_boot_sector_is_no_table():
+    full = bytearray(512)
+    full[510:512] = b"\x55\xaa"
+    for slot in range(4):
+        entry = (0, b"", 0x83, b"", 100 * slot + 1, 50)
+        struct.pack_into("<B3sB3sII", full, 446 + 16 * slot, *entry)
+    with pytest.raises(StepFailed, match="in use"):
+        mbr.with_partition(bytes(full), 10_000, 5000, 100)
+    with pytest.raises(StepFailed, match="no room"):
+        mbr.with_partition(bytes(full), 10_000, 340, 100)
+    assert mbr.spans(b"text".ljust(446, b"t") * 2, 10_000) is None
+    assert mbr.spans(bytes(510) + b"\x55\xaa", 10_000) is None
+
+
+@given(st.binary(min_size=66, max_size=66))
+def test_garbage_in_sector_0_never_raises(tail):
+    mbr.spans(bytes(446) + tail[:64] + b"\x55\xaa", 1 << 20)
 
 
 def test_a_disk_without_room_keeps_its_image(tmp_path: Path):

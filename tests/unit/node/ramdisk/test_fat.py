@@ -1,5 +1,4 @@
-"""The first-boot volume: read by a reader of its own, by mtools and fsck.fat where installed.
-"""
+"""The first-boot volume: by a reader of its own, by mtools and fsck.fat where installed."""
 
 import shutil
 import struct
