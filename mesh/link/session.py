@@ -1,10 +1,10 @@
 """Noise IK between two members over a carrier: who is it, and with which keys do we go on.
 
 It knows no frames. Rules: message 1 carries the dialler's signed key record, message 2 the
-acceptor's; the static key of the handshake must be the one in the record, the record's identity
-must be an active member of the roster, and the dialler must find the node it dialled. First
-byte 2 (XX) between members is kept for stale keys; until then it serves the JOIN alone
-(mesh/link/join.py). Every handshake ends within HANDSHAKE_S.
+acceptor's; the static key of the handshake must be the one in the record and not one that the
+register knows as replaced, the record's identity must be an active member, and the dialler must
+find the node it dialled. First byte 2 (XX) between members is kept for stale keys; until then
+it serves the JOIN alone (mesh/link/join.py). Every handshake ends within HANDSHAKE_S.
 """
 
 import os
@@ -19,7 +19,7 @@ from mesh.link.carrier import Carrier, CarrierLost
 from mesh.proto.ids import node_id
 from mesh.proto.noise import Handshake
 from mesh.proto.record import IK, Opener, Sealer, handshake_record, session_keys
-from mesh.proto.trust import open_key_record
+from mesh.proto.trust import KeyRecord, open_key_record
 
 HANDSHAKE_S: Final = 10.0
 KEY_RECORD_BYTES_MAX: Final = 4096
@@ -58,7 +58,7 @@ class MemberLookup(Protocol):
         ...
 
     def member(self, node_id: str, /) -> Any:
-        """Return what is known of a node, with ``kem_public``, or None."""
+        """Return what is known of a node, with ``kem_public`` and ``kem_epoch``, or None."""
         ...
 
     def hubs(self) -> Any:
@@ -101,15 +101,15 @@ class Session:
     handshake_hash: bytes
 
 
-def check_key_record(record: bytes) -> tuple[str, bytes]:
-    """Return node id and X25519 key that a signed key record binds; raise HandshakeFailed."""
+def check_key_record(record: bytes) -> tuple[str, KeyRecord]:
+    """Return node id and key of a signed key record; raise HandshakeFailed."""
     if len(record) > KEY_RECORD_BYTES_MAX:
         raise HandshakeFailed("the key record is too long")
     try:
         key = open_key_record(record)
     except CodecError as exc:
         raise HandshakeFailed(f"the key record does not hold: {exc}") from exc
-    return node_id(key.identity_public), key.kem_public
+    return node_id(key.identity_public), key
 
 
 async def dial_session(
@@ -131,8 +131,8 @@ async def dial_session(
     if kind != IK:
         raise HandshakeFailed("the answer is no IK message")
     record = noise.read(bytes(body))
-    found, static = check_key_record(record)
-    if found != peer or static != noise.remote_static:
+    found, key = check_key_record(record)
+    if found != peer or key.kem_public != noise.remote_static:
         raise HandshakeFailed("the answer is another node's")
     return _session(noise, carrier, peer, record, dialled=True)
 
@@ -154,13 +154,16 @@ async def accept_session(
         ephemeral_private=os.urandom(32),
     )
     record = noise.read(bytes(body))
-    peer, static = check_key_record(record)
-    if static != noise.remote_static:
+    peer, key = check_key_record(record)
+    if key.kem_public != noise.remote_static:
         raise HandshakeFailed("the key record names another key")
     if peer == identity.node_id:
         raise HandshakeFailed("we dialled ourselves")
-    if not members.active(peer):
+    known = members.member(peer)
+    if known is None or not members.active(peer):
         raise HandshakeFailed(f"{peer} is not an active member")
+    if known.kem_public not in (None, key.kem_public) and key.kem_epoch <= known.kem_epoch:
+        raise HandshakeFailed(f"{peer} shows a key that it has replaced")
     await carrier.send([handshake_record(IK, noise.write(identity.key_record))])
     return _session(noise, carrier, peer, record, dialled=False)
 

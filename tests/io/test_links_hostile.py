@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from mesh.identity import make_identity
 from mesh.link import link as link_module
 from mesh.link import peers as peers_module
 from mesh.link import session as session_module
@@ -18,7 +19,7 @@ from mesh.proto.frames import Call, Service, encode, make_hello
 from mesh.proto.noise import Handshake
 from mesh.proto.record import DATA, IK, XX, handshake_record
 from tests.support.link_mesh import WAIT_S, Place, eventually, running, until
-from tests.support.trust import Org, identity
+from tests.support.trust import Org, identity, seed
 
 HELLO = encode(make_hello("main", "evil", b"evil"))
 
@@ -157,6 +158,23 @@ async def test_someone_elses_key_record_does_not_help():
         )
         carrier = await connect(b)
         await carrier.send([handshake_record(IK, noise.write(stolen.key_record))])
+        await is_dropped(carrier)
+        assert counter(b, "handshakes_refused") == 1
+
+
+async def test_a_key_that_its_owner_has_replaced_opens_no_door():
+    async with victim() as (org, b):
+        old = identity("a")
+        new = make_identity(seed("a/id"), seed("a/newer"), kem_epoch=2)
+        session = await dial_session(await connect(b), new, org.register, b.id)
+        await say(session, HELLO)
+        await until(b.peers, lambda: session_peer(b) is not None)
+        await session.carrier.aclose()
+        known = b.roster.register.member(old.node_id)
+        assert known is not None
+        assert known.kem_public == new.kem_public
+        carrier = await connect(b)
+        await carrier.send([handshake_record(IK, first_message(org, b))])
         await is_dropped(carrier)
         assert counter(b, "handshakes_refused") == 1
 

@@ -6,6 +6,7 @@ import trio
 from mesh.errors import Refused, RemoteRefused, Unreachable
 from mesh.link.flow import MessageStream, StreamBroken
 from mesh.link.link import Link
+from mesh.proto import record
 from tests.support.link_mesh import WAIT_S, Place, running, until
 from tests.support.trust import Org
 
@@ -96,6 +97,20 @@ async def test_a_megabyte_goes_through_a_call_and_a_stream():
             stream.send_eof()
             with pytest.raises(trio.EndOfChannel):
                 await stream.receive()
+
+
+async def test_keys_change_under_way_and_nobody_notices(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(record, "REKEY_RECORDS", 4)
+    org = org_of("a", "b")
+    a, b = Place(org, "a"), Place(org, "b", rpc=RPC)
+    async with running(a, b):
+        a.knows(b)
+        for number in range(40):
+            answer = await a.peers.rpc(b.id, "echo", bytes(number * 5000), WAIT_S)
+            assert answer["body"] == bytes(number * 5000)
+        link = a.peers.live(b.id)
+        assert link is not None
+        assert min(link._session.sealer.steps, link._session.opener.steps) > 10
 
 
 async def test_a_stream_waits_for_its_reader_and_does_not_block_calls():

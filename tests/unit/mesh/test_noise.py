@@ -13,8 +13,9 @@ from mesh.proto.noise import MESSAGE_BYTES_MAX, Handshake, NoiseError, Pattern, 
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "noise"
 VECTORS = {
-    vector["name"]: vector
-    for vector in json.loads((GOLDEN / "cacophony.json").read_text())["vectors"]
+    f"{source}/{vector['name']}": vector
+    for source in ("cacophony", "noise-c")
+    for vector in json.loads((GOLDEN / f"{source}.json").read_text())["vectors"]
 }
 A, B, EA, EB = (bytes([value]) * 32 for value in (1, 2, 3, 4))
 
@@ -48,9 +49,8 @@ def pair(
 def test_the_published_vector_holds(name: str):
     vector = VECTORS[name]
     pattern: Pattern = "IK" if "_IK_" in name else "XX"
-    hexadecimal = {key: text for key, text in vector.items() if isinstance(text, str)}
-    del hexadecimal["name"]
-    value = {key: bytes.fromhex(text) for key, text in hexadecimal.items()}
+    names = [name for name in vector if name.startswith(("init_", "resp_"))]
+    value = {name: bytes.fromhex(vector[name]) for name in names}
     sides = (
         Handshake(
             pattern,
@@ -83,6 +83,7 @@ def test_the_published_vector_holds(name: str):
         counters[turn] += 1
     assert sum(counters) >= 3
     assert sides[0].hash == sides[1].hash
+    assert vector.get("handshake_hash", sides[0].hash.hex()) == sides[0].hash.hex()
     assert sides[0].remote_static == public(value["resp_static"])
     assert sides[1].remote_static == public(value["init_static"])
 
