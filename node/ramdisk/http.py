@@ -17,7 +17,7 @@ CONNECT_S: Final = 3.0
 SLICE_S: Final = 1.0
 """Longest wait between two calls of ``tick``; below the progress interval."""
 HEAD_BYTES_MAX: Final = 16 * 1024
-BODY_BYTES_MAX: Final = 4 << 20
+BODY_BYTES_MAX: Final = 16 << 20
 RECV_BYTES: Final = 256 * 1024
 
 

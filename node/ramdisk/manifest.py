@@ -17,7 +17,7 @@ from blake3 import blake3
 from node.ramdisk.disk import ALIGN
 from node.ramdisk.errors import StepFailed
 
-MANIFEST_BYTES_MAX: Final = 4 << 20
+MANIFEST_BYTES_MAX: Final = 16 << 20
 CHUNK_BYTES_MAX: Final = 2 << 20
 CHUNKS_MAX: Final = 1 << 16
 DEPTH_MAX: Final = 8

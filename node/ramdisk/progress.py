@@ -1,7 +1,8 @@
 """Progress of the step that runs: what is done of what, told to the node at least every 3 s.
 
 It is also the signed heartbeat, so it is sent while nothing moves, too. Rule: a node that does
-not answer never ends a step; only its ``abort`` and our own caller's stop do.
+not answer never ends a step; its ``abort``, its word for a minute that no job wants this
+machine, and our own caller's stop do.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from node.ramdisk.hardware import Hardware
 
 INTERVAL_S: Final = 2.0
 """Between two messages; with the slice of a wait (1 s) it stays within the promised 3 s."""
+
+UNBOUND_S: Final = 60.0
+"""A node that just started may not know our job yet; after so long it has none for us."""
 
 
 class Progress:
@@ -30,6 +34,7 @@ class Progress:
         self._step = step
         self._stop = stop
         self._sent_at = hardware.now()
+        self._unbound_at: float | None = None
         self.done = 0
         self.total = 0
         self.lost = 0
@@ -58,6 +63,7 @@ class Progress:
         except Unreachable:
             self.lost += 1
         else:
+            self._unbound_at = None
             if abort := answer.get("abort"):
                 raise Aborted(str(abort))
         self._sent_at = self._hardware.now()
@@ -65,6 +71,15 @@ class Progress:
     def _greet(self) -> None:
         """The node forgot our session (it was restarted): tell it who works here."""
         try:
-            self._client.hello()
-        except (Refused, Unreachable):
-            self.lost += 1
+            bound = self._client.hello().bound
+        except Refused:
+            bound = False
+        except Unreachable:
+            return
+        now = self._hardware.now()
+        if bound:
+            self._unbound_at = None
+        elif self._unbound_at is None:
+            self._unbound_at = now
+        elif now - self._unbound_at >= UNBOUND_S:
+            raise Aborted("no job wants this machine any more")

@@ -142,6 +142,23 @@ async def test_a_node_that_forgot_the_session_is_greeted_again_and_gets_the_repo
     assert max(one["done"] for one in peer.progress) <= 80 * MIB
 
 
+async def test_work_that_no_job_wants_any_more_ends_after_a_minute(peer, machine):
+    peer.forget_sessions_at = 1
+    peer.plan = [{"do": "wipe", "disk": FIRST}, {"do": "poweroff"}]
+    Path(machine.disks()[0].path).write_bytes(b"x" * 40 * MIB)
+    plain_now = machine.now
+
+    def hurried() -> float:
+        machine.time += 10.0
+        return plain_now()
+
+    machine.now = hurried
+    peer.unbound_hellos = frozenset({2, 3, 4})
+    peer.idle_s = 86_400
+    assert await run(peer, machine) == "poweroff"
+    assert "no job wants this machine" in peer.results[0]["error"]
+
+
 async def test_an_idle_machine_says_hello_again_and_switches_off(machine):
     peer = AgentPeer(bound=False, poll_s=60.0, idle_s=180.0)
     assert await run(peer, machine) == "poweroff"

@@ -77,11 +77,12 @@ class AgentPeer:
     """Abort the step whose progress reaches so many bytes."""
     forget_sessions_at: int | None = None
     """Forget all sessions once, at the progress message of this number."""
+    unbound_hellos: frozenset[int] = frozenset()
+    """Hellos, counted from 1, that bind no session."""
     lose_answers: int = 0
     """Close the connection instead of answering so many ``next`` calls."""
     seen_ranges: list[tuple[int, int]] = field(default_factory=list)
     _sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _serial: int = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends."""
@@ -145,11 +146,12 @@ class AgentPeer:
 
     def _hello(self, hello: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self.hellos.append(hello)
-        self._serial += 1
-        session = f"session-{self._serial}"
-        self._sessions[session] = {"id": session, "counter": 0, **hello}
         self.event("hello", hello)
-        answer = {"session": session, "bound": self.bound, "poll_s": self.poll_s}
+        bound = self.bound and len(self.hellos) not in self.unbound_hellos
+        session = f"session-{len(self.hellos)}" if bound else ""
+        if bound:
+            self._sessions[session] = {"id": session, "counter": 0, **hello}
+        answer = {"session": session, "bound": bound, "poll_s": self.poll_s}
         if self.hello_do:
             answer["do"] = self.hello_do
         return 200, {**answer, "idle_s": self.idle_s, "detail": "from the test"}
