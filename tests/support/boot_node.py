@@ -27,9 +27,11 @@ class Decisions:
 
     script: str | Refusal = SCRIPT
     asked: list[tuple[Any, ...]] = field(default_factory=list)
+    script_asked: trio.Event = field(default_factory=trio.Event)
 
     async def script_for(self, mac: str, client_ip: str) -> str | Refusal:
         self.asked.append(("script", mac, client_ip))
+        self.script_asked.set()
         return self.script
 
     async def agent(
@@ -73,6 +75,7 @@ async def boot_node(
     assets: Any = None,
     servers: Mapping[str, Mapping[str, Any]] | None = None,
     author: str = "a",
+    guard_s: float = GUARD_S,
 ) -> AsyncIterator[Node]:
     """Run the services of one node that has published where it serves machines."""
     clock = FixedClock()
@@ -80,7 +83,7 @@ async def boot_node(
         folder / "state.db", author=author, sign_head=sign_head(author), clock=clock
     )
     decisions = Decisions()
-    with store, trio.fail_after(GUARD_S):
+    with store, trio.fail_after(guard_s):
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             boot = BootServices(

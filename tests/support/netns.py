@@ -4,7 +4,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -24,19 +24,24 @@ class Namespace:
             self.argv(*command), check=True, capture_output=True, text=True, timeout=30
         ).stdout
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """Let this thread make its sockets in here."""
-        with ExitStack() as stack:
-            before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            stack.callback(os.close, before)
-            inside = os.open(f"/proc/{self.process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            stack.callback(os.close, inside)
-            _set(inside)
-            try:
-                yield
-            finally:
-                _set(before)
+        return entered(f"/proc/{self.process.pid}/ns/net")
+
+
+@contextmanager
+def entered(path: str) -> Iterator[None]:
+    """Let this thread make its sockets in the namespace of a path."""
+    with ExitStack() as stack:
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, before)
+        inside = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, inside)
+        _set(inside)
+        try:
+            yield
+        finally:
+            _set(before)
 
 
 def _set(descriptor: int) -> None:
