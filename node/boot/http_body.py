@@ -7,6 +7,7 @@ client that takes nothing for ``stall_s`` is given up.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,13 +84,14 @@ async def send_file(
                 await wait(offset, length)
             except Exception as exc:  # the asset failed; the connection can only end
                 raise StreamStalled from exc
-        try:
+        sent = None
+        with suppress(BlockingIOError):
             sent = os.sendfile(socket_fd, descriptor, offset, length)
-        except BlockingIOError:
+        if sent is None:
             with trio.move_on_after(stall_s) as scope:
                 await trio.lowlevel.wait_writable(socket_fd)
             if scope.cancelled_caught:
-                raise StreamStalled from None
+                raise StreamStalled
             continue
         if not sent:
             raise StreamStalled  # the file is shorter than it was
