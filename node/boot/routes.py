@@ -11,7 +11,6 @@ from ipaddress import AddressValueError, IPv4Address
 from typing import Final
 from urllib.parse import parse_qsl
 
-from mesh.errors import Refused
 from mesh.host.log import Log
 from mesh.proto.ids import parse_mac
 from node.boot.files import BootFiles
@@ -21,45 +20,15 @@ from node.proto.boot_script import (
     FILE_PATH,
     SCRIPT_PATH,
     ask_script,
-    local_disk_script,
-    ramdisk_script,
     refusal_script,
 )
 from node.proto.lease_snapshot import Snapshot
 
 AGENT_PREFIX: Final = "/agent/v1/"
 PHONE_PREFIX: Final = "/phone/v1/"
-EFI_LOADER: Final = "localboot.efi"
 FIELDS_MAX: Final = 64
 FIELD_CHARS_MAX: Final = 8192
 CAPABILITY_CHARS_MAX: Final = 512
-
-
-class SiteScripts:
-    """Scripts that name the nodes of this site; ``urls(mac)`` lists them, best first."""
-
-    def __init__(self, urls: Callable[[str], Sequence[str]], files: BootFiles) -> None:
-        self._urls = urls
-        self._files = files
-
-    def ramdisk(self, mac: str, capability: str | None, /) -> str:
-        """Return the script that starts the ramdisk, with or without a capability."""
-        return ramdisk_script(self._some(mac), mac, capability=capability)
-
-    def disk(self, mac: str, /) -> str:
-        """Return the script that starts from the local disk."""
-        loader = EFI_LOADER if self._files.get(EFI_LOADER) is not None else None
-        return local_disk_script(self._some(mac), loader)
-
-    def ask(self) -> str:
-        """Return the script that asks again with the machine's MAC."""
-        return ask_script(self._some(""))
-
-    def _some(self, mac: str) -> Sequence[str]:
-        urls = self._urls(mac)
-        if not urls:
-            raise Refused("no node of this site has published where it serves machines")
-        return urls
 
 
 class BootRoutes:
@@ -70,13 +39,13 @@ class BootRoutes:
         snapshot: Callable[[], Snapshot],
         decisions: BootDecisions,
         files: BootFiles,
-        scripts: SiteScripts,
+        urls: Callable[[], Sequence[str]],
         log: Log,
     ) -> None:
         self._snapshot = snapshot
         self._decisions = decisions
         self._files = files
-        self._scripts = scripts
+        self._urls = urls
         self._log = log
 
     def routes(self) -> list[Route]:
@@ -91,7 +60,10 @@ class BootRoutes:
     async def _script(self, request: Request) -> Response:
         said = request.query.get("mac")
         if not said:
-            return Response.text(self._scripts.ask())
+            urls = self._urls()
+            if not urls:
+                return _refused(503, "no node of this site serves machines yet")
+            return Response.text(ask_script(urls))
         mac = parse_mac(said)
         if mac is None:
             return _refused(400, "this is not a MAC address")

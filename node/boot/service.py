@@ -21,7 +21,7 @@ from node.boot.dhcp import DhcpServer
 from node.boot.files import BootFiles
 from node.boot.http import HttpServer, listen_socket
 from node.boot.ports import AssetSource, BootDecisions
-from node.boot.routes import BootRoutes, SiteScripts
+from node.boot.routes import BootRoutes
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import interface_address, refusal
 from node.boot.tftp import TftpServer
@@ -78,7 +78,6 @@ class BootServices:
         self.address = config.address()
         self.ports: dict[str, int] = {}
         self._snapshots = SnapshotSource(store, config.site, IPv4Address(self.address), absent)
-        self.scripts = SiteScripts(self.urls, files)
         self._dhcp = DhcpServer(
             store,
             config.site,
@@ -93,7 +92,7 @@ class BootServices:
             files, get_log("tftp"), self.address, config.tftp_port, config.interface
         )
         log = get_log("http")
-        routes = BootRoutes(self.snapshot, decisions, files, self.scripts, log)
+        routes = BootRoutes(self.snapshot, decisions, files, lambda: self.urls(""), log)
         self._http = HttpServer([*routes.routes(), *AssetRoutes(assets).routes()], log)
 
     @property
