@@ -99,8 +99,13 @@ def parse_hello(body: bytes) -> Hello | None:
     inventory = bounded(value.get("inventory"))
     if not isinstance(inventory, dict):
         inventory = {}
+    disks = value["inventory"].get("disks") if inventory else None
+    if isinstance(disks, list) and len(disks) > ITEMS_MAX:
+        inventory["disks_cut"] = len(disks)  # whoever wipes must know that there are more
     if len(json.dumps(inventory)) > INVENTORY_BYTES_MAX:
         inventory = {"error": f"the inventory was longer than {INVENTORY_BYTES_MAX} bytes"}
+        if isinstance(disks, list):
+            inventory["disks_cut"] = len(disks)
     return Hello(
         mac=mac,
         macs=tuple(dict.fromkeys([mac, *(item for item in others if item)])),
@@ -186,15 +191,19 @@ def printable(text: str, chars_max: int) -> str:
 
 
 def summary(inventory: Mapping[str, Any]) -> str:
-    """Return one line for people: vendor, model, serial, memory, disks."""
+    """Return one line for people: vendor, product, serial, memory, disks.
+
+    The shape of an inventory stands in ``node/ramdisk/inventory.py``.
+    """
     system = _system(inventory)
-    words = [str(system.get(name) or "") for name in ("vendor", "model")]
+    words = [str(system.get("vendor") or ""), str(system.get("product") or "")]
     serial = system.get("serial")
     if serial:
         words.append(f"({serial})")
-    memory = inventory.get("memory_bytes")
-    if _is_size(memory):
-        words.append(f"{cast('int', memory) / (1 << 30):.0f} GiB RAM")
+    memory = inventory.get("memory")
+    size = cast("Any", memory).get("bytes") if isinstance(memory, Mapping) else None
+    if _is_size(size) and size:
+        words.append(f"{size / (1 << 30):.1f} GiB RAM")
     disks = inventory.get("disks")
     if isinstance(disks, list) and disks:
         sizes = [disk.get("bytes") for disk in disks if isinstance(disk, dict)]

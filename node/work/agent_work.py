@@ -5,13 +5,11 @@ signatures (``node/proto/agent_desk.py``). Rule: a step is done when every comma
 its work; the first that has not fails the step."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from node.proto.agent_desk import Command, Reported
 from node.proto.evidence import missing_proof
 from node.proto.plan import Step
-
-DISKS_MAX: Final = 64
 
 
 class AgentWork:
@@ -30,6 +28,10 @@ class AgentWork:
         self.name = str(job.get("server_name"))
         self._asset = asset
         self.commands = self._commands(job, inventory, tries)
+        self.refusal: str | None = None
+        cut = inventory.get("disks_cut")
+        if cut and step.args["do"] == "wipe":
+            self.refusal = f"{self.name} has {cut} disks, more than can be wiped in one job"
         self._at = 0
         self._done: list[dict[str, Any]] = []
         self._sizes = [0] * len(self.commands)
@@ -73,6 +75,8 @@ class AgentWork:
     def _commands(
         self, job: Mapping[str, Any], inventory: Mapping[str, Any], tries: int
     ) -> list[Command]:
+        wrote: dict[str, Any] = next((e for e in job["steps"] if e.get("id") == "write"), {})
+        written = (wrote.get("evidence") or {}).get("disk")
         do = str(self.step.args["do"])
         base = f"{self.step.id}.{job['attempt']}.{tries}"
         match do:
@@ -85,10 +89,24 @@ class AgentWork:
                 args: dict[str, Any] = {"asset": job["params"]["asset"]}
                 args |= {"disk": {"first": True}, "size": self._asset.get("bytes")}
             case "first_boot":
-                args = {"disk": {"first": True}, "image_bytes": self._asset.get("bytes")}
+                serials = {disk.get("serial") for disk in _disks(inventory)}
+                disk = {"serial": written} if written in serials else {"first": True}
+                args = {"disk": disk, "image_bytes": self._asset.get("bytes")}
             case _:
                 args = {}
         return [Command(id=base, do=do, args=args)]
+
+
+def _disks(inventory: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the writable fixed disks of an inventory, in its order."""
+    listed = inventory.get("disks")
+    disks = listed if isinstance(listed, list) else []
+    return [
+        disk
+        for disk in disks
+        if isinstance(disk, Mapping)
+        if disk.get("fixed") is not False and disk.get("writable") is not False
+    ]
 
 
 def disks_to_wipe(inventory: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
@@ -97,12 +115,7 @@ def disks_to_wipe(inventory: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
     An inventory without disks still names the first: a machine that has none says so, and the
     step fails with that sentence instead of claiming a wipe.
     """
-    listed = inventory.get("disks")
-    disks = (
-        [disk for disk in listed[:DISKS_MAX] if isinstance(disk, Mapping)]
-        if isinstance(listed, list)
-        else []
-    )
+    disks = _disks(inventory)
     serials = [disk.get("serial") for disk in disks]
     named = all(isinstance(s, str) and s for s in serials) and len(set(serials)) == len(serials)
     if len(disks) > 1 and not named:

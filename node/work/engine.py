@@ -12,7 +12,10 @@ import trio
 from mesh.errors import Refused
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
+from mesh.link.flow import MessageStream
+from mesh.link.link import StreamHandler
 from mesh.proto import tables
+from mesh.proto.codec import pack
 from mesh.proto.ids import UUID_PATTERN
 from mesh.proto.order import CANCEL, RETRY, Order, OrderRefused
 from node.proto import lifecycle
@@ -178,14 +181,23 @@ class Work:
             else:
                 await trio.sleep(FOLLOW_POLL_S)
 
+    def stream_handlers(self) -> dict[str, StreamHandler]:
+        """Return the streams that members may open on us: a job's log, followed to its end.
+
+        Each message is a msgpack list of [number, Unix ms, text].
+        """
+        return {"job.logs": self._stream_logs}
+
+    async def _stream_logs(self, _peer: str, body: Any, stream: MessageStream) -> None:
+        job_id, after = _log_request(body)
+        async for lines in self.follow(job_id, after):
+            await stream.send(pack([list(line) for line in lines]))
+        stream.send_eof()
+
     async def _rpc_logs(self, _peer: str, body: Any) -> Any:
-        if not isinstance(body, Mapping) or not isinstance(body.get("job"), str):
-            raise Refused("job.logs takes {job, after}")
-        after = body.get("after", 0)
-        if not isinstance(after, int) or not UUID_PATTERN.match(body["job"]):
-            raise Refused("job.logs takes a job id and a line number")
-        lines = await self.log.read(body["job"], after)
-        row = self.rows.job(body["job"])
+        job_id, after = _log_request(body)
+        lines = await self.log.read(job_id, after)
+        row = self.rows.job(job_id)
         return {"lines": [list(line) for line in lines], "ended": row is None or ended(row)}
 
     # -- the service -----------------------------------------------------------------------
@@ -358,3 +370,11 @@ class Work:
     def _connected(self) -> set[str]:
         """Return the other nodes of the site with a live link."""
         return (set(self.rows.site_nodes()) & set(self.peers.connected())) - {self.rows.node_id}
+
+
+def _log_request(body: Any) -> tuple[str, int]:
+    if isinstance(body, Mapping):
+        job_id, after = body.get("job"), body.get("after", 0)
+        if isinstance(job_id, str) and UUID_PATTERN.match(job_id) and isinstance(after, int):
+            return job_id, after
+    raise Refused("job.logs takes {job: id, after: line number}")

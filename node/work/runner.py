@@ -318,12 +318,12 @@ class JobRunner:
             case "agent" if step.args["do"] == "reboot" and self.job.row.get("phoned_ms"):
                 return self.job.on_done(step.id, {"phoned in": True}, now)
             case "agent":
-                self._begin_agent(step)
+                return self._begin_agent(step, now)
             case _:
                 self._spawn(step.id, self._do)
         return []
 
-    def _begin_agent(self, step: Step) -> None:
+    def _begin_agent(self, step: Step, now: int) -> list[job_core.Effect]:
         row = self.job.row
         if step.args["do"] == "first_boot":
             row["phone_attempt"], row["phoned_ms"] = row["attempt"], None
@@ -334,8 +334,11 @@ class JobRunner:
         found = self._means.rows.inventory_of(server) or {}
         inventory = found.get("inventory") or {}
         tries = self.job.entry(step.id)["attempts"]
-        self._agent = AgentWork(step, row, fetched, inventory, tries)
-        self.desk.command = self._agent.command
+        work = AgentWork(step, row, fetched, inventory, tries)
+        if work.refusal is not None:
+            return self.job.on_failed(step.id, work.refusal, False, now)
+        self._agent, self.desk.command = work, work.command
+        return []
 
     async def _at_desk(self, act: Callable[[int], list[desk_core.Effect]]) -> Answer:
         answers: list[Answer] = []

@@ -1,5 +1,6 @@
 """Work at a node, on the real store: orders, jobs, the agent, and what goes wrong."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +339,74 @@ async def test_killed_at_every_boundary_a_deploy_completes_once(tmp_path: Path) 
     last = await deploy_killed_at(tmp_path / "clean", None)
     for at in range(1, last):
         await deploy_killed_at(tmp_path / str(at), at)
+
+
+async def test_cancel_in_the_middle_leaves_a_failed_twin_and_says_who(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.assets.refusing = "no node has it and its origin answers 503"
+        job = await site.deploy()
+        await site.until(lambda: "503" in str(site.job(job).get("waits_for")))
+        await site.give("job.cancel", {"job": job})
+        assert (await site.end(job))["state"] == "cancelled"
+        row = site.server_row()
+        assert (row["state"], row["job"]) == ("available", None)  # nothing was touched
+        site.assets.refusing, site.machine.hold_write = None, trio.Event()
+        job = await site.deploy()
+        await site.until(lambda: step(site.job(job), "write").get("done") == 1)
+        verb = await site.give("job.cancel", {"job": job})
+        await site.end(job)
+        row = site.server_row()
+        assert (row["state"], row["error"]) == ("deploying failed", "cancelled by ann@hub")
+        again = await site.give("job.cancel", {"job": job})
+        await site.until(lambda: site.job(again).get("state"))
+        assert site.job(verb)["state"] == site.job(again)["state"] == "succeeded"
+        done = [row.key for row in site.store.rows(site.scope, tables.JOB)]
+        accepted = next(key for key in done if site.job(key)["kind"] == "server.accept")
+        late = await site.give("job.cancel", {"job": accepted})
+        assert (await site.end(late))["error"] == "the job has succeeded already"
+        with pytest.raises(Refused, match="there is no job"):
+            await site.give("job.retry", {"job": site.new_id()})
+
+
+async def test_garbage_at_the_agents_endpoints_is_answered_and_counted(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.machine.hold_write = trio.Event()
+        job = await site.deploy()
+        await site.until(lambda: step(site.job(job), "write").get("done") == 1)
+        runner = site.work.runner(job)
+        assert runner is not None
+        desk, rng, session = site.need_desk(), random.Random(7), str(runner.desk.session)
+        headers = {
+            "x-rackmesh-session": session, "x-rackmesh-counter": "99",
+            "x-rackmesh-signature": "00" * 64,
+        }  # fmt: skip
+        bodies = [
+            b"",
+            b"{}",
+            b"[]",
+            b'{"done":{}}',
+            b'{"step":"x","done":1,"total":2}',
+            b"\xff",
+        ]
+        bodies += [rng.randbytes(rng.randrange(200)) for _ in range(20)]
+        for body in bodies:
+            for verb in ("hello", "next", "progress", "nonsense"):
+                for given in ({}, headers, {**headers, "x-rackmesh-session": "x"}):
+                    status, answer = await desk.agent(
+                        f"/agent/v1/{path}", body, given, "10.0.0.9"
+                    )
+                    assert 400 <= status < 500
+                    assert answer["detail"]
+            text = body.decode("latin-1")
+            status, _ = await desk.phone_in(text, {}, "10.0.0.9")
+            assert 400 <= status < 500
+            with pytest.raises(Refused):
+                await desk.rpc_handlers()["agent.call"]("peer", {"path": text, "body": body})
+        assert desk.dropped > 50
+        site.machine.hold_write.set()
+        assert (await site.end(job))["state"] == "succeeded"
 
 
 async def test_job_logs_are_bounded_and_followed(tmp_path: Path) -> None:

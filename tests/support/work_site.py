@@ -170,8 +170,8 @@ class Machine:
     boots: list[str] = field(default_factory=list)
     hardware: dict[str, Any] = field(
         default_factory=lambda: {
-            "system": {"vendor": "Acme", "model": "One", "serial": "S1", "uuid": "u-1"},
-            "memory_bytes": 8 << 30,
+            "system": {"vendor": "Acme", "product": "One", "serial": "S1", "uuid": "u-1"},
+            "memory": {"bytes": 8 << 30},
             "disks": [{"name": "vda", "serial": "D1", "bytes": 1 << 30}],
         }
     )
@@ -439,10 +439,10 @@ class WorkSite:
                     lambda tx: tx.put(tables.FLEET, tables.NODE, self.node.node_id, body)
                 )
                 self.desk = BootDesk(self.work)
-                if machine:
-                    nursery.start_soon(self.machine.run)
-                await nursery.start(self.work.run)
                 try:
+                    if machine:
+                        nursery.start_soon(self.machine.run)
+                    await nursery.start(self.work.run)
                     yield self
                 finally:
                     self.desk = None
