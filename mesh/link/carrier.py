@@ -1,6 +1,6 @@
 """What carries records between two machines: TCP or a WebSocket, as the shells above see it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 from mesh.errors import RemoteError
@@ -23,8 +23,11 @@ class Carrier(Protocol):
         """The other end, for people."""
         ...
 
-    async def send(self, records: Sequence[bytes | bytearray]) -> None:
-        """Send whole records in order. Raises CarrierLost."""
+    async def send(self, records: Iterable[bytes | memoryview]) -> None:
+        """Send whole records in order; each is asked for when it is its turn.
+
+        Raises CarrierLost.
+        """
         ...
 
     async def receive(self) -> tuple[int, memoryview]:

@@ -110,7 +110,7 @@ async def _message(carrier: Carrier, opener: Opener) -> bytes:
         kind, body = await carrier.receive()
         message = opener.open(kind, body)
         if message is not None:
-            return message
+            return bytes(message)
 
 
 async def _until_closed(carrier: Carrier) -> None:

@@ -7,7 +7,7 @@ peer sends or does ends at worst in ``run`` returning: no exception of its makin
 """
 
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -243,9 +243,10 @@ class Link:
                     self._idle.set()
                     return
                 await self._work.park()
-            records, size = self._take_batch()
-            with trio.move_on_after(STALL_S * len(records)) as scope:
-                await carrier.send(records)
+            messages, size = self._take_batch()
+            patience_s = STALL_S * (len(messages) + size // BATCH_BYTES)
+            with trio.move_on_after(patience_s) as scope:
+                await carrier.send(self._records(messages))
             if scope.cancelled_caught:
                 raise RemoteError("the peer does not read")
             self._core.on_sent(trio.current_time())
@@ -254,15 +255,18 @@ class Link:
             if self._outbox_bytes <= OUTBOX_BYTES:
                 self._room.unpark_all()
 
-    def _take_batch(self) -> tuple[list[bytearray], int]:
-        records: list[bytearray] = []
+    def _take_batch(self) -> tuple[list[bytes], int]:
+        messages: list[bytes] = []
         size = 0
-        now = trio.current_time()
         while self._outbox and size < BATCH_BYTES:
-            message = self._outbox.popleft()
-            size += len(message)
-            records += self._session.sealer.seal(message, now)
-        return records, size
+            messages.append(self._outbox.popleft())
+            size += len(messages[-1])
+        return messages, size
+
+    def _records(self, messages: list[bytes]) -> Iterator[memoryview]:
+        now = trio.current_time()
+        for message in messages:
+            yield from self._session.sealer.seal(message, now)
 
     async def _keep_time(self) -> None:
         while (deadline := self._core.deadline) is not None:
@@ -293,7 +297,10 @@ class Link:
                     self._start(self._handle_stream, effect)
                 case Ended(flow, reason):
                     self._end_flow(flow, reason)
-                case Ready():
+                case Ready(hello):
+                    if hello.kind == "bulk":
+                        self._session.sealer.keep_scratch()
+                        self._session.opener.keep_scratch()
                     self._ready.set()
                 case Closed(reason):
                     self._finish(reason)

@@ -4,7 +4,7 @@ It knows no keys and no frames. Rule: bytes are read into one buffer and cut whe
 large records go to the socket one by one, so that nothing is copied for the sake of framing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import trio
@@ -29,7 +29,7 @@ class TcpCarrier:
         self._stream = stream
         self._buffer = RecordBuffer(BUFFER_BYTES)
 
-    async def send(self, records: Sequence[bytes | bytearray]) -> None:
+    async def send(self, records: Iterable[bytes | memoryview]) -> None:
         """Send whole records in order."""
         try:
             small = bytearray()

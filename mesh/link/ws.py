@@ -8,7 +8,7 @@ server gets the ReplayStream.
 
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -62,7 +62,7 @@ class WsCarrier:
         self._message = bytearray()
         self._sending = trio.Lock()  # the reader answers pings while the writer sends
 
-    async def send(self, records: Sequence[bytes | bytearray]) -> None:
+    async def send(self, records: Iterable[bytes | memoryview]) -> None:
         """Send each record as one binary message."""
         await self._send_events([BytesMessage(data=bytes(record)) for record in records])
 

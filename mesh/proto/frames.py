@@ -226,13 +226,15 @@ def _fields(frame: Frame) -> list[Any]:
             raise AssertionError("raw frames have no fields")
 
 
-def decode(data: bytes) -> Frame | None:
+def decode(data: bytes | memoryview) -> Frame | None:
     """Return the frame in received bytes, None for a type unknown here, or raise CodecError."""
     if data[:1] == b"\xc1":
         if len(data) < _RAW_HEADER_BYTES:
             raise CodecError("a truncated stream frame")
-        return Data(int.from_bytes(data[1:_RAW_HEADER_BYTES], "big"), data[_RAW_HEADER_BYTES:])
-    value = unpack(data, FRAME_BYTES_MAX)
+        return Data(
+            int.from_bytes(data[1:_RAW_HEADER_BYTES], "big"), bytes(data[_RAW_HEADER_BYTES:])
+        )
+    value = unpack(bytes(data), FRAME_BYTES_MAX)
     if not isinstance(value, list) or not value:
         raise CodecError("a frame is a list")
     kind = _number(value[0], 255)

@@ -68,7 +68,7 @@ STREAMS_MAX: Final = 64
 """Streams that the peer may have open at once on a link."""
 SERVICE_WINDOW: Final = 4 << 20
 STREAM_WINDOW: Final = 1 << 20
-BULK_STREAM_WINDOW: Final = 4 << 20
+BULK_STREAM_WINDOW: Final = 8 << 20
 STREAM_DATA_BYTES_MAX: Final = 65_514
 """Longest data of one stream message: with its 5 bytes of header just one record."""
 MESSAGE_OVERHEAD: Final = 64
@@ -122,7 +122,7 @@ class LinkCore:
         self.deadline = now + HELLO_S
         return [self._send(self._hello)] if self._dialled else []
 
-    def on_message(self, message: bytes, now: float) -> list[Effect]:
+    def on_message(self, message: bytes | memoryview, now: float) -> list[Effect]:
         """Take one message from the wire."""
         if self.closed is not None:
             return []
@@ -211,12 +211,12 @@ class LinkCore:
         return self._send_on(flow, encode(Data(flow, data)))
 
     def taken(self, flow: int, charge: int) -> list[Effect]:
-        """The consumer took a received message; grants when half the window is owed."""
+        """The consumer took a received message; grants when a quarter of the window is owed."""
         state = self._flows.get(flow)
         if state is None or self.closed is not None:
             return []
         state.owed += charge
-        if not state.receiving or state.owed * 2 < state.window:
+        if not state.receiving or state.owed * 4 < state.window:
             return []
         amount, state.owed = state.owed, 0
         state.may_receive += amount

@@ -14,6 +14,7 @@ back to 0; one direction has one key at a time, each carrier its own. RecordErro
 import hashlib
 import hmac
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -92,6 +93,11 @@ class _Ratchet:
         self._aead = AESGCM(bytes(key))
         self.counter = 0
         self.steps = 0
+        self.scratch: bytearray | None = None
+
+    def keep_scratch(self) -> None:
+        """Work in one buffer from now on: 64 KiB for a link that carries much."""
+        self.scratch = bytearray(RECORD_BYTES_MAX)
 
     def _step(self) -> None:
         new = next_key(self._key)
@@ -109,31 +115,33 @@ class Sealer(_Ratchet):
         super().__init__(key)
         self._rekey_at = now + REKEY_S
 
-    def seal(self, message: bytes | bytearray, now: float) -> list[bytearray]:
-        """Return the records that carry a message, with a REKEY before them when it is due."""
+    def seal(self, message: bytes | bytearray, now: float) -> Iterator[memoryview]:
+        """Yield the records that carry a message, with a REKEY before them when it is due.
+
+        A record holds until the next one is asked for (it may lie in ``scratch``).
+        """
         size = len(message)
         assert size <= MESSAGE_BYTES_MAX, f"message of {size} bytes"
-        records: list[bytearray] = []
         if now >= self._rekey_at or self.counter >= REKEY_RECORDS:
-            records.append(self._record(REKEY, b""))
+            yield self._record(REKEY, b"")
             self._step()
             self._rekey_at = now + REKEY_S
         if size <= PLAINTEXT_BYTES_MAX:
-            records.append(self._record(DATA, message))
-            return records
+            yield self._record(DATA, message)
+            return
         view = memoryview(message)
         for start in range(0, size, PLAINTEXT_BYTES_MAX):
             last = start + PLAINTEXT_BYTES_MAX >= size
             part = view[start : start + PLAINTEXT_BYTES_MAX]
-            records.append(self._record(DATA if last else PART, part))
-        return records
+            yield self._record(DATA if last else PART, part)
 
-    def _record(self, kind: int, plaintext: bytes | bytearray | memoryview) -> bytearray:
+    def _record(self, kind: int, plaintext: bytes | bytearray | memoryview) -> memoryview:
         body_bytes = len(plaintext) + TAG_BYTES
-        record = bytearray(HEADER_BYTES + body_bytes)
+        room = self.scratch or bytearray(HEADER_BYTES + body_bytes)
+        record = memoryview(room)[: HEADER_BYTES + body_bytes]
         HEADER.pack_into(record, 0, kind, body_bytes)
-        body = memoryview(record)[HEADER_BYTES:]
         header = bytes(record[:HEADER_BYTES])
+        body = record[HEADER_BYTES:]
         self._aead.encrypt_into(nonce(self.counter), plaintext, header, body)
         self.counter += 1
         return record
@@ -146,15 +154,19 @@ class Opener(_Ratchet):
         super().__init__(key)
         self._parts: list[bytes] = []
 
-    def open(self, kind: int, body: bytes | memoryview) -> bytes | None:
-        """Return the message that a record ends, or None; raise RecordError."""
+    def open(self, kind: int, body: bytes | memoryview) -> bytes | memoryview | None:
+        """Return the message that a record ends, or None; raise RecordError.
+
+        The message holds until the next call (it may lie in ``scratch``).
+        """
         if kind not in (DATA, PART, REKEY):
             raise RecordError("a handshake record in a session")
         if self.counter >= RECORDS_MAX:
             raise RecordError("too many records under one key")
+        if len(body) < TAG_BYTES:
+            raise RecordError("a record shorter than its tag")
         try:
-            header = HEADER.pack(kind, len(body))
-            plaintext = self._aead.decrypt(nonce(self.counter), body, header)
+            plaintext = self._decrypt(HEADER.pack(kind, len(body)), body)
         except InvalidTag as exc:
             raise RecordError("a record does not decrypt") from exc
         self.counter += 1
@@ -167,14 +179,20 @@ class Opener(_Ratchet):
             return None
         if len(plaintext) != PLAINTEXT_BYTES_MAX or len(self._parts) >= PARTS_MAX - 1:
             raise RecordError("a message in wrong parts")
-        self._parts.append(plaintext)
+        self._parts.append(bytes(plaintext))
         return None
 
-    def _whole(self, last: bytes) -> bytes:
+    def _decrypt(self, header: bytes, body: bytes | memoryview) -> bytes | memoryview:
+        if self.scratch is None:
+            return self._aead.decrypt(nonce(self.counter), body, header)
+        room = memoryview(self.scratch)[: len(body) - TAG_BYTES]
+        self._aead.decrypt_into(nonce(self.counter), body, header, room)
+        return room
+
+    def _whole(self, last: bytes | memoryview) -> bytes | memoryview:
         if not self._parts:
             return last
-        self._parts.append(last)
-        message = b"".join(self._parts)
+        message = b"".join([*self._parts, last])
         self._parts.clear()
         return message
 

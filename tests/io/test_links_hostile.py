@@ -198,7 +198,8 @@ async def test_a_wrong_record_ends_the_link_and_is_counted(how: str):
         session = await member(org, b)
         await say(session, HELLO)
         await until(b.peers, lambda: session_peer(b) is not None)
-        [record] = session.sealer.seal(encode(Call(1, "echo", 1000, None)), 0.0)
+        [sealed] = session.sealer.seal(encode(Call(1, "echo", 1000, None)), 0.0)
+        record = bytearray(sealed)
         if how == "replay":
             await session.carrier.send([record, record])
         elif how == "flip":
@@ -269,7 +270,7 @@ async def test_a_peer_that_floods_calls_is_refused_and_others_are_served():
         with trio.fail_after(WAIT_S):
             while refusals < 199 - 64:
                 kind, body = await session.carrier.receive()
-                refusals += b"too many calls" in (session.opener.open(kind, body) or b"")
+                refusals += b"too many calls" in bytes(session.opener.open(kind, body) or b"")
         await session.carrier.aclose()
 
 
