@@ -45,6 +45,34 @@ log = get_log("front")
 MeshDoor = Callable[[ReplayStream], Awaitable[None]]
 
 
+class PlainStream(trio.abc.Stream):
+    """A socket without half-close, as Hypercorn sees it.
+
+    Hypercorn half-closes before it closes, in a scope that is cancelled by then, so that with
+    a plain socket the connection would stay open; a stream that cannot half-close is closed.
+    """
+
+    def __init__(self, inner: trio.SocketStream) -> None:
+        self._inner = inner
+        self.socket = inner.socket
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send."""
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until sending might not block."""
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Return what arrives."""
+        return await self._inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """Close."""
+        await self._inner.aclose()
+
+
 class WebSide:
     """Hypercorn's trio worker for connections that are accepted elsewhere."""
 
@@ -178,7 +206,7 @@ class Front:
             if uid not in (0, os.geteuid()):
                 log.warning("local user refused", user=uid)
                 return
-            await self._web.serve(stream, uid)
+            await self._web.serve(PlainStream(stream), uid)
         except Exception as exc:
             log.warning("connection failed", error=f"{type(exc).__name__}: {exc}")
         finally:

@@ -149,8 +149,8 @@ async def _run(
                 greeting = await _first_words(ground, parts)
                 async with trio.open_nursery() as doors:
                     await doors.start(parts.front.serve, port, local)
-                    founding.write_ports(ground.config.data, number)
                     greet(greeting, sys.stdout)
+                    founding.write_ports(ground.config.data, number)
                     log.info("hub is up", port=number, node=ground.identity.node_id)
                     log.info("stopping", signal=int(await anext(signals)))
                     parts.front.stop()

@@ -20,6 +20,9 @@ from hub.ports import Services
 PATH: Final = re.compile(r"/api/v1/assets/([^/]{1,100})/content\Z")
 UPLOADS_MAX: Final = 4
 PIECE_S: Final = 60.0
+DRAIN_BYTES_MAX: Final = 64 << 20
+DRAIN_S: Final = 10.0
+"""What is read and thrown away after a refusal, at most."""
 CONTENT_BYTES_MAX: Final = 256 << 30
 
 
@@ -44,6 +47,7 @@ class Uploads:
             response = await self._store(scope, receive)
         except Exception as exc:
             response = problems.of_error(exc)
+            await _drain(receive)
         content = await response.get_data(as_text=False)
         headers = [(b"content-type", (response.content_type or "").encode())]
         headers += [(b"content-length", str(len(content)).encode())]
@@ -84,6 +88,17 @@ def as_request(scope: dict[str, Any]) -> Request:
         scope["method"], scope["scheme"], scope["path"], scope["query_string"], headers, "",
         scope["http_version"], cast(Any, scope), send_push_promise=no_push,
     )  # fmt: skip
+
+
+async def _drain(receive: Any) -> None:
+    """Read on for a while, since a client that is still sending would miss the answer."""
+    left = DRAIN_BYTES_MAX
+    with trio.move_on_after(DRAIN_S):
+        while left > 0:
+            event = await receive()
+            if event["type"] != "http.request" or not event.get("more_body"):
+                return
+            left -= len(event.get("body", b""))
 
 
 async def _pieces(receive: Any) -> AsyncIterator[bytes]:

@@ -1,0 +1,254 @@
+"""Orders, assets, secrets over a real mesh store: what is signed, what repeats, what stays."""
+
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from cache.api import Cache
+from hub import orders
+from hub.assets import AssetDesk, AssetParts
+from hub.desks import SecretDesk
+from hub.errors import BadRequest, Conflict, NotFound
+from hub.ingest import Ingest, MeshRows, order_reader
+from hub.live import EventBus
+from hub.orders import OrderDesk
+from hub.store import ReportStore
+from mesh.errors import Refused
+from mesh.host.clock import FixedClock
+from mesh.identity import Identity
+from mesh.proto import tables
+from mesh.proto.naming import open_name
+from mesh.proto.order import open_order
+from mesh.proto.sets import HEAD_KIND, HEAD_N
+from mesh.store import MeshStore, Tx
+from tests.support.hub_bench import Level
+from tests.support.trust import Org
+
+SITE = tables.site_scope("lab")
+SERVER = "01890000-0000-7000-8000-000000000001"
+MAC = "52:54:00:00:00:01"
+
+
+class FixedRegister(Level):
+    def __init__(self, org: Org) -> None:
+        super().__init__()
+        self.register = org.register
+
+
+@dataclass
+class Office:
+    org: Org
+    hub: Identity
+    store: MeshStore
+    reports: ReportStore
+    orders: OrderDesk
+    assets: AssetDesk
+    ingest: Ingest
+    bus: EventBus
+    cache: Cache
+
+    async def put(self, scope: str, table: str, key: str, **body: Any) -> None:
+        def write(tx: Tx) -> None:
+            tx.put(scope, table, key, body)
+
+        await self.store.write(write)
+        await self.ingest.read_all()
+
+
+@asynccontextmanager
+async def office(folder: Path) -> AsyncGenerator[Office]:
+    org, clock, bus = Org(), FixedClock(), EventBus("run1")
+    hub = org.admit_hub()
+    org.admit("node-a")
+    store = MeshStore.open(
+        folder / "state.db", author=hub.node_id, clock=clock,
+        sign_head=lambda body: hub.sign(HEAD_KIND, HEAD_N, org.root_fp, body),
+    )  # fmt: skip
+    store.local_schema(orders.SCHEMA)
+    reports = ReportStore.open(folder / "report.db")
+    cache = Cache.open(folder / "cache", 1 << 30, clock)
+    desk = OrderDesk(
+        store=store, reports=reports, register=org.register, region=org.region, key=org.orders,
+        clock=clock, hub="hub",
+    )  # fmt: skip
+    parts = AssetParts(
+        store=store, cache=cache, register=org.register, key=org.assets, bus=bus, clock=clock,
+        node_id=hub.node_id,
+    )  # fmt: skip
+    members = FixedRegister(org)
+    reader = order_reader(org.register)
+    ingest = Ingest(MeshRows(store), members, reports, bus, clock, reader)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        found = Office(org, hub, store, reports, desk, AssetDesk(parts), ingest, bus, cache)
+        await found.put(tables.FLEET, tables.SITE, "lab", title="Lab")
+        await found.put(
+            SITE, tables.SERVER, SERVER, id=SERVER, name="web-1", site="lab", macs=[MAC],
+            state="available", cleaned=True,
+        )  # fmt: skip
+        yield found
+        nursery.cancel_scope.cancel()
+    reports.close()
+    cache.close()
+    store.close()
+
+
+async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
+    for content in contents:
+        await trio.lowlevel.checkpoint()
+        yield content
+
+
+async def test_an_order_is_signed_so_that_the_site_can_check_it_alone(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        accepted = await at.orders.submit(
+            {"kind": "server.power", "server": "web-1", "params": {"on": True}}, "admin"
+        )
+        row = at.store.get(SITE, tables.ORDER, accepted["order"])
+        assert row is not None
+        order = open_order(row.body["signed"], at.org.register, 0, site="lab")
+        assert (order.kind, order.author) == ("server.power", "admin@hub")
+        assert order.params == {"server": SERVER, "on": True}
+        assert accepted["job"] == accepted["order"] == order.id
+
+
+async def test_who_gave_an_order_finds_its_job_at_once(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        accepted = await at.orders.submit(
+            {"kind": "server.power", "server": "web-1", "params": {"on": True}}, "admin"
+        )
+        await at.ingest.read_all()
+        (job,) = at.reports.find("job", accepted["job"])
+        assert (job["state"], job["server_name"]) == ("queued", "web-1")
+        assert job["waits_for"] == "site lab has not taken it up yet"
+        await at.put(SITE, tables.JOB, accepted["job"], state="running", kind="server.power")
+        (job,) = at.reports.find("job", accepted["job"])
+        assert job["state"] == "running"
+
+
+async def test_a_repeated_key_gives_the_same_order_and_another_request_is_refused(
+    tmp_path: Path,
+) -> None:
+    async with office(tmp_path) as at:
+        request = {
+            "kind": "server.power", "server": "web-1", "params": {"on": True},
+            "idempotency_key": "k1",
+        }  # fmt: skip
+        first = await at.orders.submit(request, "admin")
+        assert await at.orders.submit(request, "admin") == first
+        assert len(at.store.rows(SITE, tables.ORDER)) == 1
+        with pytest.raises(Conflict, match="another request"):
+            await at.orders.submit({**request, "params": {"on": False}}, "admin")
+
+
+async def test_an_order_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        with pytest.raises(NotFound, match="nobody"):
+            await at.orders.submit({"kind": "server.release", "server": "nobody"}, "a")
+        with pytest.raises(BadRequest):
+            await at.orders.submit({"kind": "server.explode"}, "a")
+        deploy = {"kind": "server.deploy", "server": "web-1", "params": {"image": "x"}}
+        with pytest.raises(NotFound, match="no asset"):
+            await at.orders.submit(deploy, "a")
+        assert at.store.rows(SITE, tables.ORDER) == []
+
+
+async def test_an_upload_is_kept_named_and_served_in_chunks(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        content = b"image" * 1000
+        with pytest.raises(NotFound, match="register it first"):
+            await at.assets.upload("img", pieces(content))
+        await at.assets.declare("img", None, hashlib.sha256(content).hexdigest(), ["lab"])
+        await at.assets.upload("img", pieces(content[:7], content[7:]))
+        row = at.store.get(tables.FLEET, tables.NAME, "img")
+        assert row is not None
+        named = open_name(row.body["signed"], at.org.register)
+        assert named.size == len(content)
+        chunk = await at.assets.rpc_handlers()["cache.chunk"](
+            "n", {"asset": named.asset, "index": 0}
+        )
+        assert chunk == content
+        accepted = await at.orders.submit(
+            {"kind": "server.deploy", "server": "web-1", "params": {"image": "img"}}, "admin"
+        )
+        order_row = at.store.get(SITE, tables.ORDER, accepted["order"])
+        assert order_row is not None
+        order = open_order(order_row.body["signed"], at.org.register, 0)
+        assert order.params["asset"] == named.asset
+        assert order.order_class == "normal", "the server is cleaned"
+
+
+async def test_an_upload_with_another_hash_is_refused_and_gets_no_name(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        await at.assets.declare("img", None, "a" * 64, [])
+        with pytest.raises(Conflict):
+            await at.assets.upload("img", pieces(b"something else"))
+        assert at.store.get(tables.FLEET, tables.NAME, "img") is None
+
+
+async def test_garbage_from_members_is_refused(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        for handler in at.assets.rpc_handlers().values():
+            for body in (None, 7, [], {}, {"asset": "b3:x", "index": 0}, {"asset": 1}):
+                with pytest.raises(Refused):
+                    await handler("n", body)
+
+
+async def test_a_claim_becomes_a_signed_name_and_a_second_opinion_an_event(
+    tmp_path: Path,
+) -> None:
+    async with office(tmp_path) as at:
+        await at.assets.declare("img", "https://example.net/img", None, ["lab"])
+        first, second = "a" * 64, "b" * 64
+        await at.put(
+            tables.FLEET, tables.ASSET, "b3:" + first, name="img", size=5, sha256=first
+        )
+        assert await at.assets.sign_claims() == 1
+        assert at.assets.names()["img"].asset == "b3:" + first
+        assert await at.assets.sign_claims() == 0
+        await at.put(
+            tables.FLEET, tables.ASSET, "b3:" + second, name="img", size=5, sha256=second
+        )
+        before = at.bus.ring.newest
+        assert await at.assets.sign_claims() == 0
+        assert at.assets.names()["img"].asset == "b3:" + first
+        told = at.bus.ring.after(before)
+        assert told is not None
+        assert told[0].data["conflict"] == second
+        assert at.assets.conflicts() == ["img"]
+        await at.assets.sign_claims()
+        assert at.bus.ring.after(before) == told, "told once"
+
+
+async def test_what_no_node_could_fetch_is_no_reference(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        for url in ("file:///etc/passwd", "https://", "http://u:p@host/x", "http://a b", "x"):
+            with pytest.raises(BadRequest, match="url"):
+                await at.assets.declare("img", url, None, [])
+        with pytest.raises(BadRequest, match="sha256"):
+            await at.assets.declare("img", "https://example.net/x", "zz", [])
+        with pytest.raises(NotFound, match="no site"):
+            await at.assets.want("img", "nowhere")
+        with pytest.raises(NotFound, match="no asset"):
+            await at.assets.want("img", "lab")
+
+
+async def test_a_secret_stands_nowhere_in_plain(tmp_path: Path) -> None:
+    canary = "canary-5ac1b7"
+    async with office(tmp_path) as at:
+        desk = SecretDesk(at.store, at.org.register)
+        secret = await desk.set("bmc-1", "lab", "bmc", canary)
+        assert (secret["version"], len(secret["released"])) == (1, 1)
+        assert canary not in repr(desk.list())
+        await at.ingest.read_all()
+        with pytest.raises(Refused, match="no node"):
+            await desk.set("bmc-2", "nowhere", "bmc", canary)
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert canary.encode() not in path.read_bytes(), path
