@@ -32,6 +32,8 @@ HOLDERS_REFRESH_S: Final = 2.0
 HOLDERS_PATIENCE: Final = 15
 """How often in a row nobody can be asked before a fetch gives up for now."""
 PEER_S: Final = 30.0
+SYNC_S: Final = 30.0
+"""How long a transfer that ends may take to make its bytes durable."""
 log = get_log("cache")
 
 
@@ -99,9 +101,9 @@ class Cache(Shelf):
                     url, intake, validator, declared=sha256 is not None, started=started,
                     progress=progress, limiter=self._limiter,
                 )  # fmt: skip
-            except OriginError:
-                await self._mark(name, url, validator, intake)
-                raise
+            finally:
+                with trio.move_on_after(SYNC_S, shield=True):
+                    await self._mark(name, url, validator, intake)
             return await self._seal(tally, intake, sha256)
 
     async def fetch(self, name: str, asset: str, peers: PeerSource) -> Manifest:
@@ -238,7 +240,8 @@ class Cache(Shelf):
                     nursery.cancel_scope.cancel()
         finally:
             del self._plans[files.manifest.asset]
-            await self.in_thread(files.sync)
+            with trio.move_on_after(SYNC_S, shield=True):
+                await self.in_thread(files.sync)
         if failures:
             raise failures[0]
         if not plan.done:

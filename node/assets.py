@@ -209,7 +209,11 @@ class Assets:
             "name": name, "asset": asset, "size": size, "sha256": sha256,
             "chunk_bytes": 1 << 20, "trust": "declared-sha256" if order.sha256 else "tofu",
         }  # fmt: skip
-        await self._store.write(lambda tx: tx.put(FLEET, ASSET, asset, body))
+
+        def write(tx: Any) -> None:
+            tx.put(FLEET, ASSET, asset, body)
+
+        await self._store.write(write)
 
     async def _publish(self) -> None:
         """Let our PRESENCE rows follow the cache."""

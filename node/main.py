@@ -210,8 +210,10 @@ class Node:
         return [n for n in self.site_nodes() if n in linked or n == self.identity.node_id]
 
     def absent(self) -> frozenset[str]:
-        """Return the nodes of our site that own nothing now."""
-        return frozenset(self.site_nodes()) - frozenset(self.alive())
+        """Return all that ever served our site and own nothing now."""
+        rows = self.store.authored(FLEET, NODE)
+        authors = {row.author for row in rows if row.body.get("site") == self.joined.site}
+        return frozenset(authors) - frozenset(self.alive())
 
     def listening(self) -> dict[str, Any]:
         """Return what stands in run/ports.json: real ports, address and subnet of boot."""

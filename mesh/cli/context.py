@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Where:
         self._data, self._hub, self._token_file, self._tls = data, hub, token_file, tls
 
     @contextmanager
-    def client(self) -> Iterator[Any]:
+    def client(self) -> Generator[Any]:
         """Open the API client; its errors become one sentence and an exit code."""
         from mesh.rest.client import ApiClient, ApiError
 

@@ -18,6 +18,7 @@ from mesh.cli.errors import Failure
 from mesh.cli.tables import size
 
 READ_BYTES = 1 << 20
+TTL_H_MAX = 30 * 24
 
 
 def waiting(function: Command) -> Command:
@@ -237,7 +238,9 @@ def token_create(
     where: Where, as_json: bool, site: str, roles: tuple[str, ...], ttl_h: float
 ) -> None:
     """Make a join token for one node; prints it once."""
-    body = {"site": site, "roles": list(roles), "ttl_s": int(ttl_h * 3600)}
+    if not 0 < ttl_h <= TTL_H_MAX:
+        raise Failure(f"--ttl-h is above 0 and at most {TTL_H_MAX}, not {ttl_h:g}", 2)
+    body = {"site": site, "roles": list(roles), "ttl_s": max(1, int(ttl_h * 3600))}
     with where.client() as client:
         answer = client.post("/tokens", body)
     print_json(answer) if as_json else click.echo(answer["item"]["token"])

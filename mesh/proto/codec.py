@@ -20,7 +20,9 @@ def pack(value: Any) -> bytes:
 
     Floats are allowed for metrics but have no place in signed objects.
     """
-    return bytes(msgpack.packb(_ordered(value, 0), use_bin_type=True))
+    data = msgpack.packb(_ordered(value, 0), use_bin_type=True)
+    assert data is not None
+    return bytes(data)
 
 
 def unpack(data: bytes, bytes_max: int = 1 << 20) -> Any:
@@ -48,7 +50,7 @@ def _ordered(value: Any, depth: int) -> Any:
     assert depth <= DEPTH_MAX, "nesting too deep"
     if isinstance(value, dict):
         assert all(isinstance(key, str) for key in value), "map keys are strings"
-        keys = sorted(value, key=lambda key: key.encode())
+        keys = sorted(value, key=str.encode)
         return {key: _ordered(value[key], depth + 1) for key in keys}
     if isinstance(value, (list, tuple)):
         return [_ordered(item, depth + 1) for item in value]

@@ -6,7 +6,7 @@ one ``ApiError`` with a stable code and one sentence.
 
 import json
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +112,7 @@ class ApiClient:
             return response.json() if response.content else None
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self) -> Generator[None]:
         where = self.target.socket or self.target.url
         try:
             yield

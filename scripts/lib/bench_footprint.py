@@ -37,11 +37,9 @@ def dnsmasq_mib(folder: Path) -> float | None:
     program = shutil.which("dnsmasq") or "/usr/sbin/dnsmasq"
     if not Path(program).exists():
         return None
-    words = [
-        program, "-k", "--port=0", "--conf-file=/dev/null", "--interface=lo", "--bind-interfaces",
-        "--dhcp-range=127.99.0.10,127.99.0.20", "--dhcp-alternate-port=16767,16768", "--pid-file=",
-        f"--dhcp-leasefile={folder}/leases",
-    ]  # fmt: skip
+    words = [program, "-k", "--port=0", "--conf-file=/dev/null", "--interface=lo"]
+    words += ["--bind-interfaces", "--dhcp-range=127.99.0.10,127.99.0.20", "--pid-file="]
+    words += ["--dhcp-alternate-port=16767,16768", f"--dhcp-leasefile={folder}/leases"]
     with subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
