@@ -38,7 +38,7 @@ def routes(services: Services) -> Blueprint:
         body = await shape.body(request)
         site = shape.site_name(shape.text(body, "site"))
         roles = shape.texts(body, "roles", 8) or ["node"]
-        ttl_s = shape.whole(body, "ttl_s", 60, TTL_S_MAX, TTL_S)
+        ttl_s = shape.whole(body, "ttl_s", 1, TTL_S_MAX, TTL_S)
         token, text = await services.tokens.create(site, roles, ttl_s)
         return item("token", {**token, "token": text}, 201)
 
