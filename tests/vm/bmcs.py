@@ -58,6 +58,19 @@ class RedfishLab:
             argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
         return self._host.run([*argv, self.url(machine) + path])
 
+    def boot(self, machine: Machine, target: str) -> None:
+        """Set what the machine boots from: ``Pxe`` or ``Hdd``."""
+        once = {"BootSourceOverrideTarget": target, "BootSourceOverrideEnabled": "Once"}
+        self.ask(machine, "PATCH", "", {"Boot": once})
+
+    def reset(self, machine: Machine, kind: str) -> None:
+        """Switch the power: ``On``, ``ForceOff``."""
+        self.ask(machine, "POST", "/Actions/ComputerSystem.Reset", {"ResetType": kind})
+
+    def power(self, machine: Machine) -> str:
+        """Return ``On`` or ``Off``."""
+        return str(json.loads(self.ask(machine, "GET"))["PowerState"])
+
     def _users(self) -> Path:
         made = subprocess.run(
             [PYTHON, "-c", HASH], input=PASSWORD.encode(), capture_output=True, check=True

@@ -1,6 +1,5 @@
 """The lab's BMC really switches a machine on and off and chooses what it boots from."""
 
-import json
 import shutil
 
 import pytest
@@ -10,7 +9,6 @@ from tests.vm.lab import MIB, Lab
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow]
 
-RESET = "/Actions/ComputerSystem.Reset"
 BOOT_S = 60
 
 
@@ -21,25 +19,18 @@ def test_power_and_boot_device_follow_redfish(virtual_machines, tmp_path):
         machine = lab.machine("srv1", 16 * MIB)
         bmc = RedfishLab(lab.host("bmc", "10.77.0.201"), [machine])
 
-        def shown(key: str):
-            return json.loads(bmc.ask(machine, "GET"))[key]
-
-        def boot(target: str) -> None:
-            body = {"BootSourceOverrideTarget": target, "BootSourceOverrideEnabled": "Once"}
-            bmc.ask(machine, "PATCH", "", {"Boot": body})
-
-        assert shown("PowerState") == "Off"
-        boot("Pxe")
-        assert shown("Boot")["BootSourceOverrideTarget"] == "Pxe"
-        bmc.ask(machine, "POST", RESET, {"ResetType": "On"})
-        assert shown("PowerState") == "On"
+        assert bmc.power(machine) == "Off"
+        bmc.boot(machine, "Pxe")
+        assert '"BootSourceOverrideTarget": "Pxe"' in bmc.ask(machine, "GET")
+        bmc.reset(machine, "On")
+        assert bmc.power(machine) == "On"
         machine.wait_console("net0: 52:54:00:77:00:01", BOOT_S)
-        bmc.ask(machine, "POST", RESET, {"ResetType": "On"})
+        bmc.reset(machine, "On")
         assert machine.console().count("SeaBIOS (version") == 1
-        bmc.ask(machine, "POST", RESET, {"ResetType": "ForceOff"})
-        assert shown("PowerState") == "Off"
+        bmc.reset(machine, "ForceOff")
+        assert bmc.power(machine) == "Off"
         at = len(machine.console())
-        boot("Hdd")
-        bmc.ask(machine, "POST", RESET, {"ResetType": "On"})
+        bmc.boot(machine, "Hdd")
+        bmc.reset(machine, "On")
         machine.wait_console("Booting from Hard Disk", BOOT_S, after=at)
     assert "net0" not in machine.console()[at:].split("Booting from Hard Disk")[0]
