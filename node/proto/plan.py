@@ -132,25 +132,7 @@ def _deploy(params: Mapping[str, Any], name: str, bmc: bool) -> list[Step]:
             redo=redo,
         ),
     ]
-    if bmc:
-        steps += [
-            _boot("boot-disk", "disk", "first-boot"),
-            _power("restart-off", False, "boot-disk", state="deploy-wait", name="restart: off"),
-            _power("restart-on", True, "restart-off", name="restart: on"),
-        ]
-    else:
-        steps.append(
-            Step(
-                id="restart",
-                name="restart",
-                kind="set",
-                do="agent",
-                args={"do": "reboot"},
-                after=("first-boot",),
-                state="deploy-wait",
-                limit_ms=AGENT_LIMIT_MS,
-            )
-        )
+    steps += _restart(bmc)
     steps.append(
         Step(
             id="phone-in",
@@ -164,6 +146,28 @@ def _deploy(params: Mapping[str, Any], name: str, bmc: bool) -> list[Step]:
         )
     )
     return steps
+
+
+def _restart(bmc: bool) -> list[Step]:
+    """Start the machine from its disk: by its BMC, or by its own agent."""
+    if bmc:
+        return [
+            _boot("boot-disk", "disk", "first-boot"),
+            _power("restart-off", False, "boot-disk", state="deploy-wait", name="restart: off"),
+            _power("restart-on", True, "restart-off", name="restart: on"),
+        ]
+    return [
+        Step(
+            id="restart",
+            name="restart",
+            kind="set",
+            do="agent",
+            args={"do": "reboot"},
+            after=("first-boot",),
+            state="deploy-wait",
+            limit_ms=AGENT_LIMIT_MS,
+        )
+    ]
 
 
 def _release(name: str, bmc: bool) -> list[Step]:

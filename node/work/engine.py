@@ -148,7 +148,7 @@ class Work:
         row = self._store.get(self.rows.scope, tables.ORDER, job_id)
         if row is None:
             raise Refused("the order of this job is not here any more")
-        return self._open_order(bytes(row.body["signed"]), None).params
+        return self._open_order(_signed(row.body), None).params
 
     def rpc_handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
         """Return the calls that members may make on us."""
@@ -253,7 +253,7 @@ class Work:
         """Make the job of an order, if it is ours to run."""
         first = self._first_seen.setdefault(order_id, trio.current_time())
         try:
-            order = self._open_order(bytes(body.get("signed", b"")), self._clock.now_ms())
+            order = self._open_order(_signed(body), self._clock.now_ms())
         except OrderRefused as exc:
             self._refuse(order_id, str(exc))
             return
@@ -305,8 +305,12 @@ class Work:
             return
         job_id, error = target["id"], None
         runner = self._runners.get(job_id)
+        if runner is not None and runner.job.ended:
+            await runner.wait_over()  # its last words are being written
+            runner = None
         if order.kind == CANCEL and runner is not None:
             await runner.cancel(order.author)
+            await runner.wait_over()
 
         def fn(tx: Tx) -> str | None:
             row = dict(tx.get(self.rows.scope, tables.JOB, job_id).body)
@@ -370,6 +374,11 @@ class Work:
     def _connected(self) -> set[str]:
         """Return the other nodes of the site with a live link."""
         return (set(self.rows.site_nodes()) & set(self.peers.connected())) - {self.rows.node_id}
+
+
+def _signed(body: Mapping[str, Any]) -> bytes:
+    signed = body.get("signed")
+    return signed if isinstance(signed, bytes) else b""
 
 
 def _log_request(body: Any) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mesh.proto import tables
+from node.proto import lifecycle
 from node.proto.plan import Step, plan
 from node.work.ports import Members, Store
 
@@ -33,7 +34,8 @@ class SiteRows:
 
     def servers(self) -> list[Mapping[str, Any]]:
         """Return the bodies of all SERVER rows."""
-        return [row.body for row in self.store.rows(self.scope, tables.SERVER)]
+        found = [row.body for row in self.store.rows(self.scope, tables.SERVER)]
+        return [body for body in found if isinstance(body.get("macs"), list) and body.get("id")]
 
     def server_by_mac(self, mac: str) -> Mapping[str, Any] | None:
         """Return the server that has an interface with this MAC."""
@@ -41,11 +43,15 @@ class SiteRows:
 
     def job(self, job_id: str | None) -> Mapping[str, Any] | None:
         """Return a JOB row's body."""
-        return self._body(tables.JOB, job_id)
+        body = self._body(tables.JOB, job_id)
+        return body if body is not None and is_job(body) else None
 
     def jobs(self) -> dict[str, Mapping[str, Any]]:
         """Return the bodies of all JOB rows by id."""
-        return {row.key: row.body for row in self.store.rows(self.scope, tables.JOB)}
+        found = self.store.rows(self.scope, tables.JOB)
+        return {
+            row.key: row.body for row in found if is_job(row.body) and row.key == row.body["id"]
+        }
 
     def inventory(self, mac: str) -> Mapping[str, Any] | None:
         """Return an INVENTORY row's body."""
@@ -88,6 +94,20 @@ class SiteRows:
             return None
         row = self.store.get(self.scope, table, key)
         return None if row is None else row.body
+
+
+def is_job(body: Mapping[str, Any]) -> bool:
+    """Whether a JOB row of any author has what is needed to read it."""
+    texts = all(isinstance(body.get(name), str) for name in ("id", "kind", "runner", "state"))
+    steps = body.get("steps")
+    return (
+        texts
+        and isinstance(body.get("attempt"), int)
+        and isinstance(body.get("params"), Mapping)
+        and isinstance(steps, list)
+        and all(isinstance(e, Mapping) and {"id", "state"} <= e.keys() for e in steps)
+        and (not steps or body["kind"] in lifecycle.KINDS)
+    )
 
 
 def plan_of(row: Mapping[str, Any]) -> tuple[Step, ...]:

@@ -102,6 +102,10 @@ class JobRunner:
         """Cancel the job; returns when that is durable."""
         await self._ask(lambda now: self.job.on_cancel(by, now))
 
+    async def wait_over(self) -> None:
+        """Wait until nothing more will be written about the job from here."""
+        await self._over.wait()
+
     def abandon(self) -> None:
         """Stop at once without another write: somebody else runs it."""
         self._nursery.cancel_scope.cancel()

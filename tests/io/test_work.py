@@ -12,7 +12,8 @@ from mesh.errors import Refused
 from mesh.proto import tables
 from node.work.boot_desk import BootDesk
 from node.work.ports import Limits
-from tests.support.work_site import ASSET, MAC, QUICK, SHA256, Agent, Crash, CutStore, WorkSite
+from tests.support.work_machine import MAC, SHA256, Agent, Crash
+from tests.support.work_site import ASSET, QUICK, CutStore, WorkSite
 
 
 async def test_accept_deploy_and_release_with_a_bmc(tmp_path: Path) -> None:
@@ -392,7 +393,7 @@ async def test_garbage_at_the_agents_endpoints_is_answered_and_counted(tmp_path:
         ]
         bodies += [rng.randbytes(rng.randrange(200)) for _ in range(20)]
         for body in bodies:
-            for verb in ("hello", "next", "progress", "nonsense"):
+            for path in ("hello", "next", "progress", "nonsense"):
                 for given in ({}, headers, {**headers, "x-rackmesh-session": "x"}):
                     status, answer = await desk.agent(
                         f"/agent/v1/{path}", body, given, "10.0.0.9"

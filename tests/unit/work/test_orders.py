@@ -10,7 +10,7 @@ from mesh.proto.ids import uuid7
 from mesh.proto.rendezvous import ranked
 from node.work.orders import Orders
 from node.work.ports import Limits
-from node.work.rows import SiteRows, plan_of
+from node.work.rows import SiteRows, is_job, plan_of
 
 NODES = ["a" * 32, "b" * 32, "c" * 32]
 START_MS = 1_800_000_000_000
@@ -80,6 +80,19 @@ def test_an_owner_out_of_reach_is_passed_over_after_the_same_time() -> None:
     first, second, _third = ranked(NODES, order)
     assert orders(second, set(NODES) - {first, second}).runner_of(order, 1) is None
     assert orders(second, set(NODES) - {first, second}).runner_of(order, 30) == second
+
+
+def test_job_rows_of_other_builds_and_garbage_are_passed_over() -> None:
+    good = {
+        "id": "j", "kind": "server.power", "runner": "n", "state": "running", "attempt": 1,
+        "params": {"on": True}, "steps": [{"id": "power", "state": "done"}],
+    }  # fmt: skip
+    assert is_job(good)
+    for name in good:
+        assert not is_job({**good, name: 3.5})
+    assert not is_job({**good, "steps": [{}]})
+    assert not is_job({**good, "kind": "server.polish"})
+    assert not is_job({})
 
 
 def test_rows_without_steps_have_an_empty_plan() -> None:
