@@ -12,9 +12,13 @@ from mesh.proto.intake import Roster, admits
 from mesh.proto.merge import is_merged, promise_owed, retractable, winner
 from mesh.proto.replica import Replica
 from mesh.proto.sets import MARKER, SetId
+from mesh.proto.tables import pair_scope
 
 RETRACTED_MAX: Final = 2000
 """Rows retracted in one round; the rest goes in the next one."""
+
+PAIR: Final = pair_scope("")
+"""Scopes in which authors do not see each other: their markers stay."""
 
 Heir = Callable[[str, str], bool]
 """(dead author, scope) -> whether we write its rows anew."""
@@ -50,7 +54,8 @@ class Collector:
                 if gone == RETRACTED_MAX:
                     break
                 gone += replica.put(scope, entry.table, entry.key, None, now_ms)
-        if replica.author in authors and promise_owed(
+        asked = replica.author in authors and not scope.startswith(PAIR)  # nobody would see it
+        if asked and promise_owed(
             replica.storage, scope, replica.author, replica.heads, replica.hlc.last
         ):
             replica.touch(scope, now_ms)

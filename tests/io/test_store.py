@@ -9,23 +9,10 @@ import pytest
 import trio
 
 from mesh.errors import Refused, StoreBroken, StoreFull
-from mesh.host.clock import FixedClock
 from mesh.proto.sets import SetId
 from mesh.proto.tables import BINDING, FLEET, PRESENCE, SERVER, SIGHTING
-from mesh.store import MeshStore, mark_restored
-from tests.support.members import sign_head
-
-SITE = "site:lab"
-
-
-def opened(folder: Path, author: str = "a", **more) -> MeshStore:
-    return MeshStore.open(
-        folder / "state.db",
-        author=author,
-        sign_head=sign_head(author),
-        clock=FixedClock(),
-        **more,
-    )
+from mesh.store import mark_restored
+from tests.support.stores import SITE, opened
 
 
 async def test_a_write_is_there_when_it_returns_and_after_opening_again(tmp_path):
@@ -246,7 +233,7 @@ IOERR = """
 import resource, sys, trio
 from pathlib import Path
 from mesh.errors import StoreBroken
-from tests.io.test_store import opened
+from tests.support.stores import opened
 
 async def main():
     store = opened(Path(sys.argv[1]))

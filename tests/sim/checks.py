@@ -178,6 +178,3 @@ def entry_stamp(member: "SimMember", scope: str, table: str, key: str) -> int | 
     """Return the stamp of a member's own row, marker or retraction."""
     entry = member.disk.entry(SetId(member.author, scope), table, key)
     return None if entry is None else entry.hlc
-
-
-

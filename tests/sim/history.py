@@ -6,7 +6,16 @@ hour of bad weather, then calm until everything must be equal and small.
 
 from typing import Any
 
-from mesh.proto.tables import BINDING, FLEET, NODE, PRESENCE, REFERENCE, SECRET, SERVER, SIGHTING
+from mesh.proto.tables import (
+    BINDING,
+    FLEET,
+    NODE,
+    PRESENCE,
+    REFERENCE,
+    SECRET,
+    SERVER,
+    SIGHTING,
+)
 from mesh.store_tx import Tx
 from tests.sim.checks import entry_stamp
 from tests.sim.member import SimMember
@@ -146,10 +155,11 @@ class History:
             (f"site:{site}", SERVER, f"s{rng.randrange(8)}"),
             (f"site:{site}", BINDING, f"m{rng.randrange(8)}"),
             (f"site:{site}", SIGHTING, f"m{rng.randrange(10)}"),
-            (f"pair:{pair}", SECRET, f"k{rng.randrange(3)}"),
         ]
         if hub:
             choices.append((FLEET, REFERENCE, f"image{rng.randrange(6)}"))
+        if rng.random() < 0.05:
+            return (f"pair:{pair}", SECRET, f"k{rng.randrange(3)}")
         return rng.choice(choices)
 
     def _remove(self, member: SimMember, scope: str, table: str, key: str) -> None:

@@ -102,9 +102,9 @@ class Replica:
                 if where == scope and author != self.name and key in held.rows
                 if held.rows[key][2] != RETRACTED
             ]
-            if any(other > (stamp, self.name) for other in others):
-                self.retract(scope, key)
-            elif value == DELETED and not others and self._stable(scope, stamp):
+            beaten = any(other > (stamp, self.name) for other in others)
+            alone = value == DELETED and not others
+            if beaten or (alone and self._stable(scope, stamp)):
                 self.retract(scope, key)
 
     def _stable(self, scope: str, stamp: int) -> bool:
@@ -138,14 +138,13 @@ class Replica:
         self.clock = max(self.clock, peer.clock)
 
     def view(self, scope: str) -> dict[str, object]:
-        best: dict[str, tuple[int, int]] = {}
-        values: dict[str, object] = {}
+        best: dict[str, tuple[tuple[int, int], object]] = {}
         for (author, where), held in self.sets.items():
             for key, (_, stamp, value) in held.rows.items():
-                if where == scope and value != RETRACTED:
-                    if (stamp, author) > best.get(key, (-1, -1)):
-                        best[key], values[key] = (stamp, author), value
-        return {key: value for key, value in values.items() if value != DELETED}
+                shown = where == scope and value != RETRACTED
+                if shown and (stamp, author) > best.get(key, ((-1, -1), None))[0]:
+                    best[key] = ((stamp, author), value)
+        return {key: value for key, (_, value) in best.items() if value != DELETED}
 
 
 @dataclass(frozen=True)

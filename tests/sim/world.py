@@ -116,9 +116,9 @@ class World:
             data = pack(body)
             self.counters["bytes"] += len(data)
             body = unpack(data, 4 << 20)
+        member = self.members[target]
         for _ in range(copies):
             delay = rng.uniform(*self.weather.latency_s)
-            member = self.members[target]
             self.after(delay, lambda: member.on_frame(source, number, kind, body))
 
     def cut(self, a: str, b: str, until: float) -> None:

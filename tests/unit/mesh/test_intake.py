@@ -1,0 +1,262 @@
+"""Own sets and taking over those of others: whole, proved, in any order, or not at all."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from mesh.proto.hlc import Hlc
+from mesh.proto.intake import Delta, Outcome, take
+from mesh.proto.replica import Replica
+from mesh.proto.serve import serve
+from mesh.proto.sets import MARKER, SLACK_ROWS, Entry, SetId, SignedHead, pack_head
+from mesh.proto.sync_wire import Want
+from mesh.store_tx import shown_rows
+from tests.support.members import FakeMember, plain_sign
+from tests.support.sides import BODY, NOW, ROSTER, SCOPE, A, Side, make_roster
+
+
+def signed_as(delta: Delta, **changed) -> Delta:
+    """Return a delta whose head says something else, signed by its author all the same."""
+    head = replace(delta.signed.head, **changed)
+    body = pack_head(head)
+    return replace(delta, signed=SignedHead(head, body, plain_sign(head.author)(body)))
+
+
+def test_a_delta_brings_what_changed_and_nothing_else():
+    a, b = Side("a"), Side("b")
+    a.put(*(f"k{n}" for n in range(50)))
+    assert b.pull(a, A) is Outcome.APPLIED
+    a.put("k3", body=BODY + b"")
+    a.put("k4", body=None)
+    delta = a.delta_for(b, A)
+    assert {e.key for e in delta.entries} <= {"k3", "k4"}
+    assert b.take(delta) is Outcome.APPLIED
+    assert b.take(delta) is Outcome.STALE
+    assert b.keys("a") == a.keys("a")
+    assert b.replica.tree(A).root() == a.replica.tree(A).root()
+
+
+def test_retracted_rows_go_and_a_replica_that_was_away_for_ever_agrees():
+    a, b = Side("a"), Side("b")
+    a.put("stays", "goes")
+    b.pull(a, A)
+    a.put("goes", body=None)
+    for _ in range(40):
+        a.put("stays", body=BODY)
+    rows = list(a.disk.entries(A))
+    assert [e.key for e in rows] == ["stays"]  # the tombstone is gone everywhere
+    assert b.pull(a, A) is Outcome.APPLIED
+    assert list(b.disk.entries(A)) == rows
+
+
+def test_stored_rows_stay_within_their_bound():
+    a, rng = Side("a"), random.Random(7)
+    for _ in range(600):
+        a.put(f"k{rng.randrange(30)}", body=rng.choice([BODY, None]))
+        rows = list(a.disk.entries(A))
+        live = sum(e.body is not None for e in rows)
+        assert len(rows) <= 2 * live + SLACK_ROWS
+    rows = list(a.disk.entries(A))
+    while a.replica.rest(SCOPE, a.now):
+        a.commit()
+    live = sum(e.body is not None for e in rows)
+    assert len(list(a.disk.entries(A))) <= 1.1 * live
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_order_and_duplication_of_deliveries_gives_one_view_from_seed(seed):
+    rng = random.Random(seed)
+    writers = [Side("a"), Side("b"), Side("h")]
+    deltas: list[Delta] = []
+    fresh = Side("c")
+    for _ in range(60):
+        writer = rng.choice(writers)
+        writer.now += rng.randrange(3)
+        writer.put(f"k{rng.randrange(6)}", body=rng.choice([BODY, MARKER, None]))
+        set_id = SetId(writer.name, SCOPE)
+        if set_id in writer.replica.heads:
+            (delta,) = serve(writer.disk, [Want(set_id, 0, 0)], ROSTER, "h")
+            deltas.append(delta)
+    views = []
+    for _ in range(3):
+        reader = Side("r")
+        ROSTER.register.all["r"] = FakeMember("r", "lab")
+        for delta in rng.choices(deltas, k=40) + rng.sample(deltas, len(deltas)):
+            assert reader.take(delta) in (Outcome.APPLIED, Outcome.STALE)
+        views.append(
+            [(r.key, r.author, r.hlc) for r in shown_rows(reader.disk, SCOPE, "server")]
+        )
+    assert views[0] == views[1] == views[2]
+    assert fresh.replica.heads == {}
+
+
+def test_a_row_for_another_scope_or_author_is_refused():
+    a, c = Side("a"), Side("c")
+    a.put("k")
+    delta = Side("b").put("k") and a.delta_for(Side("b"), A)
+    assert isinstance(delta, Delta)
+    assert c.take(delta) is Outcome.SCOPE
+    liar = signed_as(delta, author="c")  # c may not write into lab
+    assert Side("b").take(liar) is Outcome.SCOPE
+
+
+def test_a_head_that_its_author_did_not_sign_is_refused():
+    a, b = Side("a"), Side("b")
+    a.put("k")
+    delta = a.delta_for(b, A)
+    forged = replace(delta, signed=delta.signed._replace(signature=b"x" * 32))
+    assert b.take(forged) is Outcome.SIGNATURE
+    assert b.replica.heads == {}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda d: replace(d, entries=d.entries[1:]),
+        lambda d: replace(d, entries=(*d.entries[:-1], d.entries[-1]._replace(body=b"\x80"))),
+        lambda d: replace(d, entries=(*d.entries[:-1], d.entries[-1]._replace(hlc=1))),
+        lambda d: signed_as(d, root=bytes(16)),
+        lambda d: signed_as(d, base=1),
+    ],
+)
+def test_rows_that_do_not_fit_the_root_change_nothing(spoil):
+    a, b = Side("a"), Side("b")
+    a.put("k1", "k2")
+    b.pull(a, A)
+    before = (list(b.disk.entries(A)), b.replica.tree(A).root())
+    a.put("k3", "k4")
+    assert b.take(spoil(a.delta_for(b, A))) in (Outcome.ROOT, Outcome.ROWS)
+    assert (list(b.disk.entries(A)), b.replica.tree(A).root()) == before
+    assert b.pull(a, A) is Outcome.APPLIED
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry("server", "k9", 99, 0, BODY),  # past the head
+        Entry("server", "k9", 2, (1 << 63) - 1, BODY),  # above the promised floor
+        Entry("server", "k9", 2, 0, b"\xc1"),  # no map
+        Entry("server", "k9", 1, 0, BODY),  # not in order
+    ],
+)
+def test_rows_that_no_author_writes_are_refused(entry):
+    a, b = Side("a"), Side("b")
+    a.put("k1", "k2")
+    delta = a.delta_for(b, A)
+    assert b.take(replace(delta, entries=(delta.entries[0], entry))) is Outcome.ROWS
+
+
+def test_a_rewound_promise_is_refused():
+    a, b = Side("a"), Side("b")
+    a.put("k1")
+    b.pull(a, A)
+    a.replica.touch(SCOPE, a.now)
+    a.commit()
+    assert b.take(signed_as(a.delta_for(b, A), floor=5)) is Outcome.REWIND
+    assert b.pull(a, A) is Outcome.APPLIED
+
+
+def test_two_heads_for_one_point_are_a_fork_and_ours_stays():
+    a, b = Side("a"), Side("b")
+    a.put("k1")
+    b.pull(a, A)
+    twin = Side("a")
+    twin.now = a.now - 1
+    twin.put("other")
+    epoch = b.replica.heads[A].head.epoch
+    delta = signed_as(twin.delta_for(Side("b"), A), epoch=epoch, floor=1 << 62)
+    assert b.take(delta) is Outcome.FORK
+    assert b.keys("a") == {"k1"}
+
+
+def test_a_large_delta_counts_for_nothing_before_its_last_frame():
+    a, b = Side("a"), Side("b")
+    big = b"\xc5\xea\x60" + bytes(60_000)
+    a.put(*(f"k{n}" for n in range(12)), body=b"\x81\xa1v" + big)
+    want, outcomes = Want(A, 0, 0), []
+    while not outcomes or outcomes[-1] is Outcome.STAGED:
+        (delta,) = serve(a.disk, [want], ROSTER, "b")
+        outcomes.append(b.take(delta))
+        if outcomes[-1] is Outcome.STAGED:
+            assert b.keys("a") == set()
+            a.put("k0", body=BODY)  # the set moves while it is pulled
+            stage = b.disk.stage(A)
+            assert stage is not None
+            want = Want(A, stage.epoch, stage.cursor)
+    assert outcomes[-1] is Outcome.APPLIED
+    assert len(outcomes) >= 3
+    assert list(b.disk.entries(A)) == list(a.disk.entries(A))
+
+
+def test_a_stage_cannot_grow_past_what_the_head_says():
+    a, b = Side("a"), Side("b")
+    a.put("k1")
+    delta = a.delta_for(b, A)
+    rows = tuple(Entry("server", f"x{n}", n + 1, 0, BODY) for n in range(5000))
+    flood = signed_as(replace(delta, entries=rows, final=False), seq=9000)
+    assert b.take(flood) is Outcome.ROWS
+    assert b.disk.stage(A) is None
+
+
+def test_a_gap_is_no_delta():
+    a, b = Side("a"), Side("b")
+    a.put("k1")
+    a.put("k2")
+    delta = replace(a.delta_for(b, A), since=1)
+    assert b.take(replace(delta, entries=delta.entries[1:])) is Outcome.GAP
+
+
+def test_an_author_takes_its_later_set_back_and_keeps_what_it_wrote_since():
+    a, b = Side("a"), Side("b")
+    a.put("old")
+    backup = a.disk.copy()
+    a.put("lost", "old2")
+    a.put("old", body=None)
+    b.pull(a, A)
+    again = Side("a")
+    again.disk = backup
+    again.replica = Replica(backup, "a", plain_sign("a"), Hlc())
+    assert again.replica.load(NOW) == []
+    again.now = a.now + 5
+    again.put("since")
+    assert again.pull(b, A, full=True) is Outcome.TAKEN_BACK
+    assert again.keys("a") == {"lost", "old2", "since"}
+    assert again.replica.heads[A].head.epoch > a.replica.heads[A].head.epoch
+    assert b.pull(again, A) is Outcome.APPLIED
+    assert b.keys("a") == {"lost", "old2", "since"}
+
+
+def test_undo_leaves_no_trace_in_trees_and_counters():
+    a = Side("a")
+    a.put("k1", "k2")
+    root, own = a.replica.tree(A).root(), a.replica.own(SCOPE).saved()
+    mark, disk_mark = a.replica.mark(), a.disk.mark()
+    a.replica.put(SCOPE, "server", "k1", None, NOW)
+    a.replica.put(SCOPE, "server", "k3", BODY, NOW)
+    a.disk.undo_to(disk_mark)
+    a.replica.undo_to(mark)
+    assert (a.replica.tree(A).root(), a.replica.own(SCOPE).saved()) == (root, own)
+    a.put("k4")
+    assert Side("b").pull(a, A) is Outcome.APPLIED
+
+
+def test_a_damaged_set_is_found_at_load():
+    a = Side("a")
+    a.put("k1")
+    a.disk.save_entries(A, [next(a.disk.entries(A))._replace(body=b"\x80")])
+    assert Replica(a.disk, "a", plain_sign("a"), Hlc()).load(NOW) == [A]
+
+
+def test_the_set_of_a_left_author_holds_up_to_its_last_accepted_head():
+    roster = make_roster()
+    a, b = Side("a"), Side("b")
+    accepted = a.put("k1")
+    assert accepted is not None
+    first = a.delta_for(b, A)
+    a.put("k2")
+    second = a.delta_for(b, A)
+    roster.register.all["a"].status = "revoked"
+    roster.register.all["a"].heads = {SCOPE: (*accepted.head.point, b"")}
+    assert take(b.replica, second, roster, NOW) is Outcome.SCOPE
+    assert take(b.replica, first, roster, NOW) is Outcome.APPLIED
