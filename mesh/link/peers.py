@@ -232,7 +232,10 @@ class Peers:
         try:
             listeners = await trio.open_tcp_listeners(port, host=host)
         except OSError as exc:
-            raise Refused(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
+            raise Refused(
+                f"the mesh cannot listen on {host} port {port} ({exc.strerror or exc}); stop"
+                " the process that has it, or choose another with [mesh] port (--mesh-port)"
+            ) from exc
         if port == 0:
             for other in listeners[1:]:  # each family would get another port
                 await other.aclose()
