@@ -51,7 +51,7 @@ def run(
     """Run a rackmesh command to its end, whatever it says; ``user``: with that uid."""
     done = subprocess.run(
         [str(RACKMESH), *map(str, words)], input=stdin, text=True, cwd=ROOT, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout_s, user=user,
+        capture_output=True, timeout=timeout_s, user=user,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     return Said(done.returncode, done.stdout, done.stderr)
