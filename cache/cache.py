@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import trio
 
-from cache.errors import CacheError, ContentMismatch, NoHolder, NoSpace, OriginError
+from cache.errors import CacheError, ContentMismatch, NoHolder, NoSpace
 from cache.files import AssetFiles
 from cache.intake import Intake
 from cache.ledger import Tally

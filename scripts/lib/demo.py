@@ -260,7 +260,7 @@ The demo is up.
 
 def shown(path: Path) -> str:
     """Return a path as one would type it from the project's folder."""
-    return str(path.relative_to(ROOT))
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def sha256(path: Path, count: int) -> str:
@@ -289,17 +289,19 @@ def main() -> int:
         "--check", action="store_true", help="stop at the end, print one JSON object"
     )
     parser.add_argument("--stop", action="store_true", help="stop what an earlier run left up")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where it keeps its data")
     options = parser.parse_args()
-    stopped = stop_earlier(FOLDER) if FOLDER.exists() else 0
+    folder = options.folder.resolve()
+    stopped = stop_earlier(folder) if folder.exists() else 0
     if options.stop:
         say(f"stopped {stopped} processes")
         return 0
     began = float(os.environ.get("RACKMESH_DEMO_BEGAN", time.time()))
     boot, image, kind = prepare()
     prepared = time.time()
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
-    demo = Demo(FOLDER, boot, image)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    demo = Demo(folder, boot, image)
     failure = None
     try:
         demo.run()
