@@ -39,7 +39,7 @@ APPLETS = (
     "ps", "rm", "sed", "setsid", "sh", "sleep", "sort", "sync", "timeout", "tr", "uname",
     "umount", "wget", "xargs",
 )  # fmt: skip
-SYSTEM_APPLETS = ("blkid", "findfs", "ip", "modprobe", "poweroff", "reboot", "udhcpc")
+SYSTEM_APPLETS = ("findfs", "ip", "modprobe", "poweroff", "reboot", "udhcpc")
 EXTRA_MODULES = ("fs/fat/", "fs/nls/nls_cp437", "fs/nls/nls_iso8859-1", "fs/nls/nls_ascii",
                  "fs/nls/nls_utf8")  # fmt: skip
 SYSLINUX_CONFIG = """SERIAL 0 115200

@@ -37,8 +37,8 @@ APPLETS = (
     "uptime", "vi", "wc", "wget", "xargs",
 )  # fmt: skip
 SYSTEM_APPLETS = (
-    "blkid", "blockdev", "fdisk", "ip", "modprobe", "insmod", "poweroff", "reboot", "route",
-    "udhcpc", "lspci",
+    "blockdev", "fdisk", "ip", "modprobe", "insmod", "poweroff", "reboot", "route",
+    "udhcpc",
 )  # fmt: skip
 PLATFORMS = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64")
 SOURCES = (

@@ -81,6 +81,8 @@ class AgentPeer:
     """Hellos, counted from 1, that bind no session."""
     lose_answers: int = 0
     """Close the connection instead of answering so many ``next`` calls."""
+    piece_delay_s: float = 0.0
+    """Wait so long before each 64 KiB of an answer."""
     seen_ranges: list[tuple[int, int]] = field(default_factory=list)
     _sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -98,6 +100,7 @@ class AgentPeer:
                     response = h11.Response(status_code=status, headers=head)
                     await stream.send_all(connection.send(response) or b"")
                     for at in range(0, len(body), 65536):
+                        await trio.sleep(self.piece_delay_s)
                         part = h11.Data(data=body[at : at + 65536])
                         await stream.send_all(connection.send(part) or b"")
                     connection.send(h11.EndOfMessage())
@@ -237,7 +240,7 @@ def peer_from_config(config: dict[str, Any]) -> AgentPeer:
 
     A ``write_image`` step of the plan gets asset, size and urls of that image.
     """
-    peer = AgentPeer(plan=config["plan"])
+    peer = AgentPeer(plan=config["plan"], piece_delay_s=config.get("piece_delay_s", 0.0))
     if config.get("image"):
         asset = PeerAsset.of(Path(config["image"]).read_bytes())
         peer.assets[asset.asset] = asset

@@ -65,6 +65,32 @@ def start_ramdisk(machine: Machine, ramdisk: Path, capability: str) -> None:
     )  # fmt: skip
 
 
+def test_a_machine_that_is_reset_while_it_is_written_goes_on_where_it_stopped(
+    ramdisk, image, tmp_path
+):
+    if not shutil.which("dnsmasq"):
+        pytest.skip("dnsmasq is missing: apt-get install dnsmasq-base")
+    plan = [{"do": "write_image", "disk": FIRST}, {"do": "poweroff"}]
+    with Lab("reset", tmp_path / "lab") as lab:
+        config = {"listen": [NODE, 8470], "url": URL, "image": str(image), "plan": plan}
+        log = start_node(lab.host("node", NODE), config | {"piece_delay_s": 0.02})
+        machine = lab.machine("srv1", 128 * MIB)
+        start_ramdisk(machine, ramdisk, "capability-1")
+        told = wait_event(log, "progress", 1, UP_S)[0]
+        machine.stop()
+        assert 0 < told["done"] < image.stat().st_size
+
+        start_ramdisk(machine, ramdisk, "capability-2")
+        machine.wait_off(UP_S + WORK_S)
+        written = wait_event(log, "done", 1, PEER_S)[0]
+        assert written["error"] is None
+        evidence = written["evidence"]
+        assert evidence["resumed_from"] >= told["done"]
+        assert 0 < evidence["fetched_bytes"] < image.stat().st_size - told["done"] + MIB
+        with machine.disk.open("rb") as disk:
+            assert disk.read(image.stat().st_size) == image.read_bytes()
+
+
 def test_a_machine_is_written_boots_its_own_disk_phones_in_and_is_wiped(
     ramdisk, image, tmp_path
 ):
