@@ -16,7 +16,7 @@ from cache.api import Cache, CacheError, ChunkUnavailable
 from hub.errors import BadRequest, Conflict, NotFound
 from hub.live import EventBus
 from hub.proto.naming import Claim, Sign, decide, is_sha256, read_claim
-from mesh.errors import CodecError, Refused
+from mesh.errors import CodecError, Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.proto import tables
@@ -28,6 +28,8 @@ from mesh.store import MeshStore, Row, Tx
 
 PAUSE_S: Final = 0.1
 PUBLISH_S: Final = 1.0
+RETRY_S: Final = 5.0
+"""After the store took no writes: its disk is full, or it was restored and met no peer yet."""
 WANT_MAX: Final = 1000
 REFERENCES_MAX: Final = 10_000
 CORE_PIECE_BYTES: Final = 1 << 20
@@ -221,7 +223,12 @@ class AssetDesk:
             task_status.started()
             while True:
                 version = self._p.store.version
-                await self.sign_claims()
+                try:
+                    await self.sign_claims()
+                except (Refused, StoreFull) as exc:
+                    log.warning("names not signed", error=exc)
+                    await trio.sleep(RETRY_S)
+                    continue
                 await trio.sleep(PAUSE_S)
                 await self._p.store.wait_past(version)
 
@@ -229,7 +236,12 @@ class AssetDesk:
         """Let our PRESENCE rows follow the cache."""
         while True:
             version = self._p.cache.version
-            await self._p.store.write(self._write_presence)
+            try:
+                await self._p.store.write(self._write_presence)
+            except (Refused, StoreFull) as exc:
+                log.warning("presence not said", error=exc)
+                await trio.sleep(RETRY_S)
+                continue
             await trio.sleep(PUBLISH_S)
             await self._p.cache.wait_past(version)
 

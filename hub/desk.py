@@ -16,6 +16,7 @@ from typing import Final
 import trio
 from nacl import exceptions, pwhash
 
+from hub.errors import TooMany
 from mesh.errors import Refused
 
 MEMORY_BYTES: Final = 19 << 20
@@ -23,6 +24,7 @@ OPERATIONS: Final = 2
 """argon2id with 19 MiB and two passes: the OWASP minimum, since a hub stays under 96 MiB."""
 PASSWORD_CHARS_MIN: Final = 8
 PASSWORD_BYTES_MAX: Final = 256
+CHECKS_WAITING_MAX: Final = 16
 SESSION_MS: Final = 12 * 3600 * 1000
 SESSIONS_MAX: Final = 256
 """Most sessions at a time; a new one ends the oldest."""
@@ -101,6 +103,8 @@ class Desk:
 
     async def check_password(self, name: str, password: str) -> bool:
         """Tell whether this is the account's password."""
+        if self._hashing.statistics().tasks_waiting >= CHECKS_WAITING_MAX:
+            raise TooMany("too many people sign in at this moment; try again in a while")
         candidate = password.encode(errors="replace")
         if len(candidate) > PASSWORD_BYTES_MAX:
             return False

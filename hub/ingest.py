@@ -6,6 +6,7 @@ documents and the mark change in one transaction, and events go out after the co
 that reads on an event finds what the event was about.
 """
 
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -24,6 +25,8 @@ from mesh.store import MeshStore
 
 PAUSE_S: Final = 0.1
 """Least time between two rounds: what comes in a burst is read at once."""
+RETRY_S: Final = 5.0
+"""After the reporting store could not be written."""
 EVENTS_PER_SCOPE_MAX: Final = 100
 """More changes than this in one round become one event without an id."""
 VERSION: Final = 1
@@ -116,7 +119,12 @@ class Ingest:
         """Read once, then at every change."""
         while True:
             seen = (self._rows.version, self._members.version)
-            await self.read_all()
+            try:
+                await self.read_all()
+            except sqlite3.Error as exc:  # a full disk must not end the hub: reports can wait
+                log.error("reports not kept", error=exc)
+                await trio.sleep(RETRY_S)
+                seen = (-1, -1)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             await trio.sleep(PAUSE_S)

@@ -5,6 +5,7 @@ costs nothing and misses nothing that the ring still holds; live data is never s
 when each node was last in contact.
 """
 
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Final, Protocol
 
@@ -12,10 +13,10 @@ import trio
 
 from hub.errors import Unavailable
 from hub.proto.events import PING, EventRing
-from hub.proto.rollup import plain
 from hub.store import RUNNING, ReportStore
 from mesh.errors import RemoteRefused, Unreachable
 from mesh.host.clock import Clock
+from mesh.host.log import get_log
 
 PING_S: Final = 15.0
 LISTENERS_MAX: Final = 256
@@ -24,7 +25,9 @@ TOUCH_S: Final = 10.0
 LOG_RPC_S: Final = 10.0
 LOG_POLL_S: Final = 0.5
 LOG_LINES_MAX: Final = 500
-"""Most lines that one rpc asks for."""
+"""Most lines of one answer that are passed on."""
+
+log = get_log("live")
 
 
 class Connected(Protocol):
@@ -113,7 +116,10 @@ class Live:
         while True:
             version = self._peers.version
             now = set(self._peers.connected())
-            self._store.touch(dict.fromkeys(now | before, self._clock.now_ms()))
+            try:
+                self._store.touch(dict.fromkeys(now | before, self._clock.now_ms()))
+            except sqlite3.Error as exc:
+                log.warning("contacts not kept", error=exc)
             for node in sorted(now ^ before):
                 self._bus.publish("node", id=node, reachable=node in now)
             before = now
@@ -146,7 +152,7 @@ class Live:
     async def _lines(
         self, runner: str, job: str, after: int
     ) -> tuple[list[dict[str, Any]], int]:
-        body = {"job": job, "after": after, "limit": LOG_LINES_MAX}
+        body = {"job": job, "after": after}
         try:
             answer = await self._peers.rpc(runner, "job.logs", body, LOG_RPC_S)
         except Unreachable as exc:
@@ -159,16 +165,15 @@ class Live:
 def checked_lines(answer: Any, after: int) -> tuple[list[dict[str, Any]], int]:
     """Return the lines in a node's answer and the number to go on from, whatever it is.
 
-    A line may carry its number as ``n``; without one lines count from ``after``.
+    A line comes as [number, Unix ms, text], numbers growing; anything else is left out.
     """
     found = answer.get("lines") if isinstance(answer, dict) else None
-    lines = (
-        [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
-    )
-    lines = [plain(line) for line in lines[:LOG_LINES_MAX]]
-    for line in lines:
-        number = line.get("n")
-        if not isinstance(number, int) or isinstance(number, bool) or number <= after:
-            number = after + 1
-        after = number
+    lines: list[dict[str, Any]] = []
+    for line in found[:LOG_LINES_MAX] if isinstance(found, list) else []:
+        match line:
+            case [int(number), int(at_ms), str(text)] if number > after:
+                lines.append({"seq": number, "at_ms": at_ms, "text": text})
+                after = number
+            case _:
+                pass
     return lines, after

@@ -174,7 +174,8 @@ async def _describe(ground: founding.Ground) -> None:
     def write(tx: Tx) -> None:
         tx.put(tables.FLEET, tables.NODE, ground.identity.node_id, body)
 
-    await ground.store.write(write)
+    if not ground.store.awaits_peer:
+        await ground.store.write(write)
 
 
 async def _first_words(ground: founding.Ground, parts: Parts) -> Greeting:
@@ -183,7 +184,7 @@ async def _first_words(ground: founding.Ground, parts: Parts) -> Greeting:
     password = await founding.make_admin(ground, on_terminal)
     token: str | None = None
     site = ground.config.site
-    if ground.first and site is not None:
+    if ground.first and site is not None and not ground.store.awaits_peer:
         _, token = await parts.tokens.create(site, ["node"], 24 * 3600)
     return Greeting(
         data=ground.config.data,

@@ -18,7 +18,7 @@ from hub.api.session import SignIn, client_address, set_cookie
 from hub.desk import same_text
 from hub.errors import BadRequest, Denied, HubError, NotFound, SignInNeeded, TooMany
 from hub.ports import Services
-from hub.store import RUNNING
+from hub.store import FAILED, RUNNING
 from mesh.rest.types import Site
 
 FORM_FIELD_CHARS_MAX: Final = 1024
@@ -145,21 +145,21 @@ def _sections(services: Services) -> dict[str, Callable[[], Json]]:
     """Return what each section of the overview shows, by name."""
     store = services.store
 
-    def cut(rows: list[Any], most: int = ROWS_SHOWN_MAX) -> Json:
-        return {"rows": rows[:most], "more": max(0, len(rows) - most)}
+    def cut(rows: list[Any], most: int = ROWS_SHOWN_MAX, total: int = 0) -> Json:
+        return {"rows": rows[:most], "more": max(0, max(total, len(rows)) - most)}
+
+    def counted(kind: str, rows: list[Json], most: int = ROWS_SHOWN_MAX) -> Json:
+        return cut(rows, most, sum(store.counts(kind).values()))
 
     def summary() -> Json:
         sites = read.sites(services)
-        servers, failed = store.counts("server"), 0
-        for document in store.documents("server"):
-            failed += document["state"].endswith("failed")
         return {
             "status": services.status.status(),
             "sites": len(sites),
             "nodes": sum(site["nodes"] for site in sites),
             "reachable": sum(site["nodes_reachable"] for site in sites),
-            "servers": sum(servers.values()),
-            "failed": failed,
+            "servers": sum(store.counts("server").values()),
+            "failed": sum(store.counts("server", FAILED).values()),
             "pending": sum(store.counts("pending").values()),
             "jobs": sum(store.counts("job", RUNNING).values()),
             "oldest_ms": min(
@@ -186,8 +186,12 @@ def _sections(services: Services) -> dict[str, Callable[[], Json]]:
     return {
         "summary": summary,
         "sites": sites,
-        "jobs": lambda: with_stale(cut(store.jobs(), JOBS_SHOWN_MAX)),
-        "servers": lambda: with_stale(cut(store.documents("server"))),
+        "jobs": lambda: with_stale(
+            counted("job", store.jobs(limit=JOBS_SHOWN_MAX), JOBS_SHOWN_MAX)
+        ),
+        "servers": lambda: with_stale(
+            counted("server", store.documents("server", limit=ROWS_SHOWN_MAX))
+        ),
         "pending": pending,
-        "assets": lambda: cut(store.documents("asset")),
+        "assets": lambda: counted("asset", store.documents("asset", limit=ROWS_SHOWN_MAX)),
     }

@@ -10,18 +10,23 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 from hub.proto.rollup import Changes, Document
 from mesh.errors import Refused
+from mesh.host.log import get_log
+from mesh.proto.tables import ServerState
 
-LIST_MAX: Final = 5000
+LIST_MAX: Final = 10_000
 """Most documents that one list returns."""
 BUSY_MS: Final = 5000
 RUNNING: Final = ("queued", "blocked", "running", "retry_wait")
 """Job states that count as work in hand."""
+FAILED: Final = tuple(state for state in get_args(ServerState) if state.endswith(" failed"))
+"""Server states that want a person."""
 
 Json = dict[str, Any]
+log = get_log("reports")
 
 
 class ReportStore:
@@ -33,7 +38,25 @@ class ReportStore:
 
     @classmethod
     def open(cls, path: Path) -> "ReportStore":
-        """Open or make the file, bringing its schema up to date; Refused when it cannot be."""
+        """Open or make the file, bringing its schema up to date.
+
+        A damaged file is put aside and made anew: the mesh holds everything in it. Raises
+        Refused when that does not help.
+        """
+        try:
+            return cls._open(path)
+        except Refused as exc:
+            if not path.is_file():
+                raise
+            log.warning("reports put aside", path=path, error=exc)
+            for suffix in ("", "-wal", "-shm"):
+                file = path.with_name(path.name + suffix)
+                if file.exists():
+                    file.replace(path.with_name(f"{path.name}.damaged{suffix}"))
+            return cls._open(path)
+
+    @classmethod
+    def _open(cls, path: Path) -> "ReportStore":
         try:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode=WAL")
@@ -47,10 +70,7 @@ class ReportStore:
             )
             reader.execute("PRAGMA cache_size=-2000")
         except sqlite3.DatabaseError as exc:
-            raise Refused(
-                f"{path} cannot be used ({exc}); it holds reports only:"
-                " delete it and start again"
-            ) from exc
+            raise Refused(f"the reports in {path} cannot be used: {exc}") from exc
         return cls(connection, reader)
 
     def close(self) -> None:
@@ -103,22 +123,24 @@ class ReportStore:
 
     # -- reading -------------------------------------------------------------------------
 
-    def documents(self, kind: str, site: str | None = None) -> list[Json]:
+    def documents(
+        self, kind: str, site: str | None = None, limit: int = LIST_MAX
+    ) -> list[Json]:
         """Return the documents of a kind, of one site or of all, by site, name and id."""
         rows = self._reader.execute(
             "SELECT doc FROM document WHERE kind = ? AND (? IS NULL OR site = ?)"
             " ORDER BY site, name, id LIMIT ?",
-            (kind, site, site, LIST_MAX),
+            (kind, site, site, limit),
         )
         return [cast(Json, json.loads(doc)) for (doc,) in rows]
 
-    def jobs(self, site: str | None = None) -> list[Json]:
+    def jobs(self, site: str | None = None, limit: int = LIST_MAX) -> list[Json]:
         """Return jobs: those in hand first, each newest first (ids sort by time)."""
         marks = ", ".join("?" * len(RUNNING))
         rows = self._reader.execute(
             "SELECT doc FROM document WHERE kind = 'job' AND (? IS NULL OR site = ?)"  # noqa: S608
             f" ORDER BY state NOT IN ({marks}), id DESC LIMIT ?",
-            (site, site, *RUNNING, LIST_MAX),
+            (site, site, *RUNNING, limit),
         )
         return [cast(Json, json.loads(doc)) for (doc,) in rows]
 

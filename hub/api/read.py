@@ -122,19 +122,6 @@ def routes(services: Services) -> Blueprint:
     async def show_job(job: str) -> Response:
         return item("job", one(store, "job", job, "job"))
 
-    @api.get("/jobs/<job>/logs")
-    async def job_logs(job: str) -> Response:
-        after, follow = _number("after"), request.args.get("follow") not in (None, "", "0")
-        one(store, "job", job, "job")
-        lines = services.live.job_log(job, after, follow)
-        try:
-            first = [await anext(lines)]
-        except StopAsyncIteration:
-            first = []
-        response = Response(_json_lines(first, lines), content_type="application/x-ndjson")
-        response.timeout = None
-        return response
-
     @api.get("/assets")
     async def list_assets() -> Response:
         return items("assets", store.documents("asset"))
@@ -150,6 +137,26 @@ def routes(services: Services) -> Blueprint:
     @api.get("/secrets")
     async def list_secrets() -> Response:
         return items("secrets", services.secrets.list())
+
+    return api
+
+
+def log_routes(services: Services) -> Blueprint:
+    """Return the route of job logs: live, from the node that runs the job."""
+    api = Blueprint("logs", __name__, url_prefix="/api/v1")
+
+    @api.get("/jobs/<job>/logs")
+    async def job_logs(job: str) -> Response:
+        after, follow = _number("after"), request.args.get("follow") not in (None, "", "0")
+        one(services.store, "job", job, "job")
+        lines = services.live.job_log(job, after, follow)
+        try:
+            first = [await anext(lines)]
+        except StopAsyncIteration:
+            first = []
+        response = Response(_json_lines(first, lines), content_type="application/x-ndjson")
+        response.timeout = None
+        return response
 
     return api
 

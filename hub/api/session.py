@@ -22,25 +22,26 @@ class SignIn:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._by_account = Throttle(TRIES, REFILL_S)
+        self._by_pair = Throttle(TRIES, REFILL_S)
+        self._by_account = Throttle(10 * TRIES, REFILL_S / 5)
         self._by_address = Throttle(4 * TRIES, REFILL_S / 4)
 
     async def begin(self, account: str, password: str, address: str) -> tuple[str, Session]:
         """Return a new session and its id; SignInNeeded or TooMany otherwise."""
         now_s = trio.current_time()
         account = account[:NAME_CHARS_MAX]
-        name = f"{account}@{address}"
-        if not self._by_account.allow(name, now_s) or not self._by_address.allow(
-            address, now_s
-        ):
-            wait_s = max(
-                self._by_account.wait_s(name, now_s), self._by_address.wait_s(address, now_s)
-            )
-            raise TooMany(f"too many tries; try again in {wait_s:.0f} s")
+        pair = f"{account}@{address}"
+        for throttle, name in (
+            (self._by_pair, pair), (self._by_address, address), (self._by_account, account),
+        ):  # fmt: skip
+            if not throttle.allow(name, now_s):
+                raise TooMany(
+                    f"too many tries; try again in {throttle.wait_s(name, now_s):.0f} s"
+                )
         desk = self._services.desk
         if not await desk.check_password(account, password):
             raise SignInNeeded("the account or the password is wrong")
-        self._by_account.forgive(name)
+        self._by_pair.forgive(pair)
         return desk.sign_in(account, self._services.clock.now_ms())
 
 

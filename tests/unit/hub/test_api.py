@@ -87,13 +87,15 @@ async def test_jobs_in_hand_come_first(tmp_path: Path) -> None:
 
 async def test_job_logs_come_from_the_runner_as_json_lines(tmp_path: Path) -> None:
     async with api(tmp_path) as (bench, client, _):
-        lines = [{"n": n, "text": f"line {n}"} for n in range(1, 4)]
+        lines = [[n, 1000 + n, f"line {n}"] for n in range(1, 4)]
         bench.peers.answers["job.logs"] = lambda body: {
-            "lines": [line for line in lines if line["n"] > body["after"]][:2]
+            "lines": ["garbage", *(line for line in lines if line[0] > body["after"])][:3]
         }
         response = await client.get("/api/v1/jobs/j1/logs?follow=1", headers=BEARER)
         text = (await response.get_data()).decode()
-        assert [json.loads(line)["n"] for line in text.splitlines()] == [1, 2, 3]
+        found = [json.loads(line) for line in text.splitlines()]
+        assert [line["seq"] for line in found] == [1, 2, 3]
+        assert found[0] == {"seq": 1, "at_ms": 1001, "text": "line 1"}
         assert bench.peers.asked[0][0] == NODE_A
 
 

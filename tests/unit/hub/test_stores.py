@@ -90,11 +90,16 @@ async def test_last_contact_never_moves_backwards(tmp_path: Path) -> None:
         assert store.contacts() == {NODE_A: 10}
 
 
-def test_a_damaged_reporting_store_is_one_sentence(tmp_path: Path) -> None:
+def test_a_damaged_reporting_store_is_put_aside_and_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "report.db"
     path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(Refused, match=r"report\.db cannot be used"):
-        ReportStore.open(path)
+    store = ReportStore.open(path)
+    assert store.documents("server") == []
+    store.close()
+    assert (tmp_path / "report.db.damaged").exists()
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(Refused, match=r"folder\.db cannot be used"):
+        ReportStore.open(tmp_path / "folder.db")
 
 
 async def test_passwords_are_checked_and_kept_as_argon2id(tmp_path: Path) -> None:
