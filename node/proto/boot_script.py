@@ -42,6 +42,7 @@ def ramdisk_script(
     words = [
         "initrd=initrd",
         f"console={console}",
+        "quiet",  # the kernel must not print its command line, the capability stands in it
         "panic=10",
         f"rackmesh.url={','.join(urls)}",
         f"rackmesh.mac={mac}",
