@@ -96,10 +96,9 @@ def parse_hello(body: bytes) -> Hello | None:
         return None
     listed = value.get("macs")
     others = [_mac(item) for item in listed[:MACS_MAX]] if isinstance(listed, list) else []
-    inventory = bounded(value.get("inventory"))
-    if not isinstance(inventory, dict):
-        inventory = {}
-    disks = value["inventory"].get("disks") if inventory else None
+    told = value.get("inventory")
+    inventory: dict[str, Any] = bounded(told) if isinstance(told, dict) else {}
+    disks = told.get("disks") if isinstance(told, dict) else None
     if isinstance(disks, list) and len(disks) > ITEMS_MAX:
         inventory["disks_cut"] = len(disks)  # whoever wipes must know that there are more
     if len(json.dumps(inventory)) > INVENTORY_BYTES_MAX:

@@ -110,6 +110,10 @@ class Work:
         )
         self._runners: dict[str, JobRunner] = {}
         self._refused: dict[str, str] = {}
+        self._settled: set[str] = set()
+        """Orders that have a job."""
+        self._ours: set[str] = set()
+        """Jobs of ours that may need a runner."""
         self._first_seen: dict[str, float] = {}
         self._nursery: trio.Nursery
         self._bell = trio.Event()
@@ -207,6 +211,9 @@ class Work:
     ) -> None:
         """Take orders and run jobs until cancelled."""
         await self._store.write(self._orders.put_policy)
+        jobs = self.rows.jobs().items()
+        self._ours |= {key for key, body in jobs if body["runner"] == self.rows.node_id}
+        self._settled |= {key for key, _ in jobs}
         async with trio.open_nursery() as self._nursery:
             await self._look()
             task_status.started()
@@ -229,22 +236,27 @@ class Work:
 
     async def _look(self) -> None:
         """Look at all orders and jobs once."""
-        jobs = self.rows.jobs()
         for job_id, runner in list(self._runners.items()):
-            if jobs.get(job_id, {}).get("runner", self.rows.node_id) != self.rows.node_id:
+            row = self.rows.job(job_id)
+            if row is not None and row["runner"] != self.rows.node_id:
                 runner.abandon()
         orders = self._store.rows(self.rows.scope, tables.ORDER)
         for row in sorted(orders, key=lambda row: row.key):
-            if row.key not in jobs and row.key not in self._refused:
+            if row.key in self._settled or row.key in self._refused:
+                continue
+            if self.rows.job(row.key) is None:
                 await self._take(row.key, row.body)
-        ours = [
-            body
-            for body in self.rows.jobs().values()
-            if body.get("runner") == self.rows.node_id and not ended(body)
-            if body["id"] not in self._runners
-        ]
-        for body in sorted(ours, key=lambda body: (body.get("created_ms", 0), body["id"])):
-            if body["state"] in {"queued", "blocked"}:
+            else:
+                self._settled.add(row.key)
+        await self._go_on()
+
+    async def _go_on(self) -> None:
+        """Begin or resume what is ours and has no runner yet, the oldest first."""
+        for job_id in sorted(self._ours - self._runners.keys()):
+            body = self.rows.job(job_id)
+            if body is None or body["runner"] != self.rows.node_id or ended(body):
+                self._ours.discard(job_id)
+            elif body["state"] in {"queued", "blocked"}:
                 await self._try_begin(body["id"])
             else:
                 self._launch(body)
@@ -272,6 +284,7 @@ class Work:
                 tx.put(self.rows.scope, tables.JOB, order.id, row)
 
         await self._store.write(fn)
+        self._ours.add(order_id)
         self._first_seen.pop(order_id, None)
         log.info("order taken", job=order.id, kind=order.kind, name=row["server_name"])
 
@@ -345,6 +358,7 @@ class Work:
             )
             return
         await self._store.write(whole)
+        self._ours.add(job_id)
         self._bell.set()
         log.info("order taken", job=order.id, kind=order.kind, detail=job_id)
 
