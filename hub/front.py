@@ -93,11 +93,12 @@ class WebSide:
             try:
                 yield
             finally:
-                await self._context.terminated.set()
-                try:
-                    await lifespan.wait_for_shutdown()
-                except (trio.ClosedResourceError, trio.BrokenResourceError):
-                    pass  # cancelled from outside, the application was ended by the same scope
+                with trio.move_on_after(GRACE_S, shield=True):
+                    await self._context.terminated.set()
+                    try:
+                        await lifespan.wait_for_shutdown()
+                    except (trio.ClosedResourceError, trio.BrokenResourceError):
+                        pass  # cancelled from outside: the application ended with us
                 nursery.cancel_scope.cancel()
 
     async def stop(self) -> None:

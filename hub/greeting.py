@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from hub.founding import API_TOKEN_FILE, JOIN_TOKEN_FILE, PASSWORD_FILE
+from hub.status import called
 from mesh.host.files import write_file
 
 
@@ -31,7 +32,7 @@ class Greeting:
 def greet(greeting: Greeting, output: TextIO) -> None:
     """Write the lines; a token that cannot be shown goes to its file."""
     lines = [
-        f"Rackmesh hub {greeting.name} is up",
+        f"Rackmesh {called(greeting.name)} is up",
         f"  console      {greeting.urls[0]}",
         *(f"               {url}" for url in greeting.urls[1:]),
         f"  TLS SHA-256  {greeting.fingerprint}",

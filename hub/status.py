@@ -49,7 +49,7 @@ class StatusDesk:
             site=None,
             healthy=not problems,
             sentence=(
-                f"hub {self.name} serves {_count(sites, 'site')} and reaches {reached} of"
+                f"{called(self.name)} serves {_count(sites, 'site')} and reaches {reached} of"
                 f" {_count(len(nodes), 'node')}"
             ),
             problems=problems,
@@ -95,6 +95,11 @@ def _peer(node: str, info: Any, document: dict[str, Any]) -> dict[str, Any]:
         "since_ms": getattr(info, "since_ms", None),
         "address": getattr(info, "address", None),
     }
+
+
+def called(name: str) -> str:
+    """Return what to call a hub in a sentence."""
+    return "hub" if name == "hub" else f"hub {name}"
 
 
 def _count(number: int, noun: str) -> str:

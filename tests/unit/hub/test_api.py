@@ -244,6 +244,16 @@ async def test_a_body_over_the_limit_is_refused(tmp_path: Path) -> None:
         assert (status, answer["code"]) == (413, "too-large")
 
 
+async def test_what_is_known_of_a_silent_site_is_shown_as_old(tmp_path: Path) -> None:
+    async with api(tmp_path) as (bench, client, _):
+        page = (await (await client.get("/", headers=BEARER)).get_data()).decode()
+        assert "site out of reach" not in page
+        bench.peers.links.clear()
+        page = (await (await client.get("/", headers=BEARER)).get_data()).decode()
+        assert "site out of reach, as of" in page
+        assert "3 min ago" in page
+
+
 async def test_hostile_names_are_shown_as_text(tmp_path: Path) -> None:
     async with api(tmp_path) as (bench, client, _):
         bench.rows.put(
