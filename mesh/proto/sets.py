@@ -8,6 +8,7 @@ longer exist anywhere, which is why no tombstone has to wait for anybody.
 """
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -38,6 +39,8 @@ SET_ROWS_MAX: Final = 1_000_000
 """Rows of one set; a head that claims more is not taken."""
 SLACK_ROWS: Final = 8
 """Compaction starts when seq - base > 2 * live + SLACK_ROWS."""
+
+_LEAF: Final = struct.Struct(">BHHQQi")
 
 MARKER: Final = b""
 """Body of a deletion marker in a merged table; None is the body of a retracted row."""
@@ -144,13 +147,23 @@ def flat(parts: Sequence[Any]) -> bytes:
 
 
 def key_hash(table: str, key: str) -> bytes:
-    """Return where a row hangs in the hash tree of its set."""
-    return hashlib.blake2b(flat((table, key)), digest_size=HASH_BYTES).digest()
+    """Return where a row hangs in the tree of its set: BLAKE2b of u16 length, table, key."""
+    name = table.encode()
+    data = len(name).to_bytes(2, "big") + name + key.encode()
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
 def leaf_hash(entry: Entry) -> bytes:
-    """Return the leaf of a row: everything that it says."""
-    return hashlib.blake2b(b"\x00" + flat(entry), digest_size=HASH_BYTES).digest()
+    """Return the leaf of a row: everything that it says, each part behind its length.
+
+    BLAKE2b over a zero byte, u16 bytes of the table, u16 of the key, u64 seq, u64 stamp, i32 of
+    the body (-1: retracted), then table, key and body.
+    """
+    table, key, body = entry.table.encode(), entry.key.encode(), entry.body
+    size = -1 if body is None else len(body)
+    front = _LEAF.pack(0, len(table), len(key), entry.seq, entry.hlc, size)
+    data = front + table + key + (body or b"")
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
 def parse_entry(value: Any) -> Entry:

@@ -1,0 +1,64 @@
+"""Replication with the real register and real identities."""
+
+import trio
+
+from mesh.host.clock import FixedClock
+from mesh.proto.sets import HEAD_KIND, HEAD_N
+from mesh.proto.tables import SERVER
+from mesh.register_store import RegisterStore
+from mesh.store import MeshStore
+from mesh.sync import Replication
+from tests.support.members import link_pair
+from tests.support.trust import Org, identity
+
+SITE = "site:lab"
+
+
+def member(folder, org, label):
+    who = identity(label)
+    store = MeshStore.open(
+        folder / label / "state.db",
+        author=who.node_id,
+        sign_head=lambda body: who.sign(HEAD_KIND, HEAD_N, org.root_fp, body),
+        clock=FixedClock(),
+    )
+    register = RegisterStore.open(folder / label / "register", org.root_fp)
+    for record in org.register.records():
+        register.merge(record)
+    return who, store, register, Replication(store, register, jitter=lambda: 0.5)
+
+
+async def test_rows_cross_between_admitted_members_and_a_newcomer_is_learned_on_the_link(
+    tmp_path,
+):
+    org = Org()
+    org.admit("a")
+    org.admit_hub("h")
+    who_a, store_a, register_a, replication_a = member(tmp_path, org, "a")
+    org.admit("b")  # after a made its register: h and b know b, a does not
+    who_h, store_h, register_h, replication_h = member(tmp_path, org, "h")
+    who_b, store_b, _, replication_b = member(tmp_path, org, "b")
+    with store_a, store_b, store_h:
+        async with trio.open_nursery() as nursery:
+            for store in (store_a, store_b, store_h):
+                await nursery.start(store.run)
+            await store_b.write(lambda tx: tx.put(SITE, SERVER, "s", {"by": "b"}))
+            pairs = (
+                ((replication_a, who_a), (replication_h, who_h)),
+                ((replication_b, who_b), (replication_h, who_h)),
+            )
+            for (left, who_left), (right, who_right) in pairs:
+                here, there = link_pair(who_left.node_id, who_right.node_id)
+                for side, link in ((left, here), (right, there)):
+                    nursery.start_soon(side.service, link)
+                    nursery.start_soon(side.receipt_service, link)
+            with trio.fail_after(10):
+                version = 0
+                while store_a.get(SITE, SERVER, "s") is None:
+                    version = await store_a.wait_past(version)
+            assert register_a.register.active(who_b.node_id)
+            row = store_a.get(SITE, SERVER, "s")
+            assert row is not None
+            assert (row.author, row.body) == (who_b.node_id, {"by": "b"})
+            assert register_a.register.digest() == register_h.register.digest()
+            nursery.cancel_scope.cancel()
