@@ -7,6 +7,8 @@ cleanly, and what was acknowledged is on disk.
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +40,7 @@ from node.boot.files import BootFiles
 from node.boot.service import BootConfig, BootServices
 from node.config import NodeConfig
 from node.joining import KEYS, REGISTER, Joined, read_joined
+from node.proto.site_view import SiteView
 from node.router import NodeApi, NodeFacts
 from node.self_rows import interface_address, own_addresses, publish, subnet_row
 from node.status import node_status
@@ -62,6 +65,7 @@ class Node:
         if self.identity.node_id != self.joined.node:
             raise Refused(f"the keys in {data / KEYS} are not of node {self.joined.node}")
         self.register = RegisterStore.open(data / REGISTER)
+        self.site_view = SiteView(self.identity.node_id, trio.current_time())
         self.store = self._open_store(data)
         self.cache = Cache.open(data / "cache", config.cache.quota_gib << 30, self.clock)
         self.secrets = SiteSecrets(self.store, self.register, self.identity)
@@ -205,9 +209,9 @@ class Node:
         return [m.node_id for m in register.site_members(self.joined.site) if "node" in m.roles]
 
     def alive(self) -> list[str]:
-        """Return the nodes of our site that count now: linked ones and ourselves."""
-        linked = self.peers.connected()
-        return [n for n in self.site_nodes() if n in linked or n == self.identity.node_id]
+        """Return the nodes of our site that count now."""
+        linked, now = self.peers.connected(), trio.current_time()
+        return self.site_view.alive(self.site_nodes(), linked, now)
 
     def absent(self) -> frozenset[str]:
         """Return all that ever served our site and own nothing now."""
@@ -259,7 +263,7 @@ class Node:
                 await self.announce()
                 await services.start(self.work.run)
                 await services.start(self.api.run, run_folder / "api.sock")
-                write_json(run_folder / "ports.json", self.listening(), 0o644)
+                await services.start(self._keep_ports_file, run_folder / "ports.json")
                 log.info("node runs", node=self.identity.node_id, site=self.joined.site)
                 ready()
                 if self.config.simulate_rack:
@@ -269,14 +273,26 @@ class Node:
         self.store.close()
         log.info("node stopped", node=self.identity.node_id)
 
+    async def _keep_ports_file(
+        self, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Write what we listen on, again when the site's subnet becomes known."""
+        written: dict[str, Any] = {}
+        while True:
+            version, facts = self.store.version, self.listening()
+            if facts != written:
+                write_json(path, facts, 0o644)
+                written = facts
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            await self.store.wait_past(version)
+
     async def _run_rack(self) -> None:
         """Run a simulated rack as a process of its own; restarted when it ends by itself."""
-        import sys
-
         words = ["rack", "simulate", str(self.config.simulate_rack)]
         argv = [sys.executable, "-m", "rackmesh", *words, "--node-data", str(self.config.data)]
         while True:
-            done = await trio.run_process(argv, check=False, stdin=None)
+            done = await trio.run_process(argv, check=False, stdin=subprocess.DEVNULL)
             log.warning("simulated rack ended", status=done.returncode)
             await trio.sleep(GRACE_S)
 
