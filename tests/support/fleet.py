@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo import Demo, sha256
+from demo import Demo, is_empty, sha256
 from demo_processes import RACKMESH, ROOT, DemoFailed, rackmesh, wait_for
 
 from mesh.rest.client import ApiClient, ApiError, Target
 from scripts.lib.build_image import write_filler
 
 IMAGE_MIB = 24
-DISK_MIB = 48
+DISK_MIB = 64
 POLL_S = 0.02
 ENDED = ("succeeded", "failed", "cancelled", "parked", "refused")
 IMAGE = "demo-os"
@@ -163,6 +163,31 @@ class Fleet(Demo):
         """Wait until a node is well and has its hub."""
         wait_for(f"{data.name} has its hub", lambda: self.linked(data), 30, self.processes)
 
+    def heal(self) -> None:
+        """Start again what is down, and wait until all are linked."""
+        running = self.processes.running
+        for name in [n for n, process in running.items() if process.poll() is not None]:
+            del running[name]
+        if "hub" not in running:
+            self.start_hub()
+        for data in (self.one, self.two):
+            if data.name not in running:
+                self.run_node(data)
+        if "rack" not in running:
+            self.start_rack(self.two)
+        for process in running.values():
+            process.send_signal(signal.SIGCONT)
+        for data in (self.one, self.two):
+            self.wait_linked(data)
+
+    def pause(self, name: str) -> None:
+        """Stop a process where it is; ``go_on`` lets it run again."""
+        self.processes.running[name].send_signal(signal.SIGSTOP)
+
+    def go_on(self, name: str) -> None:
+        """Let a paused process run again."""
+        self.processes.running[name].send_signal(signal.SIGCONT)
+
     def kill(self, name: str) -> None:
         """End a process at once, as a power cut would."""
         process = self.processes.running.pop(name)
@@ -232,6 +257,14 @@ class Fleet(Demo):
     def disk_holds_image(self, index: int) -> bool:
         """Say whether the image is on a server's disk, byte for byte."""
         return self.disk_sha256(index) == self.image_sha256
+
+    def console(self, index: int) -> str:
+        """Return what a simulated server wrote on its console."""
+        return (self.rack / "console" / f"sim-{index + 1}.log").read_text()
+
+    def disk_is_empty(self, index: int) -> bool:
+        """Say whether every byte of a server's disk is zero."""
+        return is_empty(self.disk(index))
 
     # -- work --------------------------------------------------------------------------------
 
