@@ -112,6 +112,7 @@ class Ingest:
         self._bus = bus
         self._clock = clock
         self._limiter = trio.CapacityLimiter(1)
+        self._reading = trio.Lock()
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -142,12 +143,20 @@ class Ingest:
 
     async def read_all(self) -> int:
         """Read every scope whose mark moved; return how many documents changed."""
-        heads = self._rows.heads()
-        count = await self._read(tables.FLEET, heads)
-        for site in self._sites():
-            await trio.lowlevel.checkpoint()
-            count += await self._read(tables.site_scope(site), heads, site)
-        return count
+        async with self._reading:
+            heads = self._rows.heads()
+            count = await self._read(tables.FLEET, heads)
+            for site in self._sites():
+                await trio.lowlevel.checkpoint()
+                count += await self._read(tables.site_scope(site), heads, site)
+            return count
+
+    async def settle(self) -> None:
+        """Return when reports hold what was committed before: who wrote finds it at once."""
+        try:
+            await self.read_all()
+        except sqlite3.Error as exc:
+            log.error("reports not kept", error=exc)
 
     def _sites(self) -> list[str]:
         named = {row.key for row in self._rows.rows(tables.FLEET, tables.SITE)}

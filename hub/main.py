@@ -81,10 +81,13 @@ def compose(ground: founding.Ground) -> Parts:
         keys=ground.keys, register=register.register, reports=reports, peers=peers,
         assets=assets, clock=clock,
     )  # fmt: skip
+    reader = order_reader(register.register)
+    ingest = Ingest(MeshRows(store), register, reports, bus, clock, reader)
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, secrets=SecretDesk(store, register.register), assets=assets,
-        status=status, api_token=ground.api_token, hub_name=ground.config.name,
+        status=status, settle=ingest.settle, api_token=ground.api_token,
+        hub_name=ground.config.name,
         node_id=node_id, build=build,
     )  # fmt: skip
     joins = JoinService(join_desk, ground.identity.kem_private)
@@ -93,11 +96,10 @@ def compose(ground: founding.Ground) -> Parts:
         await serve_websocket(stream, peers, joins)
 
     web = WebSide(make_app(services), Uploads(services))
-    reader = order_reader(register.register)
     return Parts(
         replication=replication,
         peers=peers,
-        ingest=Ingest(MeshRows(store), register, reports, bus, clock, reader),
+        ingest=ingest,
         live=live,
         assets=assets,
         tokens=tokens,
@@ -113,6 +115,7 @@ async def run_hub(config: HubConfig) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         lock = founding.lock_folder(config.data)
         try:
+            founding.remove_run_files(config.data)  # what a killed hub left says that it runs
             port = await listen_tcp(config.listen, config.port)
             async with port:
                 number = int(port.socket.getsockname()[1])

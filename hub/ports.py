@@ -1,6 +1,6 @@
 """What the API and the pages need from the rest of the hub, as Protocols and small values."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -97,6 +97,8 @@ class Services:
     secrets: Secrets
     assets: Assets
     status: StatusSource
+    settle: Callable[[], Awaitable[None]]
+    """Returns when the reporting store holds every write before it."""
     api_token: str
     hub_name: str
     node_id: str

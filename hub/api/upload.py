@@ -72,6 +72,7 @@ class Uploads:
             await self._services.assets.upload(name, _pieces(receive))
         finally:
             self.running -= 1
+        await self._services.settle()
         return shape.item("asset", self._services.clock.now_ms(), {"name": name}, 201)
 
 

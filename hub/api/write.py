@@ -24,6 +24,12 @@ def routes(services: Services) -> Blueprint:
     def item(noun: str, value: Any, status: int = 200) -> Response:
         return shape.item(noun, services.clock.now_ms(), value, status)
 
+    @api.after_request
+    async def settle(response: Response) -> Response:
+        if response.status_code < 300:
+            await services.settle()
+        return response
+
     @api.post("/orders")
     async def order() -> Response:
         body = await shape.body(request)

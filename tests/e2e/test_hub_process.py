@@ -44,6 +44,21 @@ def test_the_first_start_makes_everything_and_a_restart_keeps_it(tmp_path: Path)
             assert [site["name"] for site in items(api.get("/sites"))] == ["fra1"]
 
 
+def test_a_killed_hub_starts_again_with_all_it_had(tmp_path: Path) -> None:
+    data = tmp_path / "hub"
+    with running_hub(data, "--port", "0", "--site", "fra1") as hub:
+        with hub.api() as api:
+            api.post("/assets", {"name": "img", "url": None, "want": ["fra1"]})
+            api.put("/assets/img/content", iter([b"x" * 5000]), 5000)
+            before = api.get("/assets/img")["item"]["asset"]
+            assert before.startswith("b3:"), "who wrote finds it at once"
+        hub.process.kill()
+        hub.process.wait()
+    with running_hub(data, "--port", "0") as hub, hub.api() as api:
+        assert api.get("/assets/img")["item"]["asset"] == before
+        assert len(items(api.get("/tokens"))) == 1
+
+
 def test_a_second_hub_on_the_folder_or_the_port_is_refused_in_one_sentence(
     tmp_path: Path,
 ) -> None:

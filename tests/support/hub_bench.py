@@ -215,12 +215,13 @@ async def hub_bench(folder: Path, *members: Member) -> AsyncGenerator[Bench]:
     store, desk = ReportStore.open(folder / "report.db"), Desk.open(folder / "hub.db")
     rows, peers, fake = FakeRows(), FakePeers(), FakeDesk()
     roster = FakeMembers(*(members or (Member(NODE_A), Member(NODE_B))))
+    ingest = Ingest(rows, roster, store, bus, clock)
     services = Services(
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(), secrets=FakeSecrets(), assets=fake, status=fake,
+        settle=ingest.settle,
         api_token=API_TOKEN, hub_name="demo hub", node_id=HUB, build="0.1.0",
     )  # fmt: skip
-    ingest = Ingest(rows, roster, store, bus, clock)
     try:
         yield Bench(services, rows, roster, peers, fake, ingest, clock)
     finally:

@@ -71,6 +71,7 @@ def start_hub(data: Path, *flags: str, output: Path | None = None) -> HubProcess
     """Start a hub and return it once it says where it listens."""
     output = output or data.with_name(data.name + ".output")
     argv = [sys.executable, str(ROOT / "rackmesh.py"), "hub", "up", "--data", str(data)]
+    (data / "run" / "ports.json").unlink(missing_ok=True)  # a killed hub leaves it
     environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     with output.open("ab") as file:
         process = subprocess.Popen(
