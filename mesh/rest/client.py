@@ -4,6 +4,7 @@ It knows the transport and the error documents, not the verbs. Rule: whatever go
 one ``ApiError`` with a stable code and one sentence.
 """
 
+import hashlib
 import json
 import ssl
 from collections.abc import Generator, Iterable, Iterator
@@ -16,6 +17,7 @@ import httpx2
 
 TIMEOUT_S: Final = 30.0
 LINE_BYTES_MAX: Final = 1 << 20
+_OTHER_CERTIFICATE: Final = "certificate of another fingerprint"
 
 
 class ApiError(Exception):
@@ -117,6 +119,9 @@ class ApiClient:
         try:
             yield
         except httpx2.ConnectError as exc:
+            if _OTHER_CERTIFICATE in str(exc):
+                sentence = f"{where} does not have the TLS fingerprint that was given"
+                raise ApiError("denied", f"{sentence}; nothing was sent") from exc
             raise ApiError("unreachable", f"nothing answers at {where}: {exc}") from exc
         except httpx2.TimeoutException as exc:
             raise ApiError(
@@ -133,29 +138,27 @@ def _given(query: dict[str, Any]) -> dict[str, Any]:
 
 
 def _context(target: Target) -> ssl.SSLContext:
-    """TLS 1.3; the hub's self-signed certificate is checked by its printed fingerprint."""
+    """TLS 1.3; a self-signed hub is checked by its printed fingerprint."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if target.tls_sha256 is not None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        context.sslobject_class = _pinned(target.tls_sha256)
+        context.sslsocket_class = _pinned(target.tls_sha256)
     return context
 
 
-def _pinned(tls_sha256: str) -> type[ssl.SSLObject]:
-    import hashlib
-
+def _pinned(tls_sha256: str) -> type[ssl.SSLSocket]:
     wanted = tls_sha256.lower().replace(":", "")
 
-    class Pinned(ssl.SSLObject):
-        """A TLS connection that ends unless the certificate has the printed fingerprint."""
+    class Pinned(ssl.SSLSocket):
+        """A TLS connection that ends unless the certificate has the given fingerprint."""
 
-        def do_handshake(self) -> None:
-            super().do_handshake()
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
             der = self.getpeercert(binary_form=True) or b""
             if hashlib.sha256(der).hexdigest() != wanted:
-                raise ssl.SSLError("the certificate has another fingerprint than given")
+                raise ssl.SSLError(_OTHER_CERTIFICATE)
 
     return Pinned
 
