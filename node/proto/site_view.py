@@ -1,8 +1,8 @@
 """Which nodes of the site count now: linked ones, and those that were until a moment ago.
 
-It knows no links. Rule: silence counts only after ``PATIENCE_S``, also for nodes that were never
-seen since we started, so that a start or a short break makes nobody the owner of what another
-node is doing.
+It knows no links. Rule: silence counts only after ``PATIENCE_S``, also for nodes that were
+never seen since we started, so that a start or a short break makes nobody the owner of what
+another node is doing.
 """
 
 from collections.abc import Collection

@@ -12,10 +12,7 @@ import trio
 from mesh.errors import Refused
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
-from mesh.link.flow import MessageStream
-from mesh.link.link import StreamHandler
 from mesh.proto import tables
-from mesh.proto.codec import pack
 from mesh.proto.ids import UUID_PATTERN
 from mesh.proto.order import CANCEL, RETRY, Order, OrderRefused
 from node.proto import lifecycle
@@ -184,19 +181,6 @@ class Work:
                 return
             else:
                 await trio.sleep(FOLLOW_POLL_S)
-
-    def stream_handlers(self) -> dict[str, StreamHandler]:
-        """Return the streams that members may open on us: a job's log, followed to its end.
-
-        Each message is a msgpack list of [number, Unix ms, text].
-        """
-        return {"job.logs": self._stream_logs}
-
-    async def _stream_logs(self, _peer: str, body: Any, stream: MessageStream) -> None:
-        job_id, after = _log_request(body)
-        async for lines in self.follow(job_id, after):
-            await stream.send(pack([list(line) for line in lines]))
-        stream.send_eof()
 
     async def _rpc_logs(self, _peer: str, body: Any) -> Any:
         job_id, after = _log_request(body)
