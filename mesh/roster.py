@@ -76,6 +76,10 @@ class RegisterRoster:
         """Look at the members again; call in the main thread after the register changed."""
         self._members = {member.node_id: member for member in self._register.members()}
 
+    def nodes(self) -> list[str]:
+        """Return every identity that ever was a member."""
+        return list(self._members)
+
     def active(self, node: str) -> bool:
         """Tell whether an identity is a member now."""
         return self._register.active(node)

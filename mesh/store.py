@@ -241,9 +241,9 @@ class MeshStore:
             )
         return await self._submit(fn)
 
-    async def take(self, deltas: Sequence[Delta], roster: Roster) -> list[Outcome]:
-        """Take deltas of other members over, durably; used by replication alone."""
-        return await self._submit(lambda tx: tx.take(deltas, roster))
+    async def take(self, deltas: Sequence[Delta], roster: Roster, via: str) -> list[Outcome]:
+        """Take deltas that a peer has sent over, durably; used by replication alone."""
+        return await self._submit(lambda tx: tx.take(deltas, roster, via))
 
     async def collect(self, roster: Roster, heir: Heir) -> int:
         """Let go of rows that nobody needs; used by replication alone."""

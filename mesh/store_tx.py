@@ -129,9 +129,9 @@ class Tx:
 
     # -- replication -----------------------------------------------------------------------
 
-    def take(self, deltas: Iterable[Delta], roster: Roster) -> list[Outcome]:
-        """Take deltas of other members over."""
-        return [take(self._replica, delta, roster, self.now_ms) for delta in deltas]
+    def take(self, deltas: Iterable[Delta], roster: Roster, via: str) -> list[Outcome]:
+        """Take deltas over that a peer has sent."""
+        return [take(self._replica, delta, roster, self.now_ms, via) for delta in deltas]
 
     def renew(self) -> None:
         """Go on in a higher epoch in all own sets (after a restore)."""

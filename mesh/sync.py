@@ -16,7 +16,7 @@ import trio
 
 from mesh.errors import Refused, RemoteError, StoreBroken, StoreFull, Unreachable
 from mesh.host.log import get_log
-from mesh.proto.intake import Outcome
+from mesh.proto.intake import Outcome, uncovered
 from mesh.proto.receipts import Receipts
 from mesh.proto.serve import serve
 from mesh.proto.sets import SetId, SignedHead
@@ -86,6 +86,7 @@ class Replication:
         self._roster_version = register_store.version
         self._jitter = jitter
         self._claims = Claims()
+        self._met: set[str] = set()
         self._receipts = Receipts(store.author)
         self._receipt_news = trio.Event()
 
@@ -176,6 +177,14 @@ class Replication:
         self.refresh()
         return self._roster
 
+    async def met(self, peer: str) -> None:
+        """After a restore: a peer has shown all it has; admit writes once every scope was."""
+        self._met.add(peer)
+        scopes = [scope for author, scope in self._store.heads if author == self._store.author]
+        if uncovered(self.roster, self._roster.nodes(), self._store.author, scopes, self._met):
+            return
+        await self._store.admit_writes()
+
     def refresh(self) -> None:
         """Look at the register again if it has changed."""
         if self._roster_version != self._register_store.version:
@@ -229,7 +238,7 @@ class _LinkSync:
                     self._drop(reason)
         self._kick.set()
         if self._store.awaits_peer and self._session.counters["completed"]:
-            self._nursery.start_soon(self._store.admit_writes)
+            self._nursery.start_soon(self._parent.met, self._link.peer)
 
     def _post(self, kind: str, body: Any) -> None:
         try:
@@ -287,7 +296,9 @@ class _LinkSync:
         outcomes: list[Outcome] = []
         if effect.deltas:
             try:
-                outcomes = await self._store.take(effect.deltas, self._parent.roster)
+                outcomes = await self._store.take(
+                    effect.deltas, self._parent.roster, self._link.peer
+                )
             except StoreFull:
                 self._perform(self._session.on_apply_failed(trio.current_time()))
                 return

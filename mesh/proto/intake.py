@@ -3,8 +3,9 @@
 It knows no link; bytes were parsed by ``sync_wire.py``. Rules: scope and signature come first,
 then order (a head only ever moves forward), then the root over what the set would become; only
 then the storage changes. A delta that is larger than one frame is staged, and counts for
-nothing until it has reached a signed head. A later head of *our own* set means that we lost
-writes (restored backup, lost disk): we take that set back, then go on in a higher epoch.
+nothing until it has reached a signed head. A head of *our own* set that is later, or of a
+branch that our history does not go through, means that we lost writes (restored backup, lost
+disk): we take that set back, then go on in a higher epoch.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,7 +14,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from mesh.proto.hlc import milliseconds
-from mesh.proto.replica import OwnSet, Replica
+from mesh.proto.replica import OwnSet, Replica, joined_past
 from mesh.proto.sets import (
     Entry,
     Head,
@@ -71,6 +72,7 @@ class Outcome(StrEnum):
     ROOT = "root"  # rows and head do not fit together
     ROWS = "rows"  # rows that no correct author sends
     REWIND = "rewind"  # the author's base or promise would go back
+    UNTAKEN = "untaken"  # its author has lost what we hold: it must take that back first
     FORK = "fork"  # two heads for one (epoch, seq): proof of misbehaviour
 
 
@@ -103,8 +105,28 @@ def admits(roster: Roster, me: str, head: Head) -> bool:
     return last is not None and head.point <= last
 
 
-def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int) -> Outcome:
-    """Take a delta over in the caller's transaction; the storage changes only if it fits."""
+def uncovered(
+    roster: Roster, nodes: Iterable[str], me: str, scopes: Iterable[str], met: Collection[str]
+) -> list[str]:
+    """Return the scopes of our own sets of which no peer that we met could have a later copy.
+
+    A scope that no other active member carries does not count.
+    """
+    others = [node for node in nodes if node != me and roster.active(node)]
+    missing: list[str] = []
+    for scope in scopes:
+        carriers = [node for node in others if roster.carries(node, scope, me)]
+        if carriers and not any(node in met for node in carriers):
+            missing.append(scope)
+    return missing
+
+
+def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int, via: str = "") -> Outcome:
+    """Take a delta over in the caller's transaction; the storage changes only if it fits.
+
+    ``via`` is the peer that sent it: an author that has lost a branch which we hold is made to
+    take it back (it sees our head on the same link) before we let go of it.
+    """
     head = delta.signed.head
     own = head.author == replica.author
     if not own and not admits(roster, replica.author, head):
@@ -119,6 +141,8 @@ def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int) -> Outcome
         return Outcome.SIGNATURE
     if held is not None and held.head.point == head.point and not own:
         return Outcome.FORK
+    if held is not None and via == head.author and not head.covers(held.head.point):
+        return Outcome.UNTAKEN
     entries = _gather(replica, delta, held)
     if isinstance(entries, Outcome):
         return entries
@@ -140,7 +164,9 @@ def _order(held: SignedHead | None, signed: SignedHead, own: bool) -> Outcome | 
     if held is None:
         return None
     old, new = held.head, signed.head
-    if signed.body == held.body or new.point < old.point:
+    if signed.body == held.body:
+        return Outcome.STALE
+    if new.point < old.point and not (own and not old.covers(new.point)):
         return Outcome.STALE
     if own:
         return None
@@ -259,6 +285,7 @@ def _take_back(
     replica.storage.save_entries(head.id, rows.values())
     replica.set_tree(head.id, tree)
     last_epoch = max(head.epoch, held.head.epoch if held else 0)
+    past = [*head.past, head.point, *((*held.head.past, held.head.point) if held else ())]
     own = OwnSet(
         epoch=max(last_epoch + 1, milliseconds(replica.hlc.last)),
         seq=max(head.seq, held.head.seq if held else 0),
@@ -266,6 +293,7 @@ def _take_back(
         live=sum(entry.body is not None for entry in rows.values()),
         stored=len(rows),
         dirty=True,
+        past=joined_past(past),
     )
     replica.replace_own(head.scope, own)
     for entry in kept:

@@ -6,13 +6,14 @@ scope that it touched (``seal``); trees and counters change together with the st
 taken back with it (``undo_to``); nothing is shown to others before ``commit``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from mesh.proto.hlc import DRIFT_MS_MAX, Hlc, milliseconds
 from mesh.proto.sets import (
+    PAST_MAX,
     SCHEMA,
     SLACK_ROWS,
     Entry,
@@ -44,6 +45,7 @@ class OwnSet:
     live: int
     stored: int
     dirty: bool = False
+    past: tuple[tuple[int, int], ...] = ()
 
     def restore(self, seq: int, base: int, live: int, stored: int, dirty: bool) -> None:
         """Take a write back."""
@@ -53,6 +55,14 @@ class OwnSet:
     def saved(self) -> tuple[int, int, int, int, bool]:
         """Return what ``restore`` takes."""
         return (self.seq, self.base, self.live, self.stored, self.dirty)
+
+
+def joined_past(points: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return the points that a head in a new epoch remembers, newest first."""
+    last: dict[int, int] = {}
+    for epoch, seq in points:
+        last[epoch] = max(seq, last.get(epoch, 0))
+    return tuple(sorted(last.items(), reverse=True)[:PAST_MAX])
 
 
 class Replica:
@@ -178,6 +188,7 @@ class Replica:
                 live = sum(entry.body is not None for entry in entries)
                 head = signed.head
                 own = OwnSet(head.epoch, head.seq, head.base, live, len(entries))
+                own.past = head.past
             self._own[scope] = own
             self.on_undo(partial(self._own.pop, scope, None))
         return own
@@ -235,7 +246,8 @@ class Replica:
         for scope in [set_id.scope for set_id in self.heads if set_id.author == self.author]:
             own = self.own(scope)
             epoch = max(own.epoch + 1, milliseconds(self.hlc.last))
-            self.replace_own(scope, replace(own, epoch=epoch, dirty=True))
+            past = joined_past([*own.past, (own.epoch, own.seq)])
+            self.replace_own(scope, replace(own, epoch=epoch, dirty=True, past=past))
 
     # -- ending a group --------------------------------------------------------------------
 
@@ -303,6 +315,7 @@ class Replica:
             floor=self.hlc.floor(now_ms),
             rows=own.stored,
             schema=SCHEMA,
+            past=own.past,
         )
         body = pack_head(head)
         self.set_head(SignedHead(head, body, self._sign(body)))

@@ -35,6 +35,8 @@ HEAD_BYTES_MAX: Final = 1024
 SIGNATURE_BYTES_MAX: Final = 64
 NUMBER_MAX: Final = (1 << 63) - 1
 """Greatest epoch, seq and stamp: they are stored as signed 64-bit integers."""
+PAST_MAX: Final = 16
+"""Earlier epochs that a head remembers; epochs change after a restore, not in daily life."""
 SET_ROWS_MAX: Final = 1_000_000
 """Rows of one set; a head that claims more is not taken."""
 SLACK_ROWS: Final = 8
@@ -76,6 +78,7 @@ class Head:
     floor: int  # the author issues no stamp at or below it any more
     rows: int  # stored rows, retracted ones included
     schema: int
+    past: tuple[tuple[int, int], ...] = ()  # (epoch, last seq) of earlier epochs, newest first
 
     @property
     def id(self) -> SetId:
@@ -86,6 +89,19 @@ class Head:
     def point(self) -> tuple[int, int]:
         """(epoch, seq): heads of one set are ordered by it."""
         return (self.epoch, self.seq)
+
+    def covers(self, point: tuple[int, int]) -> bool:
+        """Tell whether this head's history goes through a point, or the point is ahead of it.
+
+        An earlier point that it does not cover is a branch that the author has lost.
+        """
+        epoch, seq = point
+        if epoch >= self.epoch:
+            return True
+        for past_epoch, last_seq in self.past:
+            if past_epoch == epoch:
+                return seq <= last_seq
+        return len(self.past) == PAST_MAX and epoch < self.past[-1][0]
 
 
 class SignedHead(NamedTuple):
@@ -104,6 +120,7 @@ def pack_head(head: Head) -> bytes:
             "base": head.base,
             "epoch": head.epoch,
             "floor": head.floor,
+            "past": [list(point) for point in head.past],
             "root": head.root,
             "rows": head.rows,
             "schema": head.schema,
@@ -134,10 +151,22 @@ def parse_head(body: bytes, signature: bytes) -> SignedHead:
         floor=number("floor"),
         rows=number("rows"),
         schema=number("schema"),
+        past=_past(fields.items(said, "past", count_max=PAST_MAX, default=[])),
     )
     if head.base > head.seq or head.rows > min(head.seq - head.base, SET_ROWS_MAX):
         raise CodecError("a head that no set can have")
     return SignedHead(head, body, signature)
+
+
+def _past(listed: list[Any]) -> tuple[tuple[int, int], ...]:
+    points: list[tuple[int, int]] = []
+    for point in listed:
+        if not isinstance(point, (list, tuple)) or len(point) != 2:
+            raise CodecError("a past point has two parts")
+        if not all(_number(part) for part in point):
+            raise CodecError("a past point is two numbers")
+        points.append((point[0], point[1]))
+    return tuple(points)
 
 
 def flat(parts: Sequence[Any]) -> bytes:

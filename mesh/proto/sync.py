@@ -91,6 +91,7 @@ class SyncSession:
         self._reply_by: float | None = None
         self._next_s = 0.0
         self._again = False
+        self._again_s: float | None = None
         self._serving = False
         self._wants: dict[SetId, Want] = {}
         self._asked: frozenset[SetId] = frozenset()
@@ -314,7 +315,8 @@ class SyncSession:
         if forked:
             self.counters["forks"] += 1
         if set_id.author == me:
-            return Want(set_id, 0, 0) if known.point > point or forked else None
+            lost = held is not None and not held.head.covers(known.point)
+            return Want(set_id, 0, 0) if known.point > point or forked or lost else None
         if known.point <= point:
             return None
         stage = self._view.stage(set_id)
@@ -383,7 +385,9 @@ class SyncSession:
         if outcome in (Outcome.GAP, Outcome.ROOT) and part.since > 0:
             self._wants[part.id] = Want(part.id, 0, 0)  # our copy may have forked: take all
             return True
-        if outcome not in (Outcome.APPLIED, Outcome.TAKEN_BACK, Outcome.STALE):
+        if outcome is Outcome.UNTAKEN:
+            self._again_s = RETRY_S
+        elif outcome not in (Outcome.APPLIED, Outcome.TAKEN_BACK, Outcome.STALE):
             self._barred[part.id] = self._peer_has.get(part.id, part.signed.head.point)
         self._give_up(part.id)
         return False
@@ -398,6 +402,9 @@ class SyncSession:
         self._idle(now, EXCHANGE_S * (1 + JITTER * (2 * self._jitter() - 1)))
         if early is not None:
             self._next_s = min(self._next_s, early)
+        if self._again_s is not None:
+            self._next_s = min(self._next_s, now + self._again_s)
+            self._again_s = None
         return self._begin(now) if self._again else []
 
     def _idle(self, now: float, pause_s: float) -> None:

@@ -129,7 +129,7 @@ async def replicated(folder: Path, rows: int) -> tuple[float, int]:
             for frame in frames:
                 message = parse(unpack(frame, 4 << 20))
                 assert isinstance(message, Deltas)
-                outcomes = await target.take(message.parts, roster)
+                outcomes = await target.take(message.parts, roster, "a")
                 assert outcomes[0] in (Outcome.STAGED, Outcome.APPLIED), outcomes
             seconds = time.perf_counter() - began
             assert outcomes == [Outcome.APPLIED]

@@ -23,6 +23,8 @@ from tests.support.members import (
 )
 
 SITE = "site:lab"
+NOW_MS = 1_700_000_000_000
+LATER_MS = NOW_MS + 60_000
 MEMBERS = (
     FakeMember("a", "lab"),
     FakeMember("b", "lab"),
@@ -48,10 +50,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(name: str, folder: Path, register: FakeRegister | None = None, **more):
+async def peer(
+    name: str, folder: Path, register: FakeRegister | None = None, now_ms: int = NOW_MS, **more
+):
     path = folder / name / "state.db"
     store = MeshStore.open(
-        path, author=name, sign_head=sign_head(name), clock=FixedClock(), **more
+        path, author=name, sign_head=sign_head(name), clock=FixedClock(now_ms), **more
     )
     with store:
         register_store = FakeRegisterStore(register or FakeRegister(MEMBERS, [b"r1", b"r2"]))
@@ -228,6 +232,23 @@ async def test_an_author_that_lost_its_disk_takes_its_set_back(tmp_path):
             assert a.store.head(SITE)[0] > epoch
             await b.until(has(b, SITE, SERVER, "new"))
             assert a.store.heads == b.store.heads
+
+
+async def test_an_author_that_wrote_on_an_empty_disk_before_it_met_a_peer_loses_nothing(
+    tmp_path,
+):
+    async with peer("b", tmp_path) as b:
+        async with peer("a", tmp_path) as a, linked(a, b):
+            await a.store.write(lambda tx: tx.put(SITE, SERVER, "old", {"n": 1}))
+            await b.until(has(b, SITE, SERVER, "old"))
+        async with peer("a", tmp_path / "new disk", now_ms=LATER_MS) as a:
+            await a.store.write(lambda tx: tx.put(SITE, SERVER, "new", {"n": 2}))
+            assert a.store.head(SITE) > b.store.heads[SetId("a", SITE)].head.point
+            async with linked(a, b):
+                await a.until(has(a, SITE, SERVER, "old"))
+                await b.until(has(b, SITE, SERVER, "new"))
+                await b.until(lambda: a.store.heads == b.store.heads)
+            assert has(b, SITE, SERVER, "old")()
 
 
 async def test_a_restored_store_writes_again_after_it_met_a_peer(tmp_path):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.proto.collect import Collector
 from mesh.proto.hlc import Hlc
-from mesh.proto.intake import take
+from mesh.proto.intake import take, uncovered
 from mesh.proto.receipts import Receipts
 from mesh.proto.replica import Replica
 from mesh.proto.serve import serve
@@ -94,6 +94,7 @@ class SimMember:
         assert self.backup is not None
         self.disk = self.backup.copy()
         self.awaits_peer = True
+        self.met: dict[str, None] = {}
 
     def now_ms(self) -> int:
         """Return this member's own idea of the time."""
@@ -197,9 +198,16 @@ class SimMember:
                 case Drop(reason):
                     self.world.expect(False, f"{self.author} drops correct {peer}: {reason}")
         if self.awaits_peer and link.session.counters["completed"]:
+            self._met(peer)
+        self._set_timer(peer, link)
+
+    def _met(self, peer: str) -> None:
+        self.met[peer] = None
+        scopes = [scope for author, scope in self.heads if author == self.author]
+        nodes = list(self.roster.register.all)
+        if not uncovered(self.roster, nodes, self.author, scopes, self.met):
             self.awaits_peer = False
             self.submit(lambda tx: tx.renew(), lambda _: None)
-        self._set_timer(peer, link)
 
     def _when_flushed(self, fn: Callable[[], None]) -> None:
         """Readers see committed rows only."""
@@ -217,7 +225,7 @@ class SimMember:
 
     def _apply(self, peer: str, link: SimLink, effect: Apply) -> None:
         def work(tx: Tx) -> Any:
-            return [take(self.replica, d, self.roster, tx.now_ms) for d in effect.deltas]
+            return [take(self.replica, d, self.roster, tx.now_ms, peer) for d in effect.deltas]
 
         def done(outcomes: Any) -> None:
             if self.links.get(peer) is link:

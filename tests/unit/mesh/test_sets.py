@@ -1,5 +1,7 @@
 """Heads and rows: their bytes are an agreement between builds."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from mesh.errors import CodecError, Refused
 from mesh.proto.codec import pack, unpack
 from mesh.proto.sets import (
     MARKER,
+    PAST_MAX,
     ROW_BYTES_MAX,
     SET_ROWS_MAX,
     Entry,
@@ -56,13 +59,24 @@ def test_a_head_comes_back_as_it_was_and_unknown_fields_are_let_be():
     "changed",
     [
         {"base": 10}, {"rows": 7}, {"seq": 0}, {"epoch": 0}, {"epoch": 1 << 63}, {"root": b"x"},
-        {"author": "x" * 65}, {"floor": -1},
+        {"author": "x" * 65}, {"floor": -1}, {"past": [[1]]}, {"past": [[1, 2]] * 17},
         {"seq": SET_ROWS_MAX * 2, "rows": SET_ROWS_MAX + 1},
     ],
 )  # fmt: skip
 def test_a_head_that_no_set_can_have_is_refused(changed):
     with pytest.raises(CodecError):
         parse_head(pack({**unpack(pack_head(HEAD)), **changed}), b"s")
+
+
+def test_a_head_covers_its_own_past_and_not_a_lost_branch():
+    head = replace(HEAD, epoch=50, seq=20, past=((40, 15), (30, 9)))
+    assert parse_head(pack_head(head), b"s").head == head
+    for point in ((50, 1), (50, 99), (60, 1), (40, 15), (30, 2)):
+        assert head.covers(point)
+    for point in ((40, 16), (30, 10), (45, 1), (20, 1)):
+        assert not head.covers(point)
+    full = replace(head, past=tuple((49 - n, 9) for n in range(PAST_MAX)))
+    assert full.covers((1, 1))  # older than it can remember
 
 
 @given(st.binary(max_size=300), st.binary(max_size=80))
