@@ -20,7 +20,7 @@ import trio
 from mesh.errors import MeshError, Refused, RemoteRefused, Unreachable
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
-from mesh.proto.order import Order, open_order
+from mesh.proto.order import CANCEL, RETRY, Order, open_order
 from mesh.proto.tables import (
     FLEET,
     JOB,
@@ -286,6 +286,8 @@ class NodeApi:
                 order_class=made.order_class,
             )
             job = await self._f.submit(order)
+            if made.kind in (CANCEL, RETRY):
+                job = str(made.params["job"])
         except OrderProblem as exc:
             return _problem(STATUS_OF.get(exc.code, 409), exc.code, str(exc))
         except MeshError as exc:

@@ -58,6 +58,25 @@ def follow_job(where: Where, job: str, wait_s: float | None) -> dict[str, Any]:
     return item
 
 
+def follow_verb(where: Where, order: str, wait_s: float | None) -> None:
+    """Wait until an order about another job was carried out; fail when it was refused.
+
+    Nothing stands under its id before the site has taken it up.
+    """
+    end = None if wait_s is None else time.monotonic() + wait_s
+    while True:
+        with where.client() as client:
+            found = client.find(f"/jobs/{order}")
+        state = found["item"]["state"] if found else "not taken up"
+        if state == "succeeded":
+            return
+        if state in ENDED:
+            raise Failure(found["item"]["error"] or f"the order was {state}", FAILED)
+        if end is not None and time.monotonic() >= end:
+            raise Failure(f"the order is still {state} after {wait_s:.0f} s", TIMEOUT)
+        time.sleep(POLL_S)
+
+
 class _Lines:
     """One line per step and per ten per cent."""
 

@@ -32,9 +32,8 @@ def waiting(function: Command) -> Command:
 def _order(
     where: Where, as_json: bool, wait: bool, timeout_s: float | None, **body: Any
 ) -> None:
-    from mesh.cli.follow import follow_job
+    from mesh.cli.follow import follow_job, follow_verb
 
-    reopened = body.get("job") if body["kind"] == "job.retry" else None
     body["idempotency_key"] = secrets.token_hex(16)
     with where.client() as client:
         answer = client.post("/orders", body)
@@ -47,9 +46,9 @@ def _order(
             click.echo(f"watch it: rackmesh job logs -f {job}", err=True)
         return
     click.echo(f"job {job}", err=True)
+    if body["kind"] == "job.retry":  # the job has ended once: it counts from the verb on
+        follow_verb(where, answer["item"]["order"], timeout_s)
     item = follow_job(where, job, timeout_s)
-    if reopened:
-        item = follow_job(where, reopened, timeout_s)
     if as_json:
         print_json({"schema": "rackmesh/job/1", "item": item})
     else:

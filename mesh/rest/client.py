@@ -74,6 +74,15 @@ class ApiClient:
         """GET a resource; return the decoded JSON."""
         return self._request("GET", path, params=_given(query))
 
+    def find(self, path: str) -> Any:
+        """GET a resource; None when there is none."""
+        try:
+            return self.get(path)
+        except ApiError as exc:
+            if exc.code == "not-found":
+                return None
+            raise
+
     def post(self, path: str, body: Any) -> Any:
         """POST a JSON body; return the decoded JSON."""
         return self._request("POST", path, json=body)
