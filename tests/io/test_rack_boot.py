@@ -12,6 +12,7 @@ import trio
 from mesh.proto import tables
 from node.boot.files import BootFiles
 from node.boot.service import BootConfig
+from node.proto.boot_script import local_disk_script, ramdisk_script
 from node.proto.first_boot import first_boot
 from node.proto.rack_disk import MAGIC
 from node.rack.config import RackConfig
@@ -73,7 +74,7 @@ async def node_and_rack(
 
 async def test_two_unknown_machines_boot_the_ramdisk_and_are_bound(tmp_path: Path) -> None:
     def ramdisk(node: Node, macs: list[str]) -> None:
-        node.decisions.script = node.boot.scripts.ramdisk(macs[0], None)
+        node.decisions.script = ramdisk_script(node.boot.urls(macs[0]), macs[0])
 
     async with node_and_rack(tmp_path, 2, ramdisk) as (node, info, heard):
 
@@ -91,7 +92,7 @@ async def test_an_installed_system_comes_up_from_disk_and_phones_in(tmp_path: Pa
     rack = tmp_path / "rack"
 
     def installed(node: Node, macs: list[str]) -> None:
-        node.decisions.script = node.boot.scripts.disk(macs[0])
+        node.decisions.script = local_disk_script(node.boot.urls(macs[0]))
         alive = f"{node.boot.boot_url}/phone/v1/alive"
         meta = told["meta_data"].replace('/dead"]', f'/dead", "{alive}"]')
         volume = fat_volume(
