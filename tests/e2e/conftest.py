@@ -1,4 +1,4 @@
-"""One fleet for all tests that leave it as they found it: two sites, four servers, an image."""
+"""One fleet for tests that leave it as it was: two sites, four machines, an image."""
 
 from collections.abc import Generator
 
@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.fleet import Fleet, fleet
 
-SERVERS = 3
+SERVERS = 4
+ACCEPTED = 3
 IMAGE_MIB = 40
 
 
@@ -16,7 +17,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Fleet]:
     with fleet(tmp_path_factory.mktemp("site"), SERVERS, IMAGE_MIB) as made:
         made.start_sites()
         made.register_image()
-        made.accept_all()
+        made.accept(ACCEPTED)
         yield made
 
 

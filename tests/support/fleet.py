@@ -12,11 +12,14 @@ import os
 import signal
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from demo import Demo, is_empty, sha256
 from demo_processes import RACKMESH, ROOT, DemoFailed, rackmesh, wait_for
@@ -250,6 +253,25 @@ class Fleet(Demo):
         """Return user name and password of the rack's BMCs."""
         return dict(json.loads((self.rack / "bmc-credentials.json").read_text()))
 
+    def bmc_call(self, index: int, path: str, body: Any) -> int:
+        """Order something of a server's BMC as somebody else would; return the status."""
+        url = urlsplit(self.machines()[index]["bmc"])
+        login = self.bmc_login()
+        given = b64encode(f"{login['username']}:{login['password']}".encode()).decode()
+        headers = {"Authorization": f"Basic {given}", "Content-Type": "application/json"}
+        connection = HTTPConnection(url.hostname or "", url.port, timeout=20)
+        try:
+            connection.request("POST", url.path + path, json.dumps(body), headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def reset_machine(self, index: int) -> None:
+        """Pull the plug of a machine and put it in again, behind the node's back."""
+        for kind in ("ForceOff", "On"):
+            path = "/Actions/ComputerSystem.Reset"
+            assert self.bmc_call(index, path, {"ResetType": kind}) in (200, 204)
+
     def disk(self, index: int) -> Path:
         """Return the file that is a server's disk."""
         return Path(self.machines()[index]["disk"])
@@ -268,11 +290,11 @@ class Fleet(Demo):
 
     # -- work --------------------------------------------------------------------------------
 
-    def accept_all(self) -> None:
-        """Take all machines of the rack in as srv1, srv2, ..."""
+    def accept(self, count: int) -> None:
+        """Take the first machines of the rack in as srv1, srv2, ..."""
         wait_for("the machines were discovered", self.discovered, 60, self.processes)
         self.set_bmc_secret(self.bmc_login()["password"])
-        for number, machine in enumerate(self.machines(), 1):
+        for number, machine in enumerate(self.machines()[:count], 1):
             rackmesh(
                 "server", "accept", machine["mac"], f"srv{number}", "--bmc", machine["bmc"],
                 "--bmc-secret", "rack-bmc", "--wait", "--timeout", "60", "--data", self.hub,
