@@ -29,7 +29,7 @@ from mesh.host.log import configure
 )
 @click.option("--name", help="Name of this hub for people.")
 @click.option("--region", help="Region that this hub's orders carry; the first start counts.")
-@click.option("--site", help="First start only: make a join token for this site at once.")
+@click.option("--site", help="First start: make a join token for this site (main; '': none).")
 @click.option("--cache-gib", type=int, help="Quota of the hub's asset cache, GiB.")
 @click.option("--log-level", help="debug, info, warning or error.")
 def up(config: Path | None, **flags: Any) -> None:

@@ -23,8 +23,8 @@ class HubConfig:
     """Region of this hub; its orders carry it."""
     name: str = "hub"
     """Name of this hub for people."""
-    site: str | None = None
-    """First start only: make a join token for this site at once."""
+    site: str | None = "main"
+    """First start only: make a join token for this site at once; empty: make none."""
     cache_gib: int = 20
     """Quota of the hub's asset cache."""
     log_level: str = "info"

@@ -188,7 +188,7 @@ async def _first_words(ground: founding.Ground, parts: Parts) -> Greeting:
     token: str | None = None
     site = ground.config.site
     if ground.first and site is not None and not ground.store.awaits_peer:
-        _, token = await parts.tokens.create(site, ["node"], 24 * 3600)
+        _, token = await parts.tokens.create(site, ["node", "site-operator"], 24 * 3600)
     return Greeting(
         data=ground.config.data,
         name=ground.config.name,

@@ -87,7 +87,7 @@ class Demo:
         """Run the hub; the first time on a free port, then again on that one."""
         self.processes.start(
             "hub", RACKMESH, "hub", "up", "--data", self.hub, "--listen", "127.0.0.1",
-            "--port", str(self.hub_port), "--advertise", "127.0.0.1",
+            "--port", str(self.hub_port), "--advertise", "127.0.0.1", "--site", "one",
         )  # fmt: skip
         wait_for("the hub is up", lambda: ask("status", "--data", self.hub), 30, self.processes)
         ports = json.loads((self.hub / "run" / "ports.json").read_text())
