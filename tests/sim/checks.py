@@ -156,13 +156,20 @@ class Checks:
             for set_id, signed in member.heads.items()
             if set_id.author == name
         )
-        live = sum(t.value is not None for p, t in self.truth.items() if p not in self.tainted)
+        live = sum(
+            self._shows_anywhere(place) if place in self.tainted else truth.value is not None
+            for place, truth in self.truth.items()
+        )
         return {
             "lost": lost,
             "resurrected": resurrected,
             "stored": stored,
-            "live": live + len(self.tainted),
+            "live": live,
         }
+
+    def _shows_anywhere(self, place: Place) -> bool:
+        """Tell whether a place shows a row at anybody: a restore leaves that open."""
+        return any(self._shown(m, place) is not None for m in self.world.members.values())
 
     def _shown(self, member: "SimMember", place: Place) -> Any:
         scope, table, author, key = place
