@@ -68,6 +68,12 @@ def join(
 @click.option("--mesh-port", type=int, help="TCP port of the mesh (4770; 0 takes a free one).")
 @click.option("--subnet", help="Provisioning subnet that this node proposes, 10.77.0.0/24.")
 @click.option("--boot-files", type=click.Path(path_type=Path), help="Folder with vmlinuz, ...")
+@click.option(
+    "--force-epoch",
+    is_flag=True,
+    default=None,
+    help="Go on with a lost or restored state though no other member is left to ask.",
+)
 @click.option("--log-level", help="debug, info, warning or error.")
 @DATA
 def run(config: Path | None, **flags: Any) -> None:
@@ -75,6 +81,7 @@ def run(config: Path | None, **flags: Any) -> None:
     tree = {
         "data": flags["data"] or default_data("node", os.environ),
         "simulate_rack": flags["simulate_rack"],
+        "force_epoch": flags["force_epoch"],
         "log_level": flags["log_level"],
         "interfaces": {"provisioning": flags["interface"]},
         "boot": {

@@ -105,6 +105,8 @@ class NodeConfig:
     """Name of this node for people; None: the host name."""
     simulate_rack: int = 0
     """Number of simulated servers to run beside this node."""
+    force_epoch: bool = False
+    """After a lost or restored state: write before any peer was met."""
     log_level: str = "info"
     """debug, info, warning or error."""
     interfaces: Interfaces = field(default_factory=Interfaces)

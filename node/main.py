@@ -20,7 +20,7 @@ from cache.api import Cache
 from mesh.errors import Refused
 from mesh.host.build import BUILD
 from mesh.host.clock import SystemClock
-from mesh.host.files import make_private_folder, write_json
+from mesh.host.files import make_private_folder, write_file, write_json
 from mesh.host.log import get_log
 from mesh.identity import load_or_make_identity
 from mesh.link.peers import Peers
@@ -33,7 +33,7 @@ from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
 from mesh.register_store import RegisterStore
 from mesh.secrets import read_secret
 from mesh.site_secret import SiteSecrets
-from mesh.store import MeshStore
+from mesh.store import MeshStore, mark_restored
 from mesh.sync import Replication
 from node.assets import Assets
 from node.boot.files import BootFiles
@@ -109,13 +109,23 @@ class Node:
     # Above: pure construction (and the locks of the data folder). Below: what they need.
 
     def _open_store(self, data: Path) -> MeshStore:
-        root_fp = self.register.register.root_fp
-        return MeshStore.open(
-            data / "state.db",
-            author=self.identity.node_id,
+        """Open state.db; when it is gone though we have written before, it counts as restored.
+
+        Others still hold what we signed, so we write nothing before we have met a peer.
+        """
+        root_fp, node = self.register.register.root_fp, self.identity.node_id
+        path, written_before = data / "state.db", data / KEYS / "authored"
+        if written_before.exists() and not path.exists():
+            mark_restored(path, node)
+        store = MeshStore.open(
+            path,
+            author=node,
             sign_head=lambda body: self.identity.sign(HEAD_KIND, HEAD_N, root_fp, body),
             clock=self.clock,
         )
+        if not written_before.exists():
+            write_file(written_before, b"")
+        return store
 
     def _make_work(self) -> Work:
         from drivers.api import open_bmc
@@ -255,6 +265,7 @@ class Node:
                 services.start_soon(_until_signal, services.cancel_scope)
                 await services.start(self.replication.run)
                 await services.start(self.peers.run)
+                await self._until_writable()
                 await services.start(self.secrets.run)
                 await services.start(self.assets.run)
                 self.ports = {"mesh": self.peers.port}
@@ -272,6 +283,20 @@ class Node:
         self.cache.close()
         self.store.close()
         log.info("node stopped", node=self.identity.node_id)
+
+    async def _until_writable(self) -> None:
+        """After a restore, wait until a peer was met, or go on when the operator says so."""
+        if self.store.awaits_peer and self.config.force_epoch:
+            log.warning("state lost, going on because --force-epoch was given")
+            await self.store.admit_writes()
+        if self.store.awaits_peer:
+            log.warning(
+                "state lost or restored, waiting for a peer",
+                detail="a hub or another node of the site must be reachable; --force-epoch"
+                " goes on without, if no other member is left",
+            )
+        while self.store.awaits_peer:
+            await self.store.wait_past(self.store.version)
 
     async def _keep_ports_file(
         self, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
