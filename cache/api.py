@@ -15,6 +15,7 @@ from cache.errors import (
     OriginError,
 )
 from cache.proto.manifest import Manifest
+from cache.sharing import put_presence, rpc_handlers
 from cache.shelf import AssetReader, AssetState
 
 __all__ = [
@@ -30,4 +31,6 @@ __all__ = [
     "NoSpace",
     "OriginError",
     "PeerSource",
+    "put_presence",
+    "rpc_handlers",
 ]

@@ -5,14 +5,14 @@ nothing gets a name but what satisfies its reference; what was uploaded here is 
 members over their links, chunk by chunk, and verified by them.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import trio
 
-from cache.api import Cache, CacheError, ChunkUnavailable
+from cache.api import Cache, CacheError, put_presence, rpc_handlers
 from hub.errors import BadRequest, Conflict, NotFound
 from hub.live import EventBus
 from hub.proto.naming import Claim, Sign, decide, is_sha256, read_claim
@@ -20,7 +20,6 @@ from mesh.errors import CodecError, Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.proto import tables
-from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN
 from mesh.proto.naming import SignedName, open_name, sign_name
 from mesh.proto.register import Register
 from mesh.proto.sign import KeySigner
@@ -32,7 +31,6 @@ RETRY_S: Final = 5.0
 """After the store took no writes: its disk is full, or it was restored and met no peer yet."""
 WANT_MAX: Final = 1000
 REFERENCES_MAX: Final = 10_000
-CORE_PIECE_BYTES: Final = 1 << 20
 CONFLICTS_MAX: Final = 1000
 URL_CHARS_MAX: Final = 2048
 log = get_log("assets")
@@ -195,22 +193,7 @@ class AssetDesk:
 
     def rpc_handlers(self) -> dict[str, Handler]:
         """Return the calls with which nodes take chunks from here."""
-        return {"cache.manifest": self._give_manifest, "cache.chunk": self._give_chunk}
-
-    async def _give_manifest(self, _peer: str, body: Any) -> Any:
-        asset, offset = _asset_and(body, "offset")
-        manifest = self._p.cache.manifest(asset)
-        if manifest is None:
-            raise Refused(f"{asset} is not here")
-        piece = manifest.core[offset : offset + CORE_PIECE_BYTES]
-        return {"total": len(manifest.core), "piece": piece}
-
-    async def _give_chunk(self, _peer: str, body: Any) -> Any:
-        asset, index = _asset_and(body, "index")
-        try:
-            return await self._p.cache.read_chunk(asset, index)
-        except ChunkUnavailable as exc:
-            raise Refused(str(exc)) from exc
+        return rpc_handlers(self._p.cache)
 
     # -- the service -------------------------------------------------------------------------
 
@@ -246,20 +229,7 @@ class AssetDesk:
             await self._p.cache.wait_past(version)
 
     def _write_presence(self, tx: Tx) -> None:
-        rows: dict[str, dict[str, Any]] = {}
-        for state in self._p.cache.assets():
-            if NAME_PATTERN.match(state.name) and state.asset is not None:
-                rows[state.asset] = {
-                    "name": state.name, "site": "", "state": state.state, "have": state.have,
-                    "of": state.of, "origin_bytes": state.origin_bytes,
-                    "peer_bytes": state.peer_bytes, "error": state.error,
-                    "updated_ms": state.updated_ms,
-                }  # fmt: skip
-        for row in tx.authored(tables.FLEET, tables.PRESENCE):
-            if row.author == self._p.node_id and row.key not in rows:
-                tx.drop(tables.FLEET, tables.PRESENCE, row.key)
-        for key, body in rows.items():
-            tx.put(tables.FLEET, tables.PRESENCE, key, body)
+        put_presence(tx, self._p.node_id, "", self._p.cache)
 
 
 def check_url(url: str) -> None:
@@ -289,13 +259,3 @@ def _union(before: Any, more: list[str]) -> list[str]:
 def _declared(row: Row) -> str | None:
     sha256 = row.body.get("sha256")
     return sha256.lower() if isinstance(sha256, str) and is_sha256(sha256.lower()) else None
-
-
-def _asset_and(body: Any, field: str) -> tuple[str, int]:
-    asset = body.get("asset") if isinstance(body, Mapping) else None
-    number = body.get(field) if isinstance(body, Mapping) else None
-    if not isinstance(asset, str) or not ASSET_PATTERN.match(asset):
-        raise Refused("not an asset id")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise Refused(f"{field} must be a whole number")
-    return asset, number

@@ -12,19 +12,26 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from cache.api import Cache, CacheError, ChunkUnavailable, NoHolder
-from mesh.errors import MeshError, Refused
-from mesh.host.clock import Clock
+from cache.api import (
+    Cache,
+    CacheError,
+    ChunkUnavailable,
+    ContentMismatch,
+    NoHolder,
+    put_presence,
+)
+from mesh.errors import MeshError, StoreFull
 from mesh.host.log import get_log
-from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN
 from mesh.proto.tables import ASSET, FLEET, NAME, PRESENCE, REFERENCE
 from node.proto.residency import Fetch, Holder, Resolve, View, decide, fetch_from
 
 PUBLISH_S: Final = 1.0
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
+MISMATCH_S: Final = 3600.0
+"""Pause after an origin gave other bytes than were declared, unless the reference changes: the
+same bytes would most likely come again, all of them."""
 RPC_S: Final = 20.0
-CORE_PIECE_BYTES: Final = 1 << 20
 CORE_BYTES_MAX: Final = 16 << 20
 WANTED_MAX: Final = 256
 log = get_log("assets")
@@ -53,14 +60,13 @@ class Assets:
         peers: Any,
         alive: Callable[[], Sequence[str]],
         open_name: Callable[[bytes], Mapping[str, Any]],
-        clock: Clock,
     ) -> None:
         self._node, self._site, self._cache, self._store = node, site, cache, store
-        self._peers, self._alive, self._open_name, self._clock = peers, alive, open_name, clock
+        self._peers, self._alive, self._open_name = peers, alive, open_name
         self._busy: set[str] = set()
         self._failures: dict[str, tuple[int, float]] = {}
+        self._mismatched: dict[str, tuple[Resolve, float]] = {}
         self._wanted: set[str] = set()
-        self._published: dict[tuple[str, str], dict[str, Any]] = {}
         self._bell = trio.Event()
 
     # -- for local work ----------------------------------------------------------------------
@@ -93,27 +99,6 @@ class Assets:
                 return state.error
         return None
 
-    # -- rpc for other members ---------------------------------------------------------------
-
-    def rpc_handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
-        """Return the calls that members may make on us."""
-        return {"cache.manifest": self._give_manifest, "cache.chunk": self._give_chunk}
-
-    async def _give_manifest(self, _peer: str, body: Any) -> Any:
-        asset, offset = _asset_and(body, "offset")
-        manifest = self._cache.manifest(asset)
-        if manifest is None:
-            raise Refused(f"{asset} is not here")
-        piece = manifest.core[offset : offset + CORE_PIECE_BYTES]
-        return {"total": len(manifest.core), "piece": piece}
-
-    async def _give_chunk(self, _peer: str, body: Any) -> Any:
-        asset, index = _asset_and(body, "index")
-        try:
-            return await self._cache.read_chunk(asset, index)
-        except ChunkUnavailable as exc:
-            raise Refused(str(exc)) from exc
-
     # -- the service -------------------------------------------------------------------------
 
     async def run(
@@ -127,7 +112,7 @@ class Assets:
                 version = self._store.version
                 self._bell = trio.Event()
                 for order in decide(self._view()):
-                    if self._due(order.name):
+                    if self._due(order):
                         self._busy.add(order.name)
                         nursery.start_soon(self._carry_out, order)
                 with trio.move_on_after(RETRY_FIRST_S):
@@ -135,9 +120,13 @@ class Assets:
                         either.start_soon(_cancel_after, either, self._store.wait_past, version)
                         either.start_soon(_cancel_after, either, self._bell.wait)
 
-    def _due(self, name: str) -> bool:
-        _, rest_until = self._failures.get(name, (0, 0.0))
-        return name not in self._busy and trio.current_time() >= rest_until
+    def _due(self, order: Resolve | Fetch) -> bool:
+        now = trio.current_time()
+        wrong, wrong_until = self._mismatched.get(order.name, (None, 0.0))
+        if wrong == order and now < wrong_until:
+            return False
+        _, rest_until = self._failures.get(order.name, (0, 0.0))
+        return order.name not in self._busy and now >= rest_until
 
     def _view(self) -> View:
         return View(
@@ -191,7 +180,10 @@ class Assets:
                 async with _Holders(self, order).open() as holders:
                     await self._cache.fetch(name, order.asset, holders)
             self._failures.pop(name, None)
-        except CacheError as exc:
+        except (CacheError, StoreFull) as exc:
+            if isinstance(exc, ContentMismatch) and isinstance(order, Resolve):
+                until = trio.current_time() + MISMATCH_S
+                self._mismatched[name] = (order, until)
             count = self._failures.get(name, (0, 0.0))[0] + 1
             span = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(count - 1, 10))
             pause = span * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
@@ -219,33 +211,17 @@ class Assets:
         """Let our PRESENCE rows follow the cache."""
         while True:
             version = self._cache.version
-            rows: dict[str, dict[str, Any]] = {}
-            for state in self._cache.assets():
-                if not NAME_PATTERN.match(state.name):
-                    continue
-                rows[state.asset or f"name:{state.name}"] = {
-                    "name": state.name, "site": self._site, "state": state.state,
-                    "have": state.have, "of": state.of, "origin_bytes": state.origin_bytes,
-                    "peer_bytes": state.peer_bytes, "error": state.error,
-                }  # fmt: skip
-            await self._write_presence(rows)
+            try:
+                await self._store.write(self._write_presence)
+            except StoreFull as exc:
+                log.warning("presence not said", error=exc)
+                await trio.sleep(RETRY_MAX_S)
+                continue
             await trio.sleep(PUBLISH_S)
             await self._cache.wait_past(version)
 
-    async def _write_presence(self, rows: dict[str, dict[str, Any]]) -> None:
-        now = self._clock.now_ms()
-        ours = [r for r in self._store.authored(FLEET, PRESENCE) if r.author == self._node]
-        mine = {row.key: row.body for row in ours}
-
-        def write(tx: Any) -> None:
-            for key in mine.keys() - rows.keys():
-                tx.drop(FLEET, PRESENCE, key)
-            for key, body in rows.items():
-                have = {k: v for k, v in mine.get(key, {}).items() if k != "updated_ms"}
-                if have != body:
-                    tx.put(FLEET, PRESENCE, key, {**body, "updated_ms": now})
-
-        await self._store.write(write)
+    def _write_presence(self, tx: Any) -> None:
+        put_presence(tx, self._node, self._site, self._cache)
 
     def holders_of(self, asset: str) -> list[str]:
         """Return whom to ask for an asset now."""
@@ -332,17 +308,6 @@ class _Holders:
         except MeshError as exc:
             self._links.pop(node, None)
             raise ChunkUnavailable(str(exc)) from exc
-
-
-def _asset_and(body: Any, number: str) -> tuple[str, int]:
-    match body:
-        case {"asset": str(asset), **rest} if ASSET_PATTERN.match(asset):
-            value = rest.get(number)
-            if isinstance(value, int) and 0 <= value < 1 << 32:
-                return asset, value
-        case _:
-            pass
-    raise Refused(f"that call needs an asset id and {number}")
 
 
 async def _cancel_after(

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import trio
 
-from cache.api import Cache
+from cache.api import Cache, rpc_handlers
 from mesh.errors import Refused
 from mesh.host.build import BUILD
 from mesh.host.clock import SystemClock
@@ -94,13 +94,12 @@ class Node:
             peers=self.peers,
             alive=self.alive,
             open_name=lambda signed: asdict(open_name(signed, self.register.register)),
-            clock=self.clock,
         )
         self.work = self._make_work()
         self.desk = BootDesk(self.work)
         self.files = BootFiles(config.boot.files or data / "boot")
         self.boot = self._make_boot() if config.boot.enabled else None
-        self.rpc |= self.assets.rpc_handlers() | self.work.rpc_handlers()
+        self.rpc |= rpc_handlers(self.cache) | self.work.rpc_handlers()
         self.rpc |= self.desk.rpc_handlers()
         self.api = NodeApi(self._facts())
         self.ports: dict[str, int] = {}

@@ -1,0 +1,89 @@
+"""What a holder of assets tells and gives other members: PRESENCE rows and two calls.
+
+It knows neither who wants what nor links. Rules: only verified bytes are given; a row is
+written only when it says something new.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+from cache.cache import Cache
+from cache.errors import ChunkUnavailable
+from mesh.errors import Refused
+from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN
+from mesh.proto.tables import FLEET, PRESENCE
+
+CORE_PIECE_BYTES: Final = 1 << 20
+"""A manifest goes out in pieces that fit a frame."""
+INDEX_MAX: Final = 1 << 32
+
+Handler = Callable[[str, Any], Awaitable[Any]]
+
+
+class Tx(Protocol):
+    """The part of a store transaction that presence needs."""
+
+    @property
+    def now_ms(self) -> int: ...  # noqa: D102
+    def put(self, scope: str, table: str, key: str, body: Mapping[str, Any], /) -> Any:
+        """Write our row."""
+        ...
+
+    def drop(self, scope: str, table: str, key: str, /) -> Any:
+        """Take our row back."""
+        ...
+
+    def authored(self, scope: str, table: str, /) -> Any:
+        """Return every author's rows."""
+        ...
+
+
+def rpc_handlers(cache: Cache) -> dict[str, Handler]:
+    """Return the calls with which members take manifests and chunks from here."""
+
+    async def manifest(_peer: str, body: Any) -> Any:
+        asset, offset = _asset_and(body, "offset")
+        held = cache.manifest(asset)
+        if held is None:
+            raise Refused(f"{asset} is not here")
+        piece = held.core[offset : offset + CORE_PIECE_BYTES]
+        return {"total": len(held.core), "piece": piece}
+
+    async def chunk(_peer: str, body: Any) -> Any:
+        asset, index = _asset_and(body, "index")
+        try:
+            return await cache.read_chunk(asset, index)
+        except ChunkUnavailable as exc:
+            raise Refused(str(exc)) from exc
+
+    return {"cache.manifest": manifest, "cache.chunk": chunk}
+
+
+def put_presence(tx: Tx, author: str, site: str, cache: Cache) -> None:
+    """Let the author's PRESENCE rows say what the cache holds."""
+    rows = {
+        state.asset or f"name:{state.name}": {
+            "name": state.name, "site": site, "state": state.state, "have": state.have,
+            "of": state.of, "origin_bytes": state.origin_bytes, "peer_bytes": state.peer_bytes,
+            "error": state.error,
+        }
+        for state in cache.assets()
+        if NAME_PATTERN.match(state.name)
+    }  # fmt: skip
+    mine = {r.key: r.body for r in tx.authored(FLEET, PRESENCE) if r.author == author}
+    for key in mine.keys() - rows.keys():
+        tx.drop(FLEET, PRESENCE, key)
+    for key, body in rows.items():
+        said = {k: v for k, v in mine.get(key, {}).items() if k != "updated_ms"}
+        if said != body:
+            tx.put(FLEET, PRESENCE, key, {**body, "updated_ms": tx.now_ms})
+
+
+def _asset_and(body: Any, field: str) -> tuple[str, int]:
+    asset = body.get("asset") if isinstance(body, Mapping) else None
+    number = body.get(field) if isinstance(body, Mapping) else None
+    if not isinstance(asset, str) or not ASSET_PATTERN.match(asset):
+        raise Refused("that call needs an asset id")
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < INDEX_MAX:
+        raise Refused(f"{field} must be a whole number")
+    return asset, number
