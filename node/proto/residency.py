@@ -3,7 +3,8 @@
 It knows neither links nor disk. Rules: an asset crosses a site's uplink once (the rendezvous
 owner takes it, the other nodes of the site take it from there); the first wanting site reads
 the origin, every other site takes the chunks from nodes that hold them; the origin is asked
-again only when nobody holds the asset.
+again, by the first site, only when nobody holds the whole asset: chunks that were lost
+everywhere would be waited for in vain.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -90,9 +91,12 @@ def _one(view: View, name: str) -> Resolve | Fetch | None:
         return Fetch(name, asset)
     if not ours:
         return None
-    if others:
+    if any(holder.whole for holder in others):
         return Fetch(name, asset)
-    return _resolve(reference, name, view.names[name].get("sha256"))
+    origin = _resolve(reference, name, view.names[name].get("sha256"))
+    if others and (origin is None or view.site != min(sites, default=view.site)):
+        return Fetch(name, asset)
+    return origin
 
 
 def _resolve(reference: Body, name: str, sha256: str | None) -> Resolve | None:

@@ -55,6 +55,22 @@ def test_without_holders_the_origin_is_asked_under_the_signed_hash() -> None:
     assert decide(view(names=NAMED)) == [Resolve("img", URL, "aa")]
 
 
+def test_when_only_pieces_are_left_the_first_site_asks_the_origin_again() -> None:
+    references = {"img": {"url": URL, "want": ["one", "two"]}}
+    pieces = {ASSET: [Holder("n1", "one", False), Holder("n2", "two", False)]}
+    lost: dict[str, Any] = {"names": NAMED, "holders": pieces, "references": references}
+    assert decide(view(**lost)) == [Resolve("img", URL, "aa")]
+    there = decide(view(**lost, site="two", node="n2", alive=["n2"]))
+    assert there == [Fetch("img", ASSET)]
+
+
+def test_without_an_origin_even_pieces_are_asked_for() -> None:
+    references = {"img": {"url": None, "want": ["one"]}}
+    holders = {ASSET: [Holder("n9", "two", False)]}
+    found = decide(view(names=NAMED, holders=holders, references=references))
+    assert found == [Fetch("img", ASSET)]
+
+
 def test_what_is_held_is_left_alone() -> None:
     assert decide(view(names=NAMED, held=[ASSET])) == []
 
