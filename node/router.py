@@ -33,6 +33,7 @@ from mesh.proto.tables import (
     SIGHTING,
     site_scope,
 )
+from mesh.proto.trust import ROLE_SITE_OPERATOR
 from mesh.rest import views
 from mesh.rest.orders import NOT_AFTER_MS, Known, OrderProblem, draft
 from mesh.rest.types import Status
@@ -41,6 +42,7 @@ from node.boot.http import HttpServer, Request, Response, Route
 BACKLOG: Final = 16
 ITEMS_MAX: Final = 10_000
 ENDED: Final = ("succeeded", "failed", "cancelled", "refused")
+NO_OPERATOR: Final = "this node has no role site-operator; give the order at a hub"
 STATUS_OF: Final = {"bad-request": 400, "denied": 403, "not-found": 404, "conflict": 409}
 log = get_log("api")
 
@@ -265,6 +267,9 @@ class NodeApi:
             return _problem(400, "bad-request", "the body is not JSON")
         if not isinstance(body, dict):
             return _problem(400, "bad-request", "the body must be an object")
+        me = self._f.register.member(self._f.node)
+        if me is None or ROLE_SITE_OPERATOR not in me.roles:
+            return _problem(403, "denied", NO_OPERATOR)
         known = Known(
             servers=self._server_items(),
             pending=self._pending_items(),
