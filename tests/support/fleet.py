@@ -164,7 +164,7 @@ class Fleet(Demo):
 
     def wait_linked(self, data: Path) -> None:
         """Wait until a node is well and has its hub."""
-        wait_for(f"{data.name} has its hub", lambda: self.linked(data), 30, self.processes)
+        wait_for(f"{data.name} has its hub", lambda: self.linked(data), 45, self.processes)
 
     def heal(self) -> None:
         """Start again what is down, and wait until all are linked."""
