@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -104,6 +105,13 @@ def find_socket(data: Path | None, environ: Any) -> Path:
     raise Failure(
         f"no hub or node runs with its data in {tried}; give --data or --hub", UNREACHABLE
     )
+
+
+def in_path(name: str) -> str:
+    """Return a name or id as it stands in the API's paths, whatever was typed."""
+    if not name.strip():
+        raise Failure("a name or id is empty", 2)
+    return quote(name, safe="")
 
 
 def read_secret_file(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+SENTENCE_CHARS_MAX: Final = 800
 FAILED: Final = 1
 DEGRADED: Final = 3
 NOT_FOUND: Final = 4
@@ -35,5 +36,8 @@ class Failure(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it off the instance
 
     def show(self, file: object = None) -> None:
-        """Write the sentence."""
-        click.echo(f"rackmesh: {self.message}", err=True)
+        """Write the sentence: printable, on one line, of bounded length."""
+        text = "".join(c if c.isprintable() else "?" for c in self.message)
+        if len(text) > SENTENCE_CHARS_MAX:
+            text = text[:SENTENCE_CHARS_MAX] + "..."
+        click.echo(f"rackmesh: {text}", err=True)

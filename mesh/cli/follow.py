@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from mesh.cli.context import Where
+from mesh.cli.context import Where, in_path
 from mesh.cli.errors import FAILED, TIMEOUT, Failure
 
 POLL_S: Final = 0.5
@@ -40,7 +40,7 @@ def follow_job(where: Where, job: str, wait_s: float | None) -> dict[str, Any]:
     shown = _Bars() if sys.stderr.isatty() else _Lines()
     with where.client() as client, shown:
         while True:
-            item: dict[str, Any] = client.get(f"/jobs/{job}")["item"]
+            item: dict[str, Any] = client.get(f"/jobs/{in_path(job)}")["item"]
             shown.update(item)
             if item["state"] in ENDED:
                 break
@@ -66,7 +66,7 @@ def follow_verb(where: Where, order: str, wait_s: float | None) -> None:
     end = None if wait_s is None else time.monotonic() + wait_s
     while True:
         with where.client() as client:
-            found = client.find(f"/jobs/{order}")
+            found = client.find(f"/jobs/{in_path(order)}")
         state = found["item"]["state"] if found else "not taken up"
         if state == "succeeded":
             return

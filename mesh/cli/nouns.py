@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mesh.cli.context import Where, options, print_json
+from mesh.cli.context import Where, in_path, options, print_json
 from mesh.cli.errors import DEGRADED, Failure
 from mesh.cli.tables import age, print_table, size
 
@@ -98,7 +98,7 @@ def server_list(where: Where, as_json: bool) -> None:
 @options
 def server_show(where: Where, as_json: bool, server: str) -> None:
     """Show one server by name or id."""
-    _item(where, f"/servers/{server}", as_json)
+    _item(where, f"/servers/{in_path(server)}", as_json)
 
 
 @click.command("pending")
@@ -146,7 +146,7 @@ def _residency(where: dict[str, Any] | None) -> str:
 @options
 def asset_show(where: Where, as_json: bool, name: str) -> None:
     """Show one asset by name."""
-    _item(where, f"/assets/{name}", as_json)
+    _item(where, f"/assets/{in_path(name)}", as_json)
 
 
 @click.command("list")
@@ -207,7 +207,7 @@ def _step(job: dict[str, Any]) -> str:
 @options
 def job_show(where: Where, as_json: bool, job: str) -> None:
     """Show one job with its steps and their evidence."""
-    _item(where, f"/jobs/{job}", as_json)
+    _item(where, f"/jobs/{in_path(job)}", as_json)
 
 
 def _items(where: Where, path: str, as_json: bool) -> dict[str, Any]:

@@ -13,7 +13,14 @@ from typing import IO, Any
 
 import click
 
-from mesh.cli.context import Command, Where, options, print_json, read_secret_file
+from mesh.cli.context import (
+    Command,
+    Where,
+    in_path,
+    options,
+    print_json,
+    read_secret_file,
+)
 from mesh.cli.errors import Failure
 from mesh.cli.tables import size
 
@@ -156,8 +163,8 @@ def job_logs(where: Where, as_json: bool, job: str, follow: bool) -> None:
     after = 0
     with where.client() as client:
         while True:
-            ended = client.get(f"/jobs/{job}")["item"]["state"] in ENDED
-            for line in client.lines(f"/jobs/{job}/logs", after=after):
+            ended = client.get(f"/jobs/{in_path(job)}")["item"]["state"] in ENDED
+            for line in client.lines(f"/jobs/{in_path(job)}/logs", after=after):
                 after = max(after, line.get("seq", after))
                 click.echo(json.dumps(line) if as_json else _log_line(line))
             if ended or not follow:
@@ -206,7 +213,7 @@ def _upload(client: Any, body: dict[str, Any], path: Path) -> Any:
     with file:
         click.echo(f"uploading {size(total)}", err=True)
         client.post("/assets", {**body, "url": None})
-        return client.put(f"/assets/{body['name']}/content", _pieces(file), total)
+        return client.put(f"/assets/{in_path(body['name'])}/content", _pieces(file), total)
 
 
 def _pieces(file: IO[bytes]) -> Iterator[bytes]:
@@ -221,7 +228,7 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 def asset_want(where: Where, as_json: bool, name: str, site: str) -> None:
     """Make SITE hold the asset NAME."""
     with where.client() as client:
-        answer = client.post(f"/assets/{name}/want", {"site": site})
+        answer = client.post(f"/assets/{in_path(name)}/want", {"site": site})
     print_json(answer) if as_json else click.echo(f"{site} will fetch {name}")
 
 
@@ -251,7 +258,7 @@ def token_create(
 def token_revoke(where: Where, as_json: bool, token_id: str) -> None:
     """Make an unused token worthless."""
     with where.client() as client:
-        answer = client.delete(f"/tokens/{token_id}")
+        answer = client.delete(f"/tokens/{in_path(token_id)}")
     print_json(answer) if as_json else click.echo(f"token {token_id} revoked")
 
 
@@ -281,7 +288,7 @@ def secret_set(
         kind, value = "bmc", json.dumps({"username": username, "password": value})
     with where.client() as client:
         body = {"site": site, "kind": kind, "value": value}
-        answer = client.put_json(f"/secrets/{secret_id}", body)
+        answer = client.put_json(f"/secrets/{in_path(secret_id)}", body)
     if as_json:
         print_json(answer)
     else:
@@ -302,7 +309,12 @@ def secret_set(
 @options
 def api(where: Where, as_json: bool, method: str, path: str, body_file: Path | None) -> None:
     """Call the API as it is: rackmesh api GET /servers."""
-    body = json.loads(read_secret_file(body_file)) if body_file else {}
+    if not path.startswith("/") or path.startswith("//"):
+        raise Failure(f"PATH begins with one slash, as /servers; not {path[:80]!r}", 2)
+    try:
+        body = json.loads(read_secret_file(body_file)) if body_file else {}
+    except ValueError as exc:
+        raise Failure(f"{body_file} is not JSON: {exc}", 2) from exc
     with where.client() as client:
         if method == "GET":
             print_json(client.get(path))

@@ -127,6 +127,8 @@ class ApiClient:
         where = self.target.socket or self.target.url
         try:
             yield
+        except httpx2.InvalidURL as exc:
+            raise ApiError("bad-request", f"no such address: {exc}") from exc
         except httpx2.ConnectError as exc:
             if _OTHER_CERTIFICATE in str(exc):
                 sentence = f"{where} does not have the TLS fingerprint that was given"
