@@ -6,12 +6,8 @@ Rules: a connection's failure ends that connection only; nobody gets in over the
 and the hub's own user, which the kernel tells.
 """
 
-import os
-import socket
-import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final, cast
 
 import trio
@@ -27,6 +23,7 @@ from hub.api.auth import LOCAL_UID
 from hub.api.upload import Uploads
 from hub.tls import Tls
 from mesh.errors import Refused, RemoteError
+from mesh.host.local_socket import may_ask, peer_uid
 from mesh.host.log import get_log
 from mesh.link.split import ReplayStream, is_mesh_request, read_head
 from mesh.link.tls import require_strong
@@ -204,7 +201,7 @@ class Front:
     async def _local(self, stream: trio.SocketStream) -> None:
         try:
             uid = peer_uid(stream.socket)
-            if uid not in (0, os.geteuid()):
+            if not may_ask(stream.socket):
                 log.warning("local user refused", user=uid)
                 return
             await self._web.serve(PlainStream(stream), uid)
@@ -222,12 +219,6 @@ async def _accept(
     await trio.serve_listeners(handler, [listener], handler_nursery=connections)
 
 
-def peer_uid(sock: trio.socket.SocketType) -> int:
-    """Return the user at the other end of a unix socket, as the kernel knows it."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", raw)[1])
-
-
 async def listen_tcp(host: str, port: int) -> trio.SocketListener:
     """Bind the HTTPS port; Refused with one sentence when that cannot be."""
     try:
@@ -240,19 +231,3 @@ async def listen_tcp(host: str, port: int) -> trio.SocketListener:
     for extra in found[1:]:
         await extra.aclose()
     return found[0]
-
-
-async def listen_local(path: Path) -> trio.SocketListener:
-    """Bind the local socket, readable by its owner alone."""
-    path.unlink(missing_ok=True)
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        await sock.bind(str(path))
-    except OSError as exc:
-        sock.close()
-        raise Refused(f"the socket {path} cannot be made: {exc.strerror or exc}") from exc
-    finally:
-        os.umask(before)
-    sock.listen(BACKLOG)
-    return trio.SocketListener(sock)

@@ -18,7 +18,7 @@ from hub.app import make_app
 from hub.assets import AssetDesk, AssetParts
 from hub.config import HubConfig
 from hub.desks import SecretDesk, TokenDesk
-from hub.front import Front, WebSide, listen_local, listen_tcp
+from hub.front import Front, WebSide, listen_tcp
 from hub.greeting import Greeting, greet
 from hub.ingest import Ingest, MeshRows, order_reader
 from hub.live import EventBus, Live
@@ -26,6 +26,7 @@ from hub.orders import OrderDesk
 from hub.ports import Services
 from hub.status import StatusDesk
 from mesh.host.clock import SystemClock
+from mesh.host.local_socket import listen_local
 from mesh.host.log import get_log
 from mesh.join_desk import JoinDesk
 from mesh.link.join import JoinService

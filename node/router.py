@@ -8,8 +8,6 @@ peer's uid is checked; orders are taken only from a node with the role site-oper
 import json
 import os
 import re
-import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import trio
 
 from mesh.errors import MeshError, Refused, RemoteRefused, Unreachable
 from mesh.host.clock import Clock
+from mesh.host.local_socket import listen_local, may_ask, peer_uid
 from mesh.host.log import get_log
 from mesh.proto.order import CANCEL, RETRY, Order, open_order
 from mesh.proto.tables import (
@@ -85,7 +84,7 @@ class NodeApi:
             ("/api/v1/assets", self._assets),
             ("/api/v1/assets/", self._one("assets", self._asset_items)),
         ]
-        routes = [Route("GET", path, handler) for path, handler in get]
+        routes = [Route("GET", path, handler, quiet=True) for path, handler in get]
         routes.append(Route("POST", "/api/v1/orders", self._order))
         self._http = HttpServer(routes, log)
 
@@ -93,26 +92,16 @@ class NodeApi:
         self, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Listen on a unix socket that only root and our own user may use."""
-        path.unlink(missing_ok=True)
-        old = os.umask(0o177)
-        try:
-            sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            await sock.bind(str(path))
-        finally:
-            os.umask(old)
-        sock.listen(BACKLOG)
+        listener = await listen_local(path)
         try:
             task_status.started()
-            await trio.serve_listeners(self._serve, [trio.SocketListener(sock)])
+            await trio.serve_listeners(self._serve, [listener])
         finally:
             path.unlink(missing_ok=True)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        assert isinstance(credentials, bytes)
-        uid = struct.unpack("3i", credentials)[1]
-        if uid not in (0, os.geteuid()):
-            log.warning("stranger on the api socket", user=uid)
+        if not may_ask(stream.socket):
+            log.warning("stranger on the api socket", user=peer_uid(stream.socket))
             await trio.aclose_forcefully(stream)
             return
         await self._http.serve(stream)

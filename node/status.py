@@ -30,6 +30,8 @@ def node_status(node: "Node") -> Status:
             f"boot files are missing ({', '.join(missing)}): scripts/fetch-boot-files and"
             " scripts/build-ramdisk make them"
         )
+    if hubs and not linked:
+        problems.append("no hub is in reach; the site works on by itself")
     peers = [
         {
             "node": peer,
@@ -42,7 +44,7 @@ def node_status(node: "Node") -> Status:
         for peer, info in connected.items()
     ]
     where = f"{len(linked)} of {len(hubs)} hubs, {len(connected) - len(linked)} nodes connected"
-    word = "healthy" if not problems else "in trouble"
+    word = "healthy" if not problems else "degraded"
     return Status(
         role="node",
         name=node.joined.name,

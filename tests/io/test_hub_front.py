@@ -13,9 +13,10 @@ import trio
 
 from hub.api.upload import Uploads
 from hub.app import make_app
-from hub.front import Front, WebSide, listen_local, listen_tcp, peer_uid
+from hub.front import Front, WebSide, listen_tcp
 from hub.tls import load_or_make_tls
 from mesh.errors import Refused
+from mesh.host.local_socket import listen_local, peer_uid
 from mesh.link.tls import client_context
 from tests.support.hub_bench import API_TOKEN, Bench, fill, hub_bench
 
