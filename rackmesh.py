@@ -12,6 +12,7 @@ import click
 
 from mesh.cli.lazy import LazyGroup
 
+INTERRUPTED = 130
 _NOUNS, _VERBS = "mesh.cli.nouns", "mesh.cli.verbs"
 
 TABLE: dict[str, Any] = {
@@ -107,10 +108,16 @@ cli = LazyGroup(
 def main() -> None:
     """Run one command and leave with its exit code."""
     try:
-        cli.main(prog_name="rackmesh", standalone_mode=True)
+        code = cli.main(prog_name="rackmesh", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except click.Abort as exc:  # Ctrl-C, or "no" to a question
+        sys.exit(INTERRUPTED if isinstance(exc.__cause__, KeyboardInterrupt) else 1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":
