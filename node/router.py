@@ -213,6 +213,9 @@ class NodeApi:
             return self._answer("job", "item", found[0])
         if tail != "logs":
             return _problem(404, "not-found", "there is nothing under this path")
+        if found[0]["runner"] is None:
+            sentence = f"no node has taken up job {name} yet, so there is no log"
+            return _problem(503, "unreachable", sentence)
         after = request.query.get("after", "0")
         if not re.fullmatch(r"\d{1,12}", after):
             return _problem(400, "bad-request", f"after={after[:20]!r} is no line number")

@@ -163,7 +163,11 @@ def job_logs(where: Where, as_json: bool, job: str, follow: bool) -> None:
     after = 0
     with where.client() as client:
         while True:
-            ended = client.get(f"/jobs/{in_path(job)}")["item"]["state"] in ENDED
+            item = client.get(f"/jobs/{in_path(job)}")["item"]
+            ended = item["state"] in ENDED
+            if follow and item["runner"] is None and not ended:
+                time.sleep(POLL_S)  # no node has taken it up yet
+                continue
             for line in client.lines(f"/jobs/{in_path(job)}/logs", after=after):
                 after = max(after, line.get("seq", after))
                 click.echo(json.dumps(line) if as_json else _log_line(line))
