@@ -96,6 +96,9 @@ def _accept(request: Body, params: Body, known: Known, new_server: str) -> Draft
         )
     site = request.get("site")
     seen = [m for m in known.pending if m["mac"] == mac and site in (None, m["site"])]
+    taken = [server["name"] for server in known.servers if mac in server["macs"]]
+    if taken and not seen:
+        raise OrderProblem("conflict", f"{mac} is the server {taken[0]} already")
     if not seen:
         raise OrderProblem("not-found", f"no machine {mac} waits to be accepted")
     if len(seen) > 1:
