@@ -8,7 +8,6 @@ members over their links, chunk by chunk, and verified by them.
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import trio
 
@@ -23,6 +22,7 @@ from mesh.proto import tables
 from mesh.proto.naming import SignedName, open_name, sign_name
 from mesh.proto.register import Register
 from mesh.proto.sign import KeySigner
+from mesh.proto.urls import why_no_url
 from mesh.store import MeshStore, Row, Tx
 
 PAUSE_S: Final = 0.1
@@ -234,16 +234,9 @@ class AssetDesk:
 
 def check_url(url: str) -> None:
     """Refuse what no node could fetch; credentials have no place in a shared reference."""
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname)
-        secret = parts.username is not None or parts.password is not None
-    except ValueError:
-        sound, secret = False, False
-    if not sound or len(url) > URL_CHARS_MAX or not url.isprintable() or " " in url:
-        raise BadRequest(f"url must be an http or https URL, not {url[:100]!r}")
-    if secret:
-        raise BadRequest("url must not hold a user name or password: every node can read it")
+    wrong = why_no_url(url, URL_CHARS_MAX)
+    if wrong is not None:
+        raise BadRequest(f"url {wrong}")
 
 
 def _union(before: Any, more: list[str]) -> list[str]:

@@ -191,6 +191,11 @@ def test_every_required_parameter_is_required(kind):
         ("server.deploy", {"ssh_keys": ["a\nb"]}, "line break"),
         ("server.deploy", {"user_data": "x" * 40_000}, "user_data"),
         ("server.accept", {"bmc": {"url": "file:///etc/passwd"}}, "bmc.url"),
+        (
+            "server.accept",
+            {"bmc": {"url": "http://root:pw@10.0.0.9/"}},
+            "user name or password",
+        ),
         ("server.power", {"on": 1}, "on"),
         ("server.power", {"server": "1"}, "UUIDv7"),
     ],
