@@ -258,9 +258,10 @@ class BootDesk:
         """Return the calls that members may make on us."""
         return {RPC_METHOD: self._rpc_agent}
 
-    async def _rpc_agent(self, _peer: str, body: Any) -> Any:
+    async def _rpc_agent(self, peer: str, body: Any) -> Any:
         """Answer for a machine that spoke with another node of the site; never forward
         again."""
+        self._rows.check_near(peer)
         if not isinstance(body, Mapping):
             raise Refused("agent.call takes a map")
         path, raw, ip = body.get("path"), body.get("body"), body.get("ip")

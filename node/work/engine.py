@@ -182,7 +182,9 @@ class Work:
             else:
                 await trio.sleep(FOLLOW_POLL_S)
 
-    async def _rpc_logs(self, _peer: str, body: Any) -> Any:
+    async def _rpc_logs(self, peer: str, body: Any) -> Any:
+        """Only for our site and for hubs: lines name machines and addresses."""
+        self.rows.check_near_or_hub(peer)
         job_id, after = _log_request(body)
         lines = await self.log.read(job_id, after)
         row = self.rows.job(job_id)

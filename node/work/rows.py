@@ -8,7 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from mesh.errors import Refused
 from mesh.proto import tables
+from mesh.proto.trust import ROLE_HUB
 from node.proto import lifecycle
 from node.proto.plan import Step, plan
 from node.work.ports import Members, Store
@@ -74,6 +76,18 @@ class SiteRows:
             if self.members.active(member.node_id)
         }
         return sorted(found | {self.node_id})
+
+    def check_near(self, peer: str) -> None:
+        """Raise Refused unless the caller is an active node of this site."""
+        if peer not in self.site_nodes():
+            raise Refused(f"only nodes of site {self.site} may ask this")
+
+    def check_near_or_hub(self, peer: str) -> None:
+        """Raise Refused unless the caller is an active node of this site, or a hub."""
+        member = next((m for m in self.members.members() if m.node_id == peer), None)
+        hub = member is not None and ROLE_HUB in member.roles and self.members.active(peer)
+        if not hub:
+            self.check_near(peer)
 
     def node_bodies(self) -> dict[str, Mapping[str, Any]]:
         """Return the NODE rows of the site's active nodes."""

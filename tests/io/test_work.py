@@ -383,6 +383,7 @@ async def test_garbage_at_the_agents_endpoints_is_answered_and_counted(tmp_path:
             "x-rackmesh-session": session, "x-rackmesh-counter": "99",
             "x-rackmesh-signature": "00" * 64,
         }  # fmt: skip
+        call = desk.rpc_handlers()["agent.call"]
         bodies = [
             b"",
             b"{}",
@@ -404,7 +405,7 @@ async def test_garbage_at_the_agents_endpoints_is_answered_and_counted(tmp_path:
             status, _ = await desk.phone_in(text, {}, "10.0.0.9")
             assert 400 <= status < 500
             with pytest.raises(Refused):
-                await desk.rpc_handlers()["agent.call"]("peer", {"path": text, "body": body})
+                await call(site.node.node_id, {"path": text, "body": body})
         assert desk.dropped > 50
         site.machine.hold_write.set()
         assert (await site.end(job))["state"] == "succeeded"
@@ -422,10 +423,36 @@ async def test_job_logs_are_bounded_and_followed(tmp_path: Path) -> None:
         assert seen[-1][2].startswith("phone-in: done")
         kept = await site.work.logs(job, 0)
         assert len(kept) <= 5
-        answer = await site.work.rpc_handlers()["job.logs"]("x", {"job": job, "after": 0})
+        logs, me = site.work.rpc_handlers()["job.logs"], site.node.node_id
+        answer = await logs(me, {"job": job, "after": 0})
         assert answer["ended"] is True
         with pytest.raises(Refused):
-            await site.work.rpc_handlers()["job.logs"]("x", {"job": 3})
+            await logs(me, {"job": 3})
+
+
+async def test_only_members_near_may_read_logs_or_speak_for_machines(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        job = await site.end(await site.power(False))
+        logs = site.work.rpc_handlers()["job.logs"]
+        speak = site.need_desk().rpc_handlers()["agent.call"]
+        ask = {"job": job["id"], "after": 0}
+        call = {"path": "/phone/v1", "body": b"x", "ip": "10.0.0.9", "headers": {}}
+        near = site.org.admit("node2")
+        hub = site.org.admit("hub1", "", ("hub",))
+        far = site.org.admit("node9", "far")
+        gone = site.org.admit("node3")
+        site.org.register.merge(site.org.roster(gone, "lab", ("node",), "revoked", version=2))
+        for peer in (near, hub):
+            assert (await logs(peer.node_id, ask))["lines"]
+        for peer in (far, gone):
+            with pytest.raises(Refused, match="only nodes of site lab"):
+                await logs(peer.node_id, ask)
+        with pytest.raises(Refused, match="the job does not run here"):
+            await speak(near.node_id, call)
+        for peer in (hub, far, gone):
+            with pytest.raises(Refused, match="only nodes of site lab"):
+                await speak(peer.node_id, call)
 
 
 def step(row: dict[str, Any], name: str) -> dict[str, Any]:
