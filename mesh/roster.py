@@ -95,6 +95,11 @@ class RegisterRoster:
         narrowed = node == self._me and author != self._me and self._narrow is not None
         return not narrowed or self._narrow is None or self._narrow(scope)
 
+    def is_hub(self, node: str) -> bool:
+        """Tell whether an identity is a hub, or was one when it ended."""
+        member = self._members.get(node)
+        return member is not None and HUB in member.roles
+
     def last_accepted(self, author: str, scope: str) -> tuple[int, int] | None:
         """Return the last (epoch, seq) that holds of an author that left or was revoked."""
         member = self._members.get(author)

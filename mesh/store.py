@@ -69,13 +69,14 @@ class MeshStore:
         db: sqlite3.Connection,
         replica: Replica,
         clock: Clock,
+        hub: bool,
     ) -> None:
         self.path = path
         self.author = replica.author
         self.version = 1
         self.heads: dict[SetId, SignedHead] = dict(replica.heads)
         self.damaged: list[SetId] = []
-        self._lock, self._db, self._clock = lock, db, clock
+        self._lock, self._db, self._clock, self._hub = lock, db, clock, hub
         self._replica, self._collector = replica, Collector(replica)
         self._reader = open_reader(path)
         self._reading = SqlStorage(self._reader)
@@ -101,11 +102,14 @@ class MeshStore:
         sign_head: Callable[[bytes], bytes],
         clock: Clock,
         bytes_max: int | None = None,
+        hub: bool = True,
     ) -> Self:
         """Open the store, check every page and every set; make it when there is none.
 
         ``sign_head`` returns the identity's signature over a head's bytes; ``bytes_max`` limits
-        the file. Raises Refused (another process holds it, not ours), StoreBroken (damaged).
+        the file; ``hub``: whether the author is one (a put of a node into a table of hubs
+        is a bug: peers refuse it). Raises Refused (another process holds it, not ours),
+        StoreBroken (damaged).
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +122,7 @@ class MeshStore:
                     storage = SqlStorage(db)
                     replica = Replica(storage, author, sign_head, Hlc())
                     damaged = _load(db, replica, clock.now_ms())
-                    store = cls(path, lock, db, replica, clock)
+                    store = cls(path, lock, db, replica, clock, hub)
             except BaseException:
                 db.close()
                 raise
@@ -340,7 +344,7 @@ class MeshStore:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             now_ms = self._clock.now_ms()
-            tx = Tx(self._replica, self._collector, self._db, now_ms)
+            tx = Tx(self._replica, self._collector, self._db, now_ms, self._hub)
             for pending in group:
                 self._run_one(pending, tx)
             self._replica.seal(now_ms)

@@ -16,6 +16,7 @@ from mesh.proto.merge import Authored, is_merged, winner, winners
 from mesh.proto.replica import Replica
 from mesh.proto.sets import MARKER, ROW_BYTES_MAX, Entry, SetId
 from mesh.proto.storage import Reader
+from mesh.proto.tables import writable
 
 RESERVED_PREFIX: Final = "mesh_"
 """Tables of the store itself; no room touches them with SQL."""
@@ -63,9 +64,15 @@ class Tx:
     """One commit group. Valid only while the write function runs."""
 
     def __init__(
-        self, replica: Replica, collector: Collector, db: sqlite3.Connection, now_ms: int
+        self,
+        replica: Replica,
+        collector: Collector,
+        db: sqlite3.Connection,
+        now_ms: int,
+        hub: bool = True,
     ) -> None:
         self.now_ms = now_ms
+        self._hub = hub
         self._replica = replica
         self._collector = collector
         self._storage = replica.storage
@@ -75,6 +82,7 @@ class Tx:
 
     def put(self, scope: str, table: str, key: str, body: Mapping[str, Any]) -> None:
         """Write an own row; in a merged table it overrules every row seen here."""
+        assert writable(scope, table, hub=self._hub), f"only hubs write {table}"
         packed = pack(dict(body))
         if not is_merged(table):
             old = self._own_entry(scope, table, key)
@@ -93,6 +101,7 @@ class Tx:
 
     def delete(self, scope: str, table: str, key: str) -> None:
         """Delete the shown row of a merged table, whoever wrote it."""
+        assert writable(scope, table, hub=self._hub), f"only hubs write {table}"
         assert is_merged(table), f"{table} is read author by author: drop the own row"
         best = winner(self._storage.keyed(scope, table, key))
         if best is not None and best[1].body != MARKER:

@@ -121,6 +121,7 @@ class Node:
             author=node,
             sign_head=lambda body: self.identity.sign(HEAD_KIND, HEAD_N, root_fp, body),
             clock=self.clock,
+            hub=False,
         )
         if not written_before.exists():
             write_file(written_before, b"")

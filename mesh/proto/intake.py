@@ -1,11 +1,11 @@
 """Taking over a delta of somebody's set: checked whole, then applied whole, or not at all.
 
-It knows no link; bytes were parsed by ``sync_wire.py``. Rules: scope and signature come first,
-then order (a head only ever moves forward), then the root over what the set would become; only
-then the storage changes. A delta that is larger than one frame is staged, and counts for
-nothing until it has reached a signed head. A head of *our own* set that is later, or of a
-branch that our history does not go through, means that we lost writes (restored backup, lost
-disk): we take that set back, then go on in a higher epoch.
+It knows no link; bytes were parsed by ``sync_wire.py``. Rules: scope, tables (some are for hubs
+to write) and signature come first, then order (a head only ever moves forward), then the root
+over what the set would become; only then the storage changes. A delta that is larger than one
+frame is staged, and counts for nothing until it has reached a signed head. A head of *our own*
+set that is later, or of a branch that our history does not go through, means that we lost
+writes (restored backup, lost disk): we take that set back, then go on in a higher epoch.
 """
 
 from collections.abc import Collection, Iterable
@@ -25,6 +25,7 @@ from mesh.proto.sets import (
     leaf_hash,
 )
 from mesh.proto.storage import Stage
+from mesh.proto.tables import writable
 from mesh.proto.tree import Tree
 
 STAGE_SLACK_ROWS: Final = 4096
@@ -44,6 +45,10 @@ class Roster(Protocol):
 
     def active(self, node: str) -> bool:
         """Tell whether an identity is a member now."""
+        ...
+
+    def is_hub(self, node: str) -> bool:
+        """Tell whether an identity is a hub, or was one when it ended."""
         ...
 
     def last_accepted(self, author: str, scope: str) -> tuple[int, int] | None:
@@ -135,7 +140,7 @@ def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int, via: str =
     refusal = _order(held, delta.signed, own)
     if refusal is not None:
         return refusal
-    if not _sound(delta):
+    if not _sound(delta) or not (own or _writable(delta, roster)):
         return Outcome.ROWS
     if not roster.verify(head.author, delta.signed.body, delta.signed.signature):
         return Outcome.SIGNATURE
@@ -186,6 +191,15 @@ def _sound(delta: Delta) -> bool:
             return False
         last = entry.seq
     return bool(delta.entries) or delta.final
+
+
+def _writable(delta: Delta, roster: Roster) -> bool:
+    """Check that the author may write the tables of its rows, retracted ones left out."""
+    hub = roster.is_hub(delta.signed.head.author)
+    return all(
+        entry.body is None or writable(delta.signed.head.scope, entry.table, hub=hub)
+        for entry in delta.entries
+    )
 
 
 @dataclass(frozen=True, slots=True)

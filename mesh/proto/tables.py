@@ -59,6 +59,18 @@ PER_AUTHOR: Final = frozenset({NODE, ASSET, PRESENCE, SIGHTING, SITE_SECRET, BUD
 """Tables read author by author; every other table is a merged view."""
 
 
+HUB_WRITTEN: Final = frozenset({SITE, REFERENCE, NAME})
+"""Tables of ``fleet`` that only hubs write: what everybody fetches, and what it is called.
+
+A set of somebody else that holds such a row is not taken over (mesh/proto/intake.py), so no
+reader ever has to ask who wrote one."""
+
+
+def writable(scope: str, table: str, *, hub: bool) -> bool:
+    """Tell whether a member that may author in a scope may write this table of it."""
+    return hub or scope != FLEET or table not in HUB_WRITTEN
+
+
 class NodeRow(TypedDict, total=False):
     """A member's own description of itself."""
 

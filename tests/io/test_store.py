@@ -10,7 +10,7 @@ import trio
 
 from mesh.errors import Refused, StoreBroken, StoreFull
 from mesh.proto.sets import SetId
-from mesh.proto.tables import BINDING, FLEET, PRESENCE, SERVER, SIGHTING
+from mesh.proto.tables import BINDING, FLEET, HUB_WRITTEN, PRESENCE, SERVER, SIGHTING
 from mesh.store import mark_restored
 from tests.support.stores import SITE, opened
 
@@ -266,3 +266,17 @@ def test_the_first_io_error_ends_the_store(tmp_path):
     assert "run ended: the store met an input/output error" in done.stdout
     with opened(tmp_path) as store:
         assert [row.key for row in store.rows(SITE, SERVER)] == ["s"]
+
+
+async def test_a_node_never_writes_what_is_for_hubs_to_write(tmp_path):
+    with opened(tmp_path, hub=False) as store:
+        async with trio.open_nursery() as running:
+            await running.start(store.run)
+            for table in sorted(HUB_WRITTEN):
+                with pytest.raises(AssertionError, match="only hubs"):
+                    await store.write(lambda tx, table=table: tx.put(FLEET, table, "x", {}))
+                with pytest.raises(AssertionError, match="only hubs"):
+                    await store.write(lambda tx, table=table: tx.delete(FLEET, table, "x"))
+            await store.write(lambda tx: tx.put(FLEET, PRESENCE, "x", {}))
+            assert store.head(FLEET)[1] == 1
+            running.cancel_scope.cancel()

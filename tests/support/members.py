@@ -158,6 +158,10 @@ class PlainRoster:
     def carries(self, node: str, scope: str, author: str | None = None) -> bool:
         return self.register.carries(node, scope, author)
 
+    def is_hub(self, node: str) -> bool:
+        member = self.register.all.get(node)
+        return member is not None and "hub" in member.roles
+
     def last_accepted(self, author: str, scope: str) -> tuple[int, int] | None:
         member = self.register.all.get(author)
         if member is None or member.status == "member" or scope not in member.heads:

@@ -39,10 +39,13 @@ class Side:
     def name(self) -> str:
         return self.replica.author
 
-    def put(self, *keys: str, body: bytes | None = BODY, scope: str = SCOPE, above: int = 0):
+    def put(
+        self, *keys: str, body: bytes | None = BODY, scope: str = SCOPE, above: int = 0,
+        table: str = "server",
+    ):  # fmt: skip
         self.now += 1
         for key in keys:
-            self.replica.put(scope, "server", key, body, self.now, above)
+            self.replica.put(scope, table, key, body, self.now, above)
         return self.commit()
 
     def commit(self) -> SignedHead | None:

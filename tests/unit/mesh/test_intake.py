@@ -11,6 +11,7 @@ from mesh.proto.replica import Replica
 from mesh.proto.serve import serve
 from mesh.proto.sets import MARKER, SLACK_ROWS, Entry, SetId, SignedHead, pack_head
 from mesh.proto.sync_wire import Want
+from mesh.proto.tables import FLEET, HUB_WRITTEN, NODE, REFERENCE
 from mesh.store_tx import shown_rows
 from tests.support.members import FakeMember, plain_sign
 from tests.support.sides import BODY, NOW, ROSTER, SCOPE, A, Side, make_roster
@@ -260,3 +261,32 @@ def test_the_set_of_a_left_author_holds_up_to_its_last_accepted_head():
     roster.register.all["a"].heads = {SCOPE: (*accepted.head.point, b"")}
     assert take(b.replica, second, roster, NOW) is Outcome.SCOPE
     assert take(b.replica, first, roster, NOW) is Outcome.APPLIED
+
+
+@pytest.mark.parametrize("table", sorted(HUB_WRITTEN))
+def test_what_hubs_write_is_not_taken_from_a_node(table):
+    hub, node, other = Side("h"), Side("a"), Side("c")
+    hub.put("img", table=table, scope=FLEET)
+    assert other.pull(hub, SetId("h", FLEET)) is Outcome.APPLIED
+    node.put("a", table=NODE, scope=FLEET)
+    assert other.pull(node, SetId("a", FLEET)) is Outcome.APPLIED
+    node.put("img", "more", table=table, scope=FLEET, above=1 << 62)
+    assert other.pull(node, SetId("a", FLEET)) is Outcome.ROWS
+    assert Side("b").pull(node, SetId("a", FLEET)) is Outcome.ROWS
+    assert [row.author for row in shown_rows(other.disk, FLEET, table)] == ["h"]
+    assert [row.author for row in shown_rows(other.disk, FLEET, NODE)] == ["a"]
+    node.put("img", "more", table=table, scope=FLEET, body=None)
+    assert other.pull(node, SetId("a", FLEET)) is Outcome.APPLIED, "taken back, no harm is left"
+
+
+def test_the_rows_of_a_hub_that_left_still_count():
+    hub, node = Side("h"), Side("a")
+    hub.put("img", table=REFERENCE, scope=FLEET)
+    set_id = SetId("h", FLEET)
+    epoch, seq = hub.replica.heads[set_id].head.point
+    roster = make_roster()
+    roster.register.all["h"] = FakeMember(
+        "h", "", frozenset({"hub"}), "left", {FLEET: (epoch, seq, b"")}
+    )
+    delta = hub.delta_for(node, set_id)
+    assert take(node.replica, delta, roster, NOW) is Outcome.APPLIED
