@@ -1,8 +1,8 @@
 """From what a person asks for to the body of an order: names found, defaults filled in.
 
 Hub and node use the same function, so an order means the same wherever it is given. It knows
-nothing of keys and stores. Rule: what cannot be meant is refused here with one sentence; what
-only the site can know (is the server free?) is left to the site.
+nothing of keys and stores. Rule: what cannot be meant, or is not legal in the state that the
+server is known to be in, is refused here with one sentence; the site has the last word.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mesh.errors import Refused
 from mesh.proto.ids import NAME_PATTERN, UUID_PATTERN, parse_mac
+from mesh.proto.lifecycle import refuse
 from mesh.proto.order import (
     ACCEPT,
     CANCEL,
@@ -25,6 +26,7 @@ from mesh.proto.order import (
 
 NOT_AFTER_MS: Final = 24 * 3600 * 1000
 """An order that a site has not met after a day is not carried out any more."""
+ENDED: Final = ("succeeded", "failed", "cancelled")
 Body = Mapping[str, Any]
 
 
@@ -82,9 +84,21 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
             raise OrderProblem("bad-request", "power needs params.on, true or false")
         body["on"] = params["on"]
     assert kind in (DEPLOY, POWER, RELEASE)
+    if not _busy(server, known):  # else the order waits, and the state then counts
+        refusal = refuse(str(kind), body, server)
+        if refusal is not None:
+            raise OrderProblem("conflict", refusal)
     loses = order_class(str(kind), body, server.get("cleaned") is True)
     return Draft(
         kind=str(kind), site=server["site"], server=server["id"], params=body, order_class=loses
+    )
+
+
+def _busy(server: Body, known: Known) -> bool:
+    """Whether a job has the server, or an order for it waits: its state is about to change."""
+    return bool(server.get("job")) or any(
+        job.get("server") == server["id"] and job.get("state") not in ENDED
+        for job in known.jobs
     )
 
 

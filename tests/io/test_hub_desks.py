@@ -90,7 +90,7 @@ async def office(folder: Path) -> AsyncGenerator[Office]:
         await found.put(tables.FLEET, tables.SITE, "lab", title="Lab")
         await found.put(
             SITE, tables.SERVER, SERVER, id=SERVER, name="web-1", site="lab", macs=[MAC],
-            state="available", cleaned=True,
+            state="available", cleaned=True, bmc={"url": "http://10.0.0.9/"},
         )  # fmt: skip
         yield found
         nursery.cancel_scope.cancel()
@@ -116,6 +116,15 @@ async def test_an_order_is_signed_so_that_the_site_can_check_it_alone(tmp_path: 
         assert (order.kind, order.author) == ("server.power", "admin@hub")
         assert order.params == {"server": SERVER, "on": True}
         assert accepted["job"] == accepted["order"] == order.id
+
+
+async def test_an_order_that_the_site_would_refuse_is_refused_at_the_hub(
+    tmp_path: Path,
+) -> None:
+    async with office(tmp_path) as at:
+        with pytest.raises(Conflict, match="available and clean; there is nothing to release"):
+            await at.orders.submit({"kind": "server.release", "server": "web-1"}, "admin")
+        assert at.store.rows(SITE, tables.ORDER) == []
 
 
 async def test_who_gave_an_order_finds_its_job_at_once(tmp_path: Path) -> None:

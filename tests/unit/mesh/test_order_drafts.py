@@ -11,11 +11,15 @@ NEW = "01890a5d-ac96-774b-bcce-b302099a8057"
 OLD = "01890a5d-ac96-774b-bcce-b302099a8058"
 MAC = "52:54:00:00:00:01"
 ASSET = "b3:" + "2" * 64
-SERVER = {"id": OLD, "name": "srv1", "site": "one", "cleaned": False}
+SERVER: dict[str, Any] = {
+    "id": OLD, "name": "srv1", "site": "one", "cleaned": False, "state": "available",
+    "bmc": "http://b", "hold": False, "job": None,
+    "macs": [],
+}  # fmt: skip
 KNOWN = Known(
     servers=[SERVER],
     pending=[{"mac": MAC, "site": "one"}],
-    jobs=[{"id": NEW, "site": "one", "server": OLD}],
+    jobs=[{"id": NEW, "site": "one", "server": OLD, "state": "succeeded"}],
     images={"debian": ASSET, "new": None},
 )
 
@@ -75,6 +79,45 @@ def test_what_cannot_be_meant_is_one_sentence(
     with pytest.raises(OrderProblem, match=words) as caught:
         draft(request_body, KNOWN, NEW)
     assert caught.value.code == code
+
+
+def known(server: dict[str, Any], **job: Any) -> Known:
+    jobs = [{"id": NEW, "site": "one", "server": OLD, **job}] if job else []
+    return Known(
+        servers=[{**SERVER, **server}], pending=[], jobs=jobs, images={"debian": ASSET}
+    )
+
+
+DEPLOY = {"kind": "server.deploy", "server": "srv1", "params": {"image": "debian"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "server", "sentence"),
+    [
+        ("server.deploy", {"state": "active"}, "srv1 is active; release it first"),
+        ("server.deploy", {"hold": True}, "srv1 is held; take the hold off first"),
+        (
+            "server.release", {"cleaned": True},
+            "srv1 is available and clean; there is nothing to release",
+        ),
+        ("server.power", {"bmc": None}, "srv1 has no BMC: press its power button"),
+    ],
+)  # fmt: skip
+def test_what_the_site_would_refuse_is_refused_with_its_words(
+    kind: str, server: dict[str, Any], sentence: str
+) -> None:
+    request = {**DEPLOY, "kind": kind, "params": {"image": "debian", "on": True}}
+    with pytest.raises(OrderProblem) as caught:
+        draft(request, known(server), NEW)
+    assert (caught.value.code, str(caught.value)) == ("conflict", sentence)
+
+
+def test_an_order_that_will_wait_is_judged_when_its_turn_comes() -> None:
+    active = {"state": "active"}
+    assert draft(DEPLOY, known({**active, "job": NEW}), NEW).kind == "server.deploy"
+    assert draft(DEPLOY, known(active, state="queued"), NEW).kind == "server.deploy"
+    with pytest.raises(OrderProblem, match="release it first"):
+        draft(DEPLOY, known(active, state="failed"), NEW)
 
 
 JSON = st.recursive(

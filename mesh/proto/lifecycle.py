@@ -1,0 +1,64 @@
+"""May this be ordered on a server in this state? One sentence when not.
+
+It knows a server's row (or its resource in the API, which has the same fields) and nothing of
+who asks: a hub asks before it signs, the site before it begins, so both say the same. Rule:
+every refusal names the state and says what would be right.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mesh.proto.order import DEPLOY, POWER, RELEASE
+
+_FROM: Final[Mapping[str, frozenset[str]]] = {
+    DEPLOY: frozenset({"available", "deploying failed", "deploy-wait failed"}),
+    RELEASE: frozenset(
+        {
+            "active", "deploying failed", "deploy-wait failed", "deleting failed",
+            "cleaning failed",
+        }
+    ),
+}  # fmt: skip
+_INSTEAD: Final[Mapping[tuple[str, str], str]] = {
+    (DEPLOY, "active"): "release it first",
+    (DEPLOY, "inspecting"): "wait until its inventory is known",
+    (DEPLOY, "inspecting failed"): "retry the job that accepted it",
+    (DEPLOY, "deploying"): "wait for its job, or cancel it",
+    (DEPLOY, "deploy-wait"): "wait for its job, or cancel it",
+    (DEPLOY, "deleting"): "wait until it is available",
+    (DEPLOY, "cleaning"): "wait until it is available",
+    (DEPLOY, "deleting failed"): "retry its release",
+    (DEPLOY, "cleaning failed"): "retry its release; its disks may hold old data",
+    (RELEASE, "inspecting"): "wait until its inventory is known",
+    (RELEASE, "inspecting failed"): "retry the job that accepted it",
+    (RELEASE, "deploying"): "cancel its job first",
+    (RELEASE, "deploy-wait"): "cancel its job first",
+    (RELEASE, "deleting"): "it is being released already",
+    (RELEASE, "cleaning"): "it is being released already",
+}
+
+
+def refuse(
+    kind: str, params: Mapping[str, Any], server: Mapping[str, Any] | None
+) -> str | None:
+    """Say in one sentence why an order on an existing server is not legal now, or None.
+
+    ``server`` is its SERVER row; for ``server.accept`` use ``refuse_accept``.
+    """
+    assert kind in {DEPLOY, RELEASE, POWER}
+    if server is None:
+        return f"server {params.get('server')!r} is not known at this site; accept it first"
+    name, state = str(server.get("name")), str(server.get("state"))
+    if server.get("hold"):
+        return f"{name} is held; take the hold off first"
+    if kind == POWER:
+        return None if server.get("bmc") else f"{name} has no BMC: press its power button"
+    if kind == RELEASE and state == "available":
+        if server.get("cleaned"):
+            return f"{name} is available and clean; there is nothing to release"
+        return None  # never cleaned: releasing it is how it gets clean
+    if state in _FROM[kind]:
+        return None
+    verb = kind.partition(".")[2]
+    instead = _INSTEAD.get((kind, state), f"{verb} needs {' or '.join(sorted(_FROM[kind]))}")
+    return f"{name} is {state}; {instead}"
