@@ -25,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     if not options.download and all((INSTALLED / name).is_file() for name in FILES):
-        copy(INSTALLED, options.output)
+        copy(Path("/"), options.output)
         return
     with tempfile.TemporaryDirectory(prefix="rackmesh-boot-files-") as folder:
         cache = Path(folder)
@@ -38,14 +38,20 @@ def main() -> None:
                 f"{', '.join(FILES)} from its {INSTALLED} to {options.output}"
             )
         debian.unpack(package, cache / "root")
-        copy(cache / "root" / INSTALLED.relative_to("/"), options.output)
+        copy(cache / "root", options.output)
 
 
-def copy(source: Path, output: Path) -> None:
-    """Put the files into the folder, each whole or not at all."""
+def copy(root: Path, output: Path) -> None:
+    """Put the files into the folder, each whole or not at all.
+
+    ``root`` is where the package is unpacked; ipxe.efi is a link to /boot inside of it.
+    """
     for name in FILES:
+        source = root / INSTALLED.relative_to("/") / name
+        if source.is_symlink():
+            source = root / source.readlink().relative_to("/")
         partial = output / f".{name}.partial"
-        shutil.copyfile(source / name, partial)
+        shutil.copyfile(source, partial)
         partial.chmod(0o644)
         os.replace(partial, output / name)
         print(output / name)

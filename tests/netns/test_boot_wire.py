@@ -140,7 +140,7 @@ async def test_without_root_the_sentence_says_what_to_do(tmp_path: Path) -> None
     python = Path(__file__).parents[2] / ".venv/bin/python"
     with namespace() as space:
         said = await run(
-            space, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+            space, "setpriv", "--securebits=+noroot", "--inh-caps=-all", "--bounding-set=-all",
             str(python), "-c", program,
         )  # fmt: skip
     assert said.startswith(b"DHCP may not use UDP port 67 on 127.0.0.1: run the node as root")
