@@ -10,6 +10,10 @@ need_env() {
     stamp=.venv/.made-from
     want="$(sha256sum "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)"
     if grep -qs "^$want\$" "$stamp"; then return; fi
+    mkdir -p .cache
+    exec 9> .cache/env.lock
+    if command -v flock >/dev/null; then flock 9; fi # one at a time
+    if grep -qs "^$want\$" "$stamp"; then exec 9>&-; return; fi
     local python=${RACKMESH_PYTHON:-}
     for p in "$python" python3.11 python3 python3.12 python3.13; do
         [ -n "$p" ] && command -v "$p" >/dev/null 2>&1 || continue
@@ -30,4 +34,5 @@ need_env() {
     else
         echo "$want" > "$stamp"
     fi
+    exec 9>&-
 }
