@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
-from mesh.errors import Refused
+from mesh.errors import Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.hub_keys import HubKeys
@@ -161,9 +161,12 @@ class JoinDesk:
         """Judge a join request and return the answer; the newcomer is a member before that."""
         opened = open_request(request, handshake_hash, static_key, self._keys.root_fp)
         if isinstance(opened, JoinRequest):
-            refusal = await self._use_token(opened)
-            if refusal is None:
-                return self._admit(opened)
+            try:
+                refusal = await self._use_token(opened)
+                if refusal is None:
+                    return self._admit(opened)
+            except StoreFull:
+                refusal = Refusal("hub", "the hub's disk is full: free some space, join again")
         else:
             refusal = opened
         self.counters[f"refused {refusal.code}"] += 1

@@ -1,13 +1,15 @@
 """The register on disk: an append-only file of signed records, fsynced before it is believed.
 
-It knows no link; merging is ``mesh/proto/register.py``'s. Rules: a record counts as merged only
-after it is durable; a torn or damaged end of the file is cut off and counted (the records are
-signed, peers give them again), but the damaged file is kept beside; the file is written anew,
-atomically, when it holds more than twice what the register needs.
+It knows no link; merging is ``mesh/proto/register.py``'s. Rules: a record is acknowledged only
+after it is durable; what a full disk does not take holds for this process (a revocation must)
+and is written by a later merge; a torn or damaged end of the file is cut off and counted (the
+records are signed, peers give them again), but the damaged file is kept beside; the file is
+written anew, atomically, when it holds more than twice what the register needs.
 
     8 bytes magic, 20 bytes root fingerprint, then frames: u32 length, 8 bytes BLAKE2b, record
 """
 
+import errno
 import hashlib
 import os
 import struct
@@ -17,7 +19,7 @@ from typing import Final, Self
 
 import trio
 
-from mesh.errors import Refused, StoreBroken
+from mesh.errors import Refused, StoreBroken, StoreFull
 from mesh.host.files import make_private_folder, write_file
 from mesh.proto.ids import ROOT_FINGERPRINT_BYTES
 from mesh.proto.register import Merged, Register
@@ -41,6 +43,8 @@ class RegisterStore:
         self.damaged = 0
         self._changed = trio.Event()
         self._size = 0
+        self._unwritten: list[bytes] = []
+        """Merged records that a full disk did not take."""
         self._rewrite_bytes_min = rewrite_bytes_min
         self._rewrite_at = rewrite_bytes_min
 
@@ -85,8 +89,9 @@ class RegisterStore:
     def merge_all(self, records: Iterable[bytes]) -> int:
         """Merge records with one fsync; return how many changed the register.
 
-        What does not hold is dropped and counted in ``register.counters``. Raises StoreBroken
-        when the disk fails: the process must end then.
+        What does not hold is dropped and counted in ``register.counters``. Raises StoreFull
+        (the records hold, but are not on disk yet: acknowledge nothing), StoreBroken when the
+        disk fails: the process must end then.
         """
         kept: list[bytes] = []
         for record in records:
@@ -96,10 +101,13 @@ class RegisterStore:
                 assert wire is not None
                 kept.append(wire)
         if kept:
-            self._append(kept)
             self.version += 1
             changed, self._changed = self._changed, trio.Event()
             changed.set()
+        self._unwritten += kept
+        if self._unwritten:
+            self._append(self._unwritten)
+            self._unwritten = []
         return len(kept)
 
     async def wait_past(self, version: int) -> int:
@@ -141,6 +149,16 @@ class RegisterStore:
                 file.flush()
                 os.fsync(file.fileno())
             self._size += len(frames)
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._cut_back()
+                raise StoreFull(f"the disk under {self.path} is full") from exc
+            raise StoreBroken(f"cannot write the register {self.path}: {exc.strerror}") from exc
+
+    def _cut_back(self) -> None:
+        """Take a half-written end away; a shorter file needs no room."""
+        try:
+            os.truncate(self.path, self._size)
         except OSError as exc:
             raise StoreBroken(f"cannot write the register {self.path}: {exc.strerror}") from exc
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from mesh.errors import CodecError
+from mesh.errors import CodecError, StoreFull
 from mesh.host.log import get_log
 from mesh.identity import Identity
 from mesh.ports import StorePort, TxPort
@@ -35,6 +35,7 @@ from mesh.proto.site_secret import (
 from mesh.proto.tables import SITE_SECRET, site_scope
 from mesh.proto.trust import REVOKED
 from mesh.register_store import RegisterStore
+from mesh.room import LOOK_S
 
 PATIENCE_S: Final = 30.0
 """How long a node waits for another one to seal the secret to it before it makes an epoch."""
@@ -107,10 +108,17 @@ class SiteSecrets:
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Keep the secret known to every member of the site until cancelled."""
-        await self.ensure()
-        task_status.started()
+        step: Plan | None
         while True:
-            step = await self.ensure()
+            try:
+                step = await self.ensure()
+            except StoreFull:
+                step = None
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            if step is None:  # nothing was sealed: look again when there may be room
+                await trio.sleep(LOOK_S)
+                continue
             await trio.sleep(PACE_S)
             with trio.move_on_after(PATIENCE_S if isinstance(step, Wait) else 600.0):
                 await self._changed()

@@ -3,7 +3,8 @@
 It knows neither links nor what the rows mean. Rules: ``write`` returns after an fsynced commit,
 never before; many writes share one commit, each in its own savepoint; a commit group ends with
 signed heads for the scopes it touched; nobody sees a head that is not durable. A full disk
-rolls the group back and the store goes on; the first I/O error ends ``run`` with StoreBroken.
+rolls the group back and the store goes on: who can say no lets StoreFull out, a service with
+nobody to refuse uses ``write_when_room``; the first I/O error ends ``run`` with StoreBroken.
 """
 
 import sqlite3
@@ -14,7 +15,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import trio
 
-from mesh.errors import LocalError, Refused, StoreBroken
+from mesh.errors import LocalError, Refused, StoreBroken, StoreFull
 from mesh.host.clock import Clock
 from mesh.proto.collect import Collector, Heir
 from mesh.proto.hlc import Hlc
@@ -22,6 +23,7 @@ from mesh.proto.intake import Delta, Outcome, Roster
 from mesh.proto.replica import Replica
 from mesh.proto.sets import SetId, SignedHead
 from mesh.proto.storage import Reader, Stage
+from mesh.room import Room
 from mesh.store_file import (
     FileLock,
     get_meta,
@@ -72,6 +74,7 @@ class MeshStore:
         hub: bool,
     ) -> None:
         self.path = path
+        self.room = Room(path.parent)
         self.author = replica.author
         self.version = 1
         self.heads: dict[SetId, SignedHead] = dict(replica.heads)
@@ -86,6 +89,7 @@ class MeshStore:
         self._server_limiter = trio.CapacityLimiter(1)
         self._send, self._receive = trio.open_memory_channel[_Pending[Any]](QUEUE_MAX)
         self._running = False
+        self._no_room = False
         self._awaits_peer = get_meta(db, "restored") is not None
         self._broken: StoreBroken | None = None
         self._changed = trio.Event()
@@ -228,6 +232,11 @@ class MeshStore:
     # -- writing ---------------------------------------------------------------------------
 
     @property
+    def full(self) -> bool:
+        """True from a commit that found no room until there is some: writing is of no use."""
+        return self.room.full
+
+    @property
     def awaits_peer(self) -> bool:
         """True after a restore, until a peer was met: own writes are refused so long."""
         return self._awaits_peer
@@ -244,6 +253,14 @@ class MeshStore:
                 " start with --force-epoch if no other member is left"
             )
         return await self._submit(fn)
+
+    async def write_when_room(self, fn: Callable[[Tx], T]) -> T:
+        """Like ``write``, but a full disk is waited out; ``fn`` may run more than once."""
+        while True:
+            try:
+                return await self.write(fn)
+            except StoreFull:
+                await self.room.wait()
 
     async def take(self, deltas: Sequence[Delta], roster: Roster, via: str) -> list[Outcome]:
         """Take deltas that a peer has sent over, durably; used by replication alone."""
@@ -262,9 +279,12 @@ class MeshStore:
             tx.renew()
             set_meta(self._db, "restored", None)
 
-        if self._awaits_peer:
-            await self._submit(admit)
-            self._awaits_peer = False
+        while self._awaits_peer:
+            try:
+                await self._submit(admit)
+                self._awaits_peer = False
+            except StoreFull:
+                await self.room.wait()
 
     async def _submit(self, fn: Callable[[Tx], T]) -> T:
         if self._broken is not None:
@@ -306,6 +326,10 @@ class MeshStore:
                 self._write_group, group, limiter=self._writer_limiter
             )
         self._publish(changes)
+        if self._no_room:
+            self.room.on_full()
+        elif changes is not None:
+            self.room.on_written()
         for pending in group:
             pending.done.set()
         if self._broken is not None:
@@ -340,6 +364,7 @@ class MeshStore:
 
     def _write_group(self, group: list[_Pending[Any]]) -> Changes | None:
         """Commit a group; None when nothing changed or nothing stands."""
+        self._no_room = False
         before = self._db.total_changes
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -373,6 +398,7 @@ class MeshStore:
         error = mapped(exc) if isinstance(exc, sqlite3.Error) else None
         if error is None:
             error = StoreBroken(f"the store cannot commit: {exc}")
+        self._no_room = isinstance(error, StoreFull)
         if isinstance(error, StoreBroken):
             self._broken = error
         error.__cause__ = exc

@@ -59,7 +59,7 @@ def mapped(error: sqlite3.Error) -> LocalError | None:
     """Return what an SQLite error means for the store; None: only the statement was wrong."""
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
-    if primary == sqlite3.SQLITE_FULL:
+    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
         return StoreFull("the disk under the store is full; free some space")
     if primary in BROKEN_CODES:
         name = getattr(error, "sqlite_errorname", "")

@@ -145,7 +145,11 @@ class Replication:
         task_status.started()
         while True:
             await trio.sleep(EXCHANGE_S * (1 + JITTER * (2 * self._jitter() - 1)))
-            await self.collect()
+            try:
+                self._register_store.merge_all(())  # what a full disk had left unwritten
+                await self.collect()
+            except StoreFull:
+                pass  # the store has said so; the next round does it
 
     async def collect(self) -> int:
         """Do one round of letting go; return how many rows went."""
@@ -307,7 +311,10 @@ class _LinkSync:
         self._perform(self._session.on_applied(outcomes, trio.current_time()))
 
     async def _merge(self, effect: Merge) -> None:
-        self._parent.register_store.merge_all(effect.records)
+        try:
+            self._parent.register_store.merge_all(effect.records)
+        except StoreFull:
+            pass  # they hold from now on and are written when there is room
         self._parent.refresh()
         await trio.lowlevel.checkpoint()
         self._perform(self._session.on_merged(trio.current_time()))

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import trio
 
-from mesh.errors import Refused, RemoteError, StoreBroken, Unreachable
+from mesh.errors import Refused, RemoteError, StoreBroken, StoreFull, Unreachable
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.link.carrier import Carrier
@@ -306,7 +306,10 @@ class Peers:
         if not self._register.register.active(link.peer):
             link.close("not an active member")
             return False
-        self._register.merge(link.key_record)
+        try:
+            self._register.merge(link.key_record)
+        except StoreFull:
+            pass  # it holds for this process, and comes again with the next link
         if link.kind == "bulk":
             same = [one for one in self._bulk if one.peer == link.peer]
             if sum(one.dialled == link.dialled for one in same) >= BULK_MAX:

@@ -280,3 +280,38 @@ async def test_a_node_never_writes_what_is_for_hubs_to_write(tmp_path):
             await store.write(lambda tx: tx.put(FLEET, PRESENCE, "x", {}))
             assert store.head(FLEET)[1] == 1
             running.cancel_scope.cancel()
+
+
+async def test_who_has_nobody_to_refuse_waits_for_room_and_says_so_once(tmp_path, capsys):
+    def large(tx):
+        for n in range(4):
+            tx.put(SITE, SERVER, f"large{n}", {"x": b"y" * 60_000})
+
+    with opened(tmp_path, bytes_max=500_000) as store:
+        async with trio.open_nursery() as running:
+            await running.start(store.run)
+            for n in range(5):
+                fill = lambda tx, n=n: tx.put(SITE, SERVER, f"old{n}", {"x": b"z" * 60_000})  # noqa: E731
+                await store.write(fill)
+            assert (store.full, store.room.problem) == (False, None)
+            waiting = trio.Event()
+
+            async def wait():
+                await store.write_when_room(large)
+                waiting.set()
+
+            running.start_soon(wait)
+            with trio.fail_after(10):
+                while store.room.refused < 2:
+                    await trio.sleep(0.01)
+            assert store.full
+            assert str(tmp_path) in store.room.problem
+            assert not waiting.is_set()
+            await store.write(lambda tx: [tx.drop(SITE, SERVER, f"old{n}") for n in range(5)])
+            assert not store.full
+            with trio.fail_after(10):
+                await waiting.wait()
+            assert len(store.rows(SITE, SERVER)) == 4
+            running.cancel_scope.cancel()
+    said = capsys.readouterr().err
+    assert (said.count("disk full"), said.count("disk has room again")) == (1, 1)
