@@ -37,6 +37,7 @@ from mesh.store import MeshStore, mark_restored
 from mesh.sync import Replication
 from node.assets import Assets
 from node.boot.files import BootFiles
+from node.boot.routes import is_bound
 from node.boot.service import BootConfig, BootServices
 from node.config import NodeConfig
 from node.joining import KEYS, REGISTER, Joined, read_joined
@@ -96,7 +97,7 @@ class Node:
             open_name=lambda signed: asdict(open_name(signed, self.register.register)),
         )
         self.work = self._make_work()
-        self.desk = BootDesk(self.work)
+        self.desk = BootDesk(self.work, self.is_bound)
         self.files = BootFiles(config.boot.files or data / "boot")
         self.boot = self._make_boot() if config.boot.enabled else None
         self.rpc |= rpc_handlers(self.cache) | self.work.rpc_handlers()
@@ -190,6 +191,10 @@ class Node:
         return dict(unpack_map(data)) if data[:1] != b"{" else _json_map(data)
 
     def new_id(self) -> str:
+    def is_bound(self, mac: str, address: str) -> bool:
+        """Whether DHCP gives this address to this machine."""
+        return self.boot is not None and is_bound(self.boot.snapshot(), mac, address)
+
         """Return a new UUIDv7."""
         return uuid7(self.clock.now_ms(), os.urandom(10))
 

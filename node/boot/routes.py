@@ -67,7 +67,7 @@ class BootRoutes:
         mac = parse_mac(said)
         if mac is None:
             return _refused(400, "this is not a MAC address")
-        if not self._is_bound(mac, request.client_ip):
+        if not is_bound(self._snapshot(), mac, request.client_ip):
             self._log.warning(
                 "script asked from a foreign address", mac=mac, ip=request.client_ip
             )
@@ -77,12 +77,6 @@ class BootRoutes:
             self._log.info("script refused", mac=mac, reason=script.sentence)
             return Response.text(refusal_script(script.sentence))
         return Response.text(script)
-
-    def _is_bound(self, mac: str, client_ip: str) -> bool:
-        try:
-            return IPv4Address(client_ip) in self._snapshot().script_address(mac)
-        except AddressValueError:
-            return False
 
     async def _file(self, request: Request) -> Response:
         file = self._files.get(request.path.removeprefix(FILE_PATH))
@@ -110,6 +104,14 @@ class BootRoutes:
             return Response.refusal(400, "the body is neither a form nor a JSON object")
         status, answer = await self._decisions.phone_in(capability, fields, request.client_ip)
         return Response.json(answer, status)
+
+
+def is_bound(snapshot: Snapshot, mac: str, client_ip: str) -> bool:
+    """Whether an address is the one that DHCP gives to a machine in one of its subnets."""
+    try:
+        return IPv4Address(client_ip) in snapshot.script_address(mac)
+    except AddressValueError:
+        return False
 
 
 def form_fields(headers: Mapping[str, str], body: bytes) -> dict[str, str] | None:

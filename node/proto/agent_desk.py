@@ -10,7 +10,9 @@ call is a heartbeat. Another key is not bound while the heartbeat is fresh:
   silent for ``SILENCE_MS``, a new attempt opens and the second key is bound.
 
 After our own power cycle (``on_power_cut``) the next key binds without waiting. The desk gives
-one command at a time and keeps giving it until its report came, since answers get lost.
+one command at a time and keeps giving it until its report came, since answers get lost. Which
+disks are wiped or written comes from the bound machine's own hello, and from no row that
+somebody else could have changed.
 
 It knows nothing of HTTP, of capabilities' bytes or of what a command does: the caller has
 checked the capability. Rule: garbage never raises; every refusal is a status and one sentence.
@@ -23,7 +25,7 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from node.proto.agent_wire import Hello, Report, SignedCall, signed_message
+from node.proto.agent_wire import Hello, Report, SignedCall, disks_of, signed_message
 
 SILENCE_MS: Final = 15_000
 """A bound machine is alive while its last signed call is younger than this."""
@@ -103,6 +105,8 @@ class AgentDesk:
         self.key: str | None = None
         self.uuid: str | None = None
         self.serial: str | None = None
+        self.inventory: dict[str, Any] | None = None
+        """Disks as the bound machine named them (``agent_wire.disks_of``); None: not known."""
         self._heard = now
         self._session: str | None = None
         self._seal = b""
@@ -115,6 +119,8 @@ class AgentDesk:
             self.key, self.uuid, self.serial = (
                 _text_or_none(agent.get(field)) for field in ("key", "uuid", "serial")
             )
+            told = agent.get("inventory")
+            self.inventory = dict(told) if isinstance(told, Mapping) else None
 
     # -- what others may ask ---------------------------------------------------------------
 
@@ -132,7 +138,10 @@ class AgentDesk:
         """Return what the JOB row keeps of the binding."""
         if self.key is None:
             return None
-        return {"key": self.key, "uuid": self.uuid, "serial": self.serial}
+        return {
+            "key": self.key, "uuid": self.uuid, "serial": self.serial,
+            "inventory": self.inventory,
+        }  # fmt: skip
 
     def silent_ms(self, now: int) -> int:
         """Return for how long the bound machine has not been heard."""
@@ -153,6 +162,7 @@ class AgentDesk:
         """The job opened an attempt by itself: nobody is bound."""
         self.attempt = attempt
         self._session = self._waiting = self.key = self.uuid = self.serial = None
+        self.inventory = None
         self._cut = False
         self.command = None
 
@@ -260,6 +270,7 @@ class AgentDesk:
 
     def _bind(self, hello: Hello, session: str, now: int, *, reset: bool) -> list[Effect]:
         self.key, self.uuid, self.serial = hello.key, hello.uuid, hello.serial
+        self.inventory = disks_of(hello.inventory)
         self._session, self._seal = session, hello.seal
         self._counter, self._heard = 0, now
         self._waiting, self._cut = None, False

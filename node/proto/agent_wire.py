@@ -24,6 +24,7 @@ CAPABILITY_CHARS_MAX: Final = 256
 STEP_CHARS_MAX: Final = 64
 ERROR_CHARS_MAX: Final = 300
 SIZE_MAX: Final = 1 << 60
+_DISK_FIELDS: Final = ("name", "serial", "bytes", "fixed", "writable")
 _CONTEXT: Final = b"rackmesh/agent/1\0"
 
 
@@ -210,6 +211,20 @@ def summary(inventory: Mapping[str, Any]) -> str:
         plural = "s" if len(disks) > 1 else ""
         words.append(f"{len(disks)} disk{plural}, {total / 1e9:.1f} GB")
     return printable(" ".join(word for word in words if word), TEXT_CHARS_MAX)
+
+
+def disks_of(inventory: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an inventory says which disks there are, and whether some were cut."""
+    listed = inventory.get("disks")
+    disks = (
+        [disk for disk in listed if isinstance(disk, Mapping)]
+        if isinstance(listed, list)
+        else []
+    )
+    return {
+        "disks": [{key: disk[key] for key in _DISK_FIELDS if key in disk} for disk in disks],
+        "disks_cut": inventory.get("disks_cut"),
+    }
 
 
 def _system(inventory: Mapping[str, Any]) -> Mapping[str, Any]:

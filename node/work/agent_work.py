@@ -20,17 +20,22 @@ class AgentWork:
         step: Step,
         job: Mapping[str, Any],
         asset: Mapping[str, Any],
-        inventory: Mapping[str, Any],
+        inventory: Mapping[str, Any] | None,
         tries: int,
     ) -> None:
-        """``asset`` is the evidence of the fetch step: bytes, sha256."""
+        """``asset`` is the evidence of the fetch step: bytes, sha256.
+
+        ``inventory`` holds the disks that the bound machine named; None: it named none yet.
+        """
         self.step = step
         self.name = str(job.get("server_name"))
         self._asset = asset
-        self.commands = self._commands(job, inventory, tries)
+        self.commands = self._commands(job, inventory or {}, tries)
         self.refusal: str | None = None
-        cut = inventory.get("disks_cut")
-        if cut and step.args["do"] == "wipe":
+        cut = (inventory or {}).get("disks_cut")
+        if inventory is None and step.args["do"] == "wipe":
+            self.refusal = f"{self.name} has not named its disks in this job; retry the job"
+        elif cut and step.args["do"] == "wipe":
             self.refusal = f"{self.name} has {cut} disks, more than can be wiped in one job"
         self._at = 0
         self._done: list[dict[str, Any]] = []

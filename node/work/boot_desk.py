@@ -3,7 +3,8 @@
 It implements ``BootDecisions`` (``node/boot/ports.py``) over the rows of the site and the
 runners of this node. Rules: any node answers a script and takes an inventory, only a job's
 runner binds a machine, other nodes forward; unknown machines may only leave their inventory; a
-capability is never logged; garbage gets a status and one sentence."""
+known server's changes only by a machine that is bound, or, while none is, from the address that
+is the server's; a capability is never logged; garbage gets a status and one sentence."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -38,8 +39,15 @@ Reply = tuple[int, dict[str, Any]]
 class BootDesk:
     """Decides for the boot listener of this node."""
 
-    def __init__(self, work: Work, entropy: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self,
+        work: Work,
+        is_bound: Callable[[str, str], bool],
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """``is_bound(mac, address)``: whether DHCP gives this address to this machine."""
         self._work = work
+        self._is_bound = is_bound
         self._rows = work.rows
         self._entropy = entropy
         self.machines = Machines(work.rows, work.now_ms)
@@ -142,7 +150,8 @@ class BootDesk:
             bound = await self._bind(hello, job, server, body, client_ip)
             if bound is not None:
                 return bound
-        await self.machines.keep(hello, client_ip)
+        if (job or {}).get("agent") is None and self._is_bound(hello.mac, client_ip):
+            await self.machines.keep(hello, client_ip)
         wants = self._wants_ramdisk(server)
         if wants is not None and self._may_tell(hello.mac):
             answer = {**_idle(f"a job wants {server.get('name')}: restart")[1], "do": "reboot"}
@@ -190,10 +199,10 @@ class BootDesk:
             return None  # with a capability the job's desk decides, and parks
         for field, seen in (("uuid", hello.uuid), ("serial", hello.serial)):
             known = agent.get(field)
-            if known and seen and known != seen:
+            if known and known != seen:
                 sentence = (
-                    f"a second machine says it is {server.get('name')}: {field} {seen}"
-                    f" instead of {known}"
+                    f"a second machine says it is {server.get('name')}:"
+                    f" {field} {seen or 'unknown'} instead of {known}"
                 )
                 log.error("alarm", mac=hello.mac, job=server.get("job"), error=sentence)
                 return sentence

@@ -334,11 +334,8 @@ class JobRunner:
         fetched: dict[str, Any] = next(
             (e["evidence"] for e in row["steps"] if e["id"] == "fetch"), {}
         )
-        server = self._means.rows.server(row["server"]) or {}
-        found = self._means.rows.inventory_of(server) or {}
-        inventory = found.get("inventory") or {}
         tries = self.job.entry(step.id)["attempts"]
-        work = AgentWork(step, row, fetched, inventory, tries)
+        work = AgentWork(step, row, fetched, self.desk.inventory, tries)
         if work.refusal is not None:
             return self.job.on_failed(step.id, work.refusal, False, now)
         self._agent, self.desk.command = work, work.command

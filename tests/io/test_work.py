@@ -239,12 +239,82 @@ async def test_bad_orders_become_failed_jobs_or_are_refused(tmp_path: Path) -> N
         assert site.job(key) == {}
 
 
+async def test_only_the_servers_own_address_changes_its_inventory(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+
+        def disks() -> list[str]:
+            row = site.store.get(site.scope, tables.INVENTORY, MAC)
+            assert row is not None
+            return [disk["serial"] for disk in row.body["inventory"]["disks"]]
+
+        forged = {"system": {}, "disks": [{"name": "vda", "serial": "other"}]}
+        liar = Agent(site.need_desk(), None, forged)
+        status, _ = await liar.hello("10.77.0.66")
+        assert (status, disks()) == (200, ["D1"])
+        changed = {**site.machine.hardware, "disks": [{"name": "vda", "serial": "D2"}]}
+        assert (await Agent(site.need_desk(), None, changed).hello())[0] == 200
+        assert disks() == ["D2"]
+
+        site.machine.hold_write = trio.Event()
+        job = await site.deploy()
+        await site.until(lambda: step(site.job(job), "write").get("done") == 1)
+        status, answer = await liar.hello()  # names neither UUID nor serial
+        assert (status, disks()) == (409, ["D1"])
+        assert answer["detail"] == (
+            "a second machine says it is srv1: uuid unknown instead of u-1"
+        )
+        twin = {**site.machine.hardware, "disks": []}
+        assert (await Agent(site.need_desk(), None, twin).hello())[0] == 200
+        assert disks() == ["D1"]  # one is bound: only it is believed
+        site.machine.hold_write.set()
+        assert (await site.end(job))["state"] == "succeeded"
+
+
+async def test_what_is_wiped_is_what_the_bound_machine_named(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.bmc.switch("off")
+    async with site.running(machine=False):
+        job = await site.give("server.release", {"server": site.server})
+        await site.until(lambda: step(site.job(job), "ramdisk").get("state") == "running")
+        script = await site.need_desk().script_for(MAC, "10.77.0.101")
+        assert isinstance(script, str)
+        cap = script.partition("rackmesh.cap=")[2].split()[0]
+        two = [{"name": name, "serial": name.upper()} for name in ("sda", "sdb")]
+        agent = Agent(site.need_desk(), cap, {**site.machine.hardware, "disks": two})
+        assert (await agent.hello())[1]["bound"] is True
+
+        async def wiped_next() -> Any:
+            order = None
+            with trio.fail_after(10):
+                while order is None:
+                    order = (await agent.call("next", {"done": None}))[1]["step"]
+            return order
+
+        first = await wiped_next()
+        assert first["disk"] == {"serial": "SDA"}
+        row = site.store.get(site.scope, tables.INVENTORY, MAC)
+        assert row is not None
+        forged = {**row.body, "inventory": {"disks": [{"name": "x", "serial": "X"}]}}
+        await site.store.write(lambda tx: tx.put(site.scope, tables.INVENTORY, MAC, forged))
+        report = {
+            "step": first["id"], "ok": False, "error": "again", "evidence": {"passing": True},
+        }  # fmt: skip
+        await agent.call("next", {"done": report})
+        again = await wiped_next()
+        assert (again["disk"], again["id"] == first["id"]) == ({"serial": "SDA"}, False)
+        kept = site.job(job)["agent"]["inventory"]["disks"]
+        assert [disk["serial"] for disk in kept] == ["SDA", "SDB"]
+
+
 async def test_another_node_forwards_the_agent_to_the_runner(tmp_path: Path) -> None:
     site = WorkSite(tmp_path)
     async with site.running(machine=False):
         second = site.org.admit("node2")
         site.peers.witness = second.node_id
-        other = BootDesk(site.build(CutStore(site.store, site.cut, schema=False), second))
+        work = site.build(CutStore(site.store, site.cut, schema=False), second)
+        other = BootDesk(work, site.is_bound)
         handlers = site.need_desk().rpc_handlers()
         site.peers.nodes = {site.node.node_id: handlers, second.node_id: {}}
         params = {"machine": MAC, "name": "srv1", "server": site.server, "bmc": None}

@@ -118,7 +118,7 @@ class Agent:
         self.key, self.seal = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
         self.session, self.counter = "", 0
 
-    async def hello(self) -> tuple[int, dict[str, Any]]:
+    async def hello(self, client_ip: str = IP) -> tuple[int, dict[str, Any]]:
         body = {
             "mac": MAC, "macs": [MAC], "cap": self.cap, "agent": "1",
             "key": self.key.public_key().public_bytes_raw().hex(),
@@ -126,7 +126,7 @@ class Agent:
             "inventory": dict(self.hardware),
         }  # fmt: skip
         data = json.dumps(body).encode()
-        status, answer = await self.ask(BootDesk.agent, "/agent/v1/hello", data, {}, IP)
+        status, answer = await self.ask(BootDesk.agent, "/agent/v1/hello", data, {}, client_ip)
         self.session = answer.get("session") or self.session
         return status, answer
 

@@ -21,7 +21,7 @@ from node.work.boot_desk import BootDesk
 from node.work.engine import Work
 from node.work.ports import Limits
 from tests.support.trust import Org, seed
-from tests.support.work_machine import MAC, SHA256, Cut, FakeBmc, Machine
+from tests.support.work_machine import IP, MAC, SHA256, Cut, FakeBmc, Machine
 
 ASSET = "b3:" + "ab" * 32
 IMAGE_BYTES = 4 << 20
@@ -44,6 +44,7 @@ class FakeAssets:
     def __init__(self) -> None:
         self.held: set[str] = set()
         self.refusing: str | None = None
+        self.waiting: str | None = None
 
     def holds(self, asset: str, /) -> bool:
         return asset in self.held
@@ -53,12 +54,15 @@ class FakeAssets:
 
     async def want(self, name: str, asset: str, progress: Any, /) -> None:
         await progress(1, 2)
-        while self.refusing:
+        while self.refusing or self.waiting:
             await trio.sleep(0.01)
         self.held.add(asset)
 
     def trouble(self, name: str, /) -> str | None:
         return self.refusing
+
+    def waits_for(self, name: str, /) -> str | None:
+        return self.waiting
 
 
 class FakePeers:
@@ -134,6 +138,9 @@ class WorkSite:
         assert self.desk is not None
         return self.desk
 
+    def is_bound(self, mac: str, address: str) -> bool:
+        return (mac, address) == (MAC, IP)
+
     def new_id(self) -> str:
         return uuid7(self.clock.now_ms(), next(_SERIAL).to_bytes(10, "big"))
 
@@ -186,7 +193,7 @@ class WorkSite:
                 await store.write(
                     lambda tx: tx.put(tables.FLEET, tables.NODE, self.node.node_id, body)
                 )
-                self.desk = BootDesk(self.work)
+                self.desk = BootDesk(self.work, self.is_bound)
                 try:
                     if machine:
                         nursery.start_soon(self.machine.run)

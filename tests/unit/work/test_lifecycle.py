@@ -15,7 +15,7 @@ from node.proto import lifecycle as lc
 from node.proto.evidence import missing_proof
 from node.proto.first_boot import INFO, first_boot, seal_first_boot
 from node.proto.plan import plan
-from node.work.agent_work import disks_to_wipe
+from node.work.agent_work import AgentWork, disks_to_wipe
 
 ASSET = "b3:" + "ab" * 32
 DEPLOY = {"server": "s", "asset": ASSET, "image": "demo", "hostname": "web1"}
@@ -191,3 +191,15 @@ def test_first_boot_data_opens_only_in_its_session() -> None:
     assert suite.decrypt(blob, key, info=INFO + b"s1") == b'{"user_data": "x"}'
     with pytest.raises(InvalidTag):
         suite.decrypt(blob, key, info=INFO + b"s2")
+
+
+def test_a_wipe_is_refused_while_the_bound_machine_has_named_no_disks() -> None:
+    wipe = next(s for s in plan(lc.RELEASE, {"server": "s"}, "srv1", True) if s.id == "wipe")
+    job = {"server_name": "srv1", "attempt": 1, "params": {}, "steps": []}
+    assert AgentWork(wipe, job, {}, None, 1).refusal == (
+        "srv1 has not named its disks in this job; retry the job"
+    )
+    many = AgentWork(wipe, job, {}, {"disks": [], "disks_cut": 80}, 1)
+    assert many.refusal == "srv1 has 80 disks, more than can be wiped in one job"
+    one = AgentWork(wipe, job, {}, {"disks": [{"serial": "D1"}], "disks_cut": None}, 1)
+    assert (one.refusal, one.command.args) == (None, {"disk": {"serial": "D1"}})
