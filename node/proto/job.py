@@ -30,6 +30,7 @@ ATTEMPTS_PER_RETRY: Final = 3
 ATTEMPT_MAX: Final = 250
 """The capability has one byte for the attempt."""
 SENTENCE_CHARS_MAX: Final = 400
+STRAYED: Final = "the machine booted from its disk instead of the network"
 
 TERMINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
 ENDED: Final = TERMINAL | {"parked"}
@@ -239,6 +240,19 @@ class Job:
                 notes.append(Stop(other))
             _reset(self._entry[other], error if other == name else None)
         return [*notes, *self._advance(now, changed=True)]
+
+    def on_strayed(self, now: int) -> list[Effect]:
+        """The machine came up from its disk while a step waits for its ramdisk.
+
+        With a BMC it is switched off and booted again at once, in a new attempt; without one
+        the step goes on waiting and says what is to be done by hand.
+        """
+        step = self.current()
+        if step is None or step.do != "ramdisk" or step.id not in self._live:
+            return []
+        if step.redo is not None:
+            return self.on_lost(step.id, STRAYED, now)
+        return self.on_waits(step.id, f"{STRAYED}: restart it by hand from the network", now)
 
     def on_unsure(self, name: str, error: str, now: int) -> list[Effect]:
         """The outcome cannot be known: park for a human, never try blindly again."""

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from mesh.errors import MeshError, Refused
+from mesh.errors import MeshError, Refused, StoreFull
 from mesh.host.log import get_log
 from node.boot.ports import Refusal
 from node.proto import agent_wire as wire
@@ -34,6 +34,7 @@ _LOCAL_DISK: Final = frozenset({"active", "deploy-wait", "deploy-wait failed"})
 _RUNS: Final = frozenset({"running", "retry_wait"})
 
 Reply = tuple[int, dict[str, Any]]
+_NO_ROOM: Final[Reply] = (503, {"detail": "this node waits for room on its disk; ask again"})
 
 
 class BootDesk:
@@ -100,8 +101,12 @@ class BootDesk:
         self, path: str, body: bytes, headers: Mapping[str, str], client_ip: str
     ) -> Reply:
         """Answer one POST of a ramdisk's agent."""
+        if self._rows.store.full:
+            return _NO_ROOM
         try:
             return await self._agent(path, body, headers, client_ip)
+        except StoreFull:
+            return _NO_ROOM
         except Refused as exc:
             return 403, {"detail": str(exc)}
         except MeshError as exc:
@@ -223,31 +228,46 @@ class BootDesk:
         self, capability: str, fields: Mapping[str, str], client_ip: str
     ) -> Reply:
         """Take the phone-in of an installed operating system."""
+        if self._rows.store.full:
+            return _NO_ROOM
         try:
             return await self._phone_in(capability, client_ip)
+        except StoreFull:
+            return _NO_ROOM
         except Refused as exc:
             return 403, {"detail": str(exc)}
         except MeshError as exc:
             return 503, {"detail": f"the node that runs the job cannot be reached: {exc}"}
 
     async def _phone_in(self, capability: str, client_ip: str) -> Reply:
-        job_id = self._work.capabilities.job_of(capability)
-        job = self._rows.job(job_id)
+        job = self._rows.job(self._work.capabilities.job_of(capability))
         if job is None or not job.get("server"):
             return 404, {"detail": "there is no such job at this site"}
         found = self._work.capabilities.check(
             PHONE, capability, str(job["server"]), self._work.now_ms()
         )
-        if job["runner"] != self._rows.node_id:
+        takes = self._takes_phone_in(job)
+        if takes["runner"] != self._rows.node_id:
             text = capability.encode()
-            return await self._forward(job["runner"], PHONE_PATH, text, {}, client_ip)
-        runner = self._work.runner(job["id"])
+            return await self._forward(takes["runner"], PHONE_PATH, text, {}, client_ip)
+        runner = self._work.runner(takes["id"])
         if runner is not None:
             log.info("phone-in", job=job["id"], name=job.get("server_name"), ip=client_ip)
+            if takes["id"] != job["id"]:
+                return _reply(await runner.strayed())
             return _reply(await runner.phone_in(found.attempt))
         if job.get("state") == "succeeded":
             return 200, {"detail": f"{job.get('server_name')} is active already"}
         return 409, {"detail": f"the job is {job.get('state')}"}
+
+    def _takes_phone_in(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the job that wants the server in its ramdisk now, since it must know that the
+        disk has booted instead; else the job whose system phones in."""
+        server = self._rows.server(str(job["server"])) or {}
+        now = self._rows.job(server.get("job"))
+        if now is None or now.get("state") not in _RUNS:
+            return job
+        return now if any(step.do == "ramdisk" for step in plan_of(now)) else job
 
     # -- between nodes ---------------------------------------------------------------------
 
@@ -298,6 +318,8 @@ class BootDesk:
         else:
             job_id = str(headers.get("x-rackmesh-session", "")).partition(".")[0]
         job = self._rows.job(job_id)
+        if job is not None and path == PHONE_PATH and job.get("server"):
+            job = self._takes_phone_in(job)
         return job is not None and job["runner"] == self._rows.node_id
 
     def _drop(self, detail: str) -> Reply:

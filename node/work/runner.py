@@ -2,7 +2,8 @@
 
 It knows how to wait and to write; what happens next is decided by ``node/proto/job.py`` and
 ``node/proto/agent_desk.py``. Rule: one loop handles one event at a time and carries out its
-effects in order, so nothing is answered or done before what it rests on is durable.
+effects in order, so nothing is answered or done before what it rests on is durable. A full disk
+stops a job as a power cut would: it goes on from its row when there is room.
 """
 
 import copy
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from mesh.errors import MeshError, Refused
+from mesh.errors import MeshError, Refused, StoreFull
 from mesh.host.log import get_log
 from mesh.proto import tables
 from node.proto import agent_desk as desk_core
@@ -95,6 +96,8 @@ class JobRunner:
                 self._nursery.cancel_scope.cancel()
         except* Superseded:
             log.warning("job taken over", job=self.id)
+        except* StoreFull:
+            pass  # the store has said so; whoever made us begins again from the row
         finally:
             self._over.set()
 
@@ -142,6 +145,10 @@ class JobRunner:
         answers = [Answer(200, {"detail": "thank you"})]
 
         def event(now: int) -> list[job_core.Effect]:
+            strayed = self.job.on_strayed(now)
+            if strayed:
+                answers[0] = _strayed(self.desk.name)
+                return strayed
             if attempt != self.job.row.get("phone_attempt"):
                 answers[0] = Answer(403, {"detail": "this phone-in is of an older attempt"})
                 return []
@@ -157,6 +164,11 @@ class JobRunner:
 
         done = await self._ask(event)
         return answers[0] if done else _gone()
+
+    async def strayed(self) -> Answer:
+        """Take the phone-in of what an earlier job had installed on this job's server."""
+        await self._ask(self.job.on_strayed)
+        return _strayed(self.desk.name)
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -232,7 +244,12 @@ class JobRunner:
             put_server_view(tx, scope, row, view)
             self._means.log.write_lines(tx, self.id, lines)
 
-        await self._means.rows.store.write(fn)
+        try:
+            await self._means.rows.store.write(fn)
+        except StoreFull:
+            self._means.log.give_back(self.id, lines)
+            if urgent:
+                raise
 
     # -- steps in tasks --------------------------------------------------------------------
 
@@ -437,6 +454,10 @@ async def _first(*waits: Callable[[], Awaitable[Any]]) -> None:
 
         for wait in waits:
             nursery.start_soon(one, wait)
+
+
+def _strayed(name: str) -> Answer:
+    return Answer(409, {"detail": f"another job works on {name} now"})
 
 
 def _gone() -> Answer:

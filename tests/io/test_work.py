@@ -13,7 +13,7 @@ from mesh.proto import tables
 from node.work.boot_desk import BootDesk
 from node.work.ports import Limits
 from tests.support.work_machine import MAC, SHA256, Agent, Crash
-from tests.support.work_site import ASSET, QUICK, CutStore, WorkSite
+from tests.support.work_site import ASSET, QUICK, CutStore, WorkSite, step
 
 
 async def test_accept_deploy_and_release_with_a_bmc(tmp_path: Path) -> None:
@@ -239,75 +239,6 @@ async def test_bad_orders_become_failed_jobs_or_are_refused(tmp_path: Path) -> N
         assert site.job(key) == {}
 
 
-async def test_only_the_servers_own_address_changes_its_inventory(tmp_path: Path) -> None:
-    async with WorkSite(tmp_path).running() as site:
-        await site.accept()
-
-        def disks() -> list[str]:
-            row = site.store.get(site.scope, tables.INVENTORY, MAC)
-            assert row is not None
-            return [disk["serial"] for disk in row.body["inventory"]["disks"]]
-
-        forged = {"system": {}, "disks": [{"name": "vda", "serial": "other"}]}
-        liar = Agent(site.need_desk(), None, forged)
-        status, _ = await liar.hello("10.77.0.66")
-        assert (status, disks()) == (200, ["D1"])
-        changed = {**site.machine.hardware, "disks": [{"name": "vda", "serial": "D2"}]}
-        assert (await Agent(site.need_desk(), None, changed).hello())[0] == 200
-        assert disks() == ["D2"]
-
-        site.machine.hold_write = trio.Event()
-        job = await site.deploy()
-        await site.until(lambda: step(site.job(job), "write").get("done") == 1)
-        status, answer = await liar.hello()  # names neither UUID nor serial
-        assert (status, disks()) == (409, ["D1"])
-        assert answer["detail"] == (
-            "a second machine says it is srv1: uuid unknown instead of u-1"
-        )
-        twin = {**site.machine.hardware, "disks": []}
-        assert (await Agent(site.need_desk(), None, twin).hello())[0] == 200
-        assert disks() == ["D1"]  # one is bound: only it is believed
-        site.machine.hold_write.set()
-        assert (await site.end(job))["state"] == "succeeded"
-
-
-async def test_what_is_wiped_is_what_the_bound_machine_named(tmp_path: Path) -> None:
-    async with WorkSite(tmp_path).running() as site:
-        await site.accept()
-        site.bmc.switch("off")
-    async with site.running(machine=False):
-        job = await site.give("server.release", {"server": site.server})
-        await site.until(lambda: step(site.job(job), "ramdisk").get("state") == "running")
-        script = await site.need_desk().script_for(MAC, "10.77.0.101")
-        assert isinstance(script, str)
-        cap = script.partition("rackmesh.cap=")[2].split()[0]
-        two = [{"name": name, "serial": name.upper()} for name in ("sda", "sdb")]
-        agent = Agent(site.need_desk(), cap, {**site.machine.hardware, "disks": two})
-        assert (await agent.hello())[1]["bound"] is True
-
-        async def wiped_next() -> Any:
-            order = None
-            with trio.fail_after(10):
-                while order is None:
-                    order = (await agent.call("next", {"done": None}))[1]["step"]
-            return order
-
-        first = await wiped_next()
-        assert first["disk"] == {"serial": "SDA"}
-        row = site.store.get(site.scope, tables.INVENTORY, MAC)
-        assert row is not None
-        forged = {**row.body, "inventory": {"disks": [{"name": "x", "serial": "X"}]}}
-        await site.store.write(lambda tx: tx.put(site.scope, tables.INVENTORY, MAC, forged))
-        report = {
-            "step": first["id"], "ok": False, "error": "again", "evidence": {"passing": True},
-        }  # fmt: skip
-        await agent.call("next", {"done": report})
-        again = await wiped_next()
-        assert (again["disk"], again["id"] == first["id"]) == ({"serial": "SDA"}, False)
-        kept = site.job(job)["agent"]["inventory"]["disks"]
-        assert [disk["serial"] for disk in kept] == ["SDA", "SDB"]
-
-
 async def test_another_node_forwards_the_agent_to_the_runner(tmp_path: Path) -> None:
     site = WorkSite(tmp_path)
     async with site.running(machine=False):
@@ -412,6 +343,17 @@ async def test_killed_at_every_boundary_a_deploy_completes_once(tmp_path: Path) 
         await deploy_killed_at(tmp_path / str(at), at)
 
 
+async def test_a_fetch_says_from_its_start_what_it_waits_for(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.assets.waiting = "waits for site one to read the origin of demo"
+        job = await site.deploy()
+        await site.until(lambda: site.job(job).get("waits_for") == site.assets.waiting)
+        site.assets.waiting = None
+        assert (await site.end(job))["state"] == "succeeded"
+        assert site.job(job)["waits_for"] is None
+
+
 async def test_cancel_in_the_middle_leaves_a_failed_twin_and_says_who(tmp_path: Path) -> None:
     async with WorkSite(tmp_path).running() as site:
         await site.accept()
@@ -498,35 +440,6 @@ async def test_job_logs_are_bounded_and_followed(tmp_path: Path) -> None:
         assert answer["ended"] is True
         with pytest.raises(Refused):
             await logs(me, {"job": 3})
-
-
-async def test_only_members_near_may_read_logs_or_speak_for_machines(tmp_path: Path) -> None:
-    async with WorkSite(tmp_path).running() as site:
-        await site.accept()
-        job = await site.end(await site.power(False))
-        logs = site.work.rpc_handlers()["job.logs"]
-        speak = site.need_desk().rpc_handlers()["agent.call"]
-        ask = {"job": job["id"], "after": 0}
-        call = {"path": "/phone/v1", "body": b"x", "ip": "10.0.0.9", "headers": {}}
-        near = site.org.admit("node2")
-        hub = site.org.admit("hub1", "", ("hub",))
-        far = site.org.admit("node9", "far")
-        gone = site.org.admit("node3")
-        site.org.register.merge(site.org.roster(gone, "lab", ("node",), "revoked", version=2))
-        for peer in (near, hub):
-            assert (await logs(peer.node_id, ask))["lines"]
-        for peer in (far, gone):
-            with pytest.raises(Refused, match="only nodes of site lab"):
-                await logs(peer.node_id, ask)
-        with pytest.raises(Refused, match="the job does not run here"):
-            await speak(near.node_id, call)
-        for peer in (hub, far, gone):
-            with pytest.raises(Refused, match="only nodes of site lab"):
-                await speak(peer.node_id, call)
-
-
-def step(row: dict[str, Any], name: str) -> dict[str, Any]:
-    return next((s for s in row.get("steps") or [] if s["id"] == name), {})
 
 
 def test_the_desk_is_the_boot_listeners_port() -> None:

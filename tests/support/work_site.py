@@ -276,3 +276,8 @@ class WorkSite:
         over = {"succeeded", "failed", "cancelled", "parked"}
         await self.until(lambda: self.job(job_id).get("state") in over)
         return self.job(job_id)
+
+
+def step(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a step of a job's row, empty when it has none of this id."""
+    return next((s for s in row.get("steps") or [] if s["id"] == name), {})

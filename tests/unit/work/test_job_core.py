@@ -403,3 +403,40 @@ def test_retry_wait_survives_a_clock_that_was_set_back() -> None:
     job = Job(row, steps)
     job.start(1000)
     assert job.deadline == 61_000
+
+
+def at_the_ramdisk(bmc: bool) -> Job:
+    steps = plan("server.release", PARAMS["server.release"], "srv1", bmc)
+    row = new_row("server.release", steps)
+    for entry in row["steps"][: [s.id for s in steps].index("ramdisk")]:
+        entry["state"] = "done"
+    job = Job(row, steps)
+    job.start(0)
+    return job
+
+
+def test_a_machine_that_booted_its_disk_is_switched_off_at_once_a_bounded_number_of_times() -> (
+    None
+):
+    job = at_the_ramdisk(bmc=True)
+    effects = job.on_strayed(5)
+    assert (job.row["attempt"], job.current().id) == (2, "power-off")  # type: ignore[union-attr]
+    assert effects[-1] == Confirm("power-off")
+    assert job.on_strayed(6) == []  # not at the ramdisk now
+    job.row["attempt"] = 3
+    late = Job(job.row, job.plan)
+    for entry in late.row["steps"][:3]:
+        entry["state"] = "done"
+    late.start(7)
+    assert late.on_strayed(8)[-1] == Ended("failed")
+    assert "booted from its disk" in late.row["error"]
+
+
+def test_without_a_bmc_a_machine_that_booted_its_disk_is_waited_for_by_hand() -> None:
+    job = at_the_ramdisk(bmc=False)
+    job.on_strayed(5)
+    assert job.row["waits_for"] == (
+        "the machine booted from its disk instead of the network:"
+        " restart it by hand from the network"
+    )
+    assert (job.row["attempt"], job.row["state"]) == (1, "running")
