@@ -14,7 +14,7 @@ import trio
 from cache.api import Cache, CacheError, put_presence, rpc_handlers
 from hub.errors import BadRequest, Conflict, NotFound
 from hub.live import EventBus
-from hub.proto.naming import Claim, Sign, decide, is_sha256, read_claim
+from hub.proto.naming import Claim, Sign, Wanted, contradiction, decide, is_sha256, read_claim
 from mesh.errors import CodecError, Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
@@ -22,6 +22,7 @@ from mesh.proto import tables
 from mesh.proto.naming import SignedName, open_name, sign_name
 from mesh.proto.register import Register
 from mesh.proto.sign import KeySigner
+from mesh.proto.trust import ROLE_HUB
 from mesh.proto.urls import why_no_url
 from mesh.store import MeshStore, Row, Tx
 
@@ -70,15 +71,22 @@ class AssetDesk:
         if sha256 is not None and not is_sha256(sha256.lower()):
             raise BadRequest(f"sha256 must be 64 hexadecimal digits, not {sha256[:70]!r}")
         self._check_sites(want)
+        sha256 = sha256.lower() if sha256 else None
 
         def write(tx: Tx) -> None:
             old = tx.get(tables.FLEET, tables.REFERENCE, name)
             before = old.body if old else {}
+            signed = self._signed(tx.get(tables.FLEET, tables.NAME, name))
+            if signed is not None:
+                had = before.get("url")
+                refusal = contradiction(name, signed.sha256, had, url, sha256)
+                if refusal is not None:
+                    raise Conflict(refusal)
             if old is None and len(tx.rows(tables.FLEET, tables.REFERENCE)) >= REFERENCES_MAX:
                 raise Conflict(f"there are {REFERENCES_MAX} assets already")
             body = {
                 **before, "name": name, "url": url,
-                "sha256": sha256.lower() if sha256 else None,
+                "sha256": sha256 or (before.get("sha256") if signed else None),
                 "kind": before.get("kind", "image"),
                 "want": _union(before.get("want"), want),
                 "created_ms": before.get("created_ms", tx.now_ms),
@@ -113,64 +121,74 @@ class AssetDesk:
             raise NotFound(f"there is no asset {name[:60]!r}; register it first")
         if name in self._uploading:
             raise Conflict(f"{name} is being uploaded by somebody else")
-        declared = reference.body.get("sha256")
+        signed = self._signed(self._p.store.get(tables.FLEET, tables.NAME, name))
+        declared = signed.sha256 if signed is not None else _declared(reference)
         self._uploading.add(name)
         try:
-            manifest = await self._p.cache.add_stream(
-                name, chunks, declared if isinstance(declared, str) else None
-            )
+            manifest = await self._p.cache.add_stream(name, chunks, declared)
         except CacheError as exc:
             raise Conflict(str(exc)) from exc
         finally:
             self._uploading.discard(name)
-        await self._sign(
-            Claim(self._p.node_id, 0, name, manifest.asset, manifest.size, manifest.sha256)
+        claim = Claim(
+            self._p.node_id, None, 0, name, manifest.asset, manifest.size, manifest.sha256
         )
+        if signed is None:
+            await self._sign(claim, "declared-sha256" if declared else "upload")
 
     # -- names -------------------------------------------------------------------------------
 
     def names(self) -> dict[str, SignedName]:
         """Return the names that the assets key of today signed."""
-        found: dict[str, SignedName] = {}
-        for row in self._p.store.rows(tables.FLEET, tables.NAME):
-            try:
-                named = open_name(row.body.get("signed") or b"", self._p.register)
-            except (CodecError, TypeError):
-                continue
-            if named.name == row.key:
-                found[row.key] = named
-        return found
+        rows = self._p.store.rows(tables.FLEET, tables.NAME)
+        return {row.key: named for row in rows if (named := self._signed(row)) is not None}
+
+    def _signed(self, row: Row | None) -> SignedName | None:
+        """Return what the assets key says in a NAME row, None when it does not."""
+        try:
+            named = open_name(row.body.get("signed") or b"", self._p.register) if row else None
+        except (CodecError, TypeError):
+            return None
+        return named if row and named and named.name == row.key else None
 
     async def sign_claims(self) -> int:
         """Sign what may be signed now, report what contradicts; return how many names."""
-        store, active = self._p.store, self._p.register.active
+        store = self._p.store
         references = {
-            row.key: _declared(row) for row in store.rows(tables.FLEET, tables.REFERENCE)
+            row.key: Wanted(_declared(row), frozenset(_union(row.body.get("want"), [])))
+            for row in store.rows(tables.FLEET, tables.REFERENCE)
         }
         claims = [
             claim
             for row in store.authored(tables.FLEET, tables.ASSET)
-            if active(row.author)
-            and (claim := read_claim(row.author, row.hlc, row.key, row.body)) is not None
+            if (claim := self._claim(row)) is not None
         ]
         names = {name: (n.asset, n.sha256) for name, n in self.names().items()}
         count = 0
         for step in decide(references, names, claims):
             if isinstance(step, Sign):
-                await self._sign(step.claim)
+                trust = "declared-sha256" if step.declared else "tofu"
+                await self._sign(step.claim, trust)
                 count += 1
             else:
                 self._report(step.claim)
         return count
 
-    async def _sign(self, claim: Claim) -> None:
+    def _claim(self, row: Row) -> Claim | None:
+        member = self._p.register.member(row.author)
+        if member is None or not self._p.register.active(row.author):
+            return None
+        site = None if ROLE_HUB in member.roles else member.site
+        return read_claim(row.author, site, row.hlc, row.key, row.body)
+
+    async def _sign(self, claim: Claim, trust: str) -> None:
         named = SignedName(
             claim.name, claim.asset, claim.size, claim.sha256, self._p.clock.now_ms()
         )
         signed = sign_name(self._p.key, self._p.register.root_fp, named)
         body = {
             "name": claim.name, "asset": claim.asset, "size": claim.size,
-            "sha256": claim.sha256, "signed": signed,
+            "sha256": claim.sha256, "signed": signed, "trust": trust, "by": claim.author,
         }  # fmt: skip
         await self._p.store.write(
             lambda tx: tx.put(tables.FLEET, tables.NAME, claim.name, body)

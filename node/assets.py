@@ -203,7 +203,7 @@ class Assets:
         }  # fmt: skip
 
         def write(tx: Any) -> None:
-            tx.put(FLEET, ASSET, asset, body)
+            tx.put(FLEET, ASSET, name, body)
 
         await self._store.write(write)
 

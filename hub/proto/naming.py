@@ -1,9 +1,10 @@
 """Which claims about content become signed names: the hub's side of trust on first use.
 
 It knows no keys and no store. A node that read a reference's origin claims what it found; this
-decides. Rules: where the operator declared a SHA-256 only that content counts; otherwise the
-first claim holds for good, and a later one that says something else is a conflict for people,
-never a change of name.
+decides. Rules: only nodes of a site that the operator wants to hold the reference may say what
+it is; where he declared a SHA-256 only that content counts, otherwise the first claim does
+(trust on first use); what was signed holds for good, and a later claim or declaration that says
+something else is a conflict for people, never a change of name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,11 +21,21 @@ class Claim:
     """What one node says it found behind a reference."""
 
     author: str
+    site: str | None
+    """Where the roster has the author; None: a hub."""
     hlc: int
     name: str
     asset: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a reference says of its content: the declared SHA-256, and who shall hold it."""
+
+    sha256: str | None
+    sites: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +55,15 @@ class Conflict:
     expected: str
 
 
-def read_claim(author: str, hlc: int, key: str, body: Mapping[str, Any]) -> Claim | None:
+def read_claim(
+    author: str, site: str | None, hlc: int, key: str, body: Mapping[str, Any]
+) -> Claim | None:
     """Return the claim in an ASSET row, or None when it cannot be one."""
-    name, size, sha256 = body.get("name"), body.get("size"), body.get("sha256")
+    asset, size, sha256 = body.get("asset"), body.get("size"), body.get("sha256")
     if (
-        not isinstance(name, str)
-        or not NAME_PATTERN.match(name)
-        or not ASSET_PATTERN.match(key)
+        not NAME_PATTERN.match(key)
+        or not isinstance(asset, str)
+        or not ASSET_PATTERN.match(asset)
         or not isinstance(size, int)
         or isinstance(size, bool)
         or not 0 <= size <= SIZE_MAX
@@ -58,7 +71,7 @@ def read_claim(author: str, hlc: int, key: str, body: Mapping[str, Any]) -> Clai
         or not is_sha256(sha256)
     ):
         return None
-    return Claim(author, hlc, name, key, size, sha256)
+    return Claim(author, site, hlc, key, asset, size, sha256)
 
 
 def is_sha256(text: str) -> bool:
@@ -66,29 +79,39 @@ def is_sha256(text: str) -> bool:
     return len(text) == 64 and not set(text) - set("0123456789abcdef")
 
 
+def contradiction(
+    name: str, signed: str, before: str | None, url: str | None, sha256: str | None
+) -> str | None:
+    """Return why a name that stands for content cannot be declared so.
+
+    ``signed``: the SHA-256 that it stands for; ``before``: the URL it had. Another URL may give
+    other content, so it needs the SHA-256.
+    """
+    if (url == before) if sha256 is None else (sha256 == signed):
+        return None
+    return f"{name} stands for sha256 {signed} already; take another name for other content"
+
+
 def decide(
-    references: Mapping[str, str | None],
+    references: Mapping[str, Wanted],
     names: Mapping[str, tuple[str, str]],
     claims: Iterable[Claim],
 ) -> list[Sign | Conflict]:
     """Return what to sign and what contradicts.
 
-    ``references``: declared SHA-256 by name, None for none; ``names``: (asset, SHA-256) that is
-    signed, by name. The order of claims does not matter.
+    ``names``: (asset, SHA-256) that is signed, by name. The order of claims does not matter.
     """
     found: list[Sign | Conflict] = []
     holds = dict(names)
     for claim in sorted(claims, key=lambda claim: (claim.hlc, claim.author, claim.asset)):
-        if claim.name not in references:
+        wanted = references.get(claim.name)
+        if wanted is None or (claim.site is not None and claim.site not in wanted.sites):
             continue
-        declared = references[claim.name]
         signed = holds.get(claim.name)
-        if signed is not None and (declared is None or signed[1] == declared):
-            if signed[1] != claim.sha256:
-                found.append(Conflict(claim, signed[1]))
-        elif declared is not None and declared != claim.sha256:
-            found.append(Conflict(claim, declared))
-        else:
+        expected = wanted.sha256 if signed is None else signed[1]
+        if expected is not None and expected != claim.sha256:
+            found.append(Conflict(claim, expected))
+        elif signed is None:
             holds[claim.name] = (claim.asset, claim.sha256)
-            found.append(Sign(claim, declared is not None))
+            found.append(Sign(claim, wanted.sha256 is not None))
     return found

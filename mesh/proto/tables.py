@@ -31,7 +31,7 @@ NODE: Final = "node"  # per author; key = node id of the author
 SITE: Final = "site"  # merged; key = site name; written by hubs
 REFERENCE: Final = "reference"  # merged; key = reference name; written by hubs
 NAME: Final = "name"  # merged; key = reference name; written by hubs
-ASSET: Final = "asset"  # per author; key = asset id; written by the node that resolved it
+ASSET: Final = "asset"  # per author; key = reference name; by the node that read it
 PRESENCE: Final = "presence"  # per author; key = asset id
 
 # -- site:<name> ---------------------------------------------------------------------------
@@ -110,10 +110,14 @@ class NameRow(TypedDict, total=False):
     size: int
     sha256: str
     signed: bytes
+    trust: str  # why the hub signed it: "declared-sha256" | "tofu" | "upload"
+    by: str  # node id of whoever read or took the content
 
 
 class AssetRow(TypedDict, total=False):
-    """What a resolver found behind a reference: the claim that a hub turns into a NAME row."""
+    """What a resolver found behind a reference: the claim that a hub turns into a NAME row.
+
+    Keyed by name: two names may stand for one content, and each needs its claim."""
 
     name: str  # reference name
     asset: str

@@ -216,13 +216,13 @@ async def test_a_claim_becomes_a_signed_name_and_a_second_opinion_an_event(
         await at.assets.declare("img", "https://example.net/img", None, ["lab"])
         first, second = "a" * 64, "b" * 64
         await at.put(
-            tables.FLEET, tables.ASSET, "b3:" + first, name="img", size=5, sha256=first
+            tables.FLEET, tables.ASSET, "img", asset="b3:" + first, size=5, sha256=first
         )
         assert await at.assets.sign_claims() == 1
         assert at.assets.names()["img"].asset == "b3:" + first
         assert await at.assets.sign_claims() == 0
         await at.put(
-            tables.FLEET, tables.ASSET, "b3:" + second, name="img", size=5, sha256=second
+            tables.FLEET, tables.ASSET, "img", asset="b3:" + second, size=5, sha256=second
         )
         before = at.bus.ring.newest
         assert await at.assets.sign_claims() == 0
@@ -233,6 +233,47 @@ async def test_a_claim_becomes_a_signed_name_and_a_second_opinion_an_event(
         assert at.assets.conflicts() == ["img"]
         await at.assets.sign_claims()
         assert at.bus.ring.after(before) == told, "told once"
+
+
+async def test_a_name_that_stands_for_content_is_not_declared_otherwise(tmp_path: Path) -> None:
+    content, url = b"image" * 1000, "https://example.net/img"
+    sha256 = hashlib.sha256(content).hexdigest()
+    async with office(tmp_path) as at:
+        await at.assets.declare("img", url, "a" * 64, [])
+        await at.assets.declare("img", url, None, [])  # nothing is signed yet: a slip is mended
+        await at.put(
+            tables.FLEET, tables.ASSET, "img", asset="b3:" + sha256, size=5, sha256=sha256
+        )
+        assert await at.assets.sign_claims() == 1
+        for other, declared in (
+            ("https://example.net/other", None), (url, "b" * 64), (None, None),
+            ("https://example.net/other", "b" * 64),
+        ):  # fmt: skip
+            with pytest.raises(Conflict, match=f"img stands for sha256 {sha256} already"):
+                await at.assets.declare("img", other, declared, ["lab"])
+        row = at.store.get(tables.FLEET, tables.REFERENCE, "img")
+        assert row is not None
+        assert (row.body["url"], row.body["want"]) == (url, [])
+        await at.assets.declare("img", url, None, ["lab"])
+        await at.assets.declare("img", "https://mirror.example.net/img", sha256.upper(), [])
+        row = at.store.get(tables.FLEET, tables.REFERENCE, "img")
+        assert row is not None
+        assert (row.body["url"], row.body["sha256"]) == (
+            "https://mirror.example.net/img", sha256,
+        )  # fmt: skip
+        assert row.body["want"] == ["lab"]
+
+
+async def test_an_upload_never_changes_what_a_name_stands_for(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        await at.assets.declare("img", None, None, [])
+        await at.assets.upload("img", pieces(b"first"))
+        named = at.assets.names()["img"]
+        with pytest.raises(Conflict, match=named.sha256):
+            await at.assets.upload("img", pieces(b"second"))
+        await at.assets.declare("img", None, None, ["lab"])
+        await at.assets.upload("img", pieces(b"first"))
+        assert at.assets.names()["img"] == named
 
 
 async def test_what_no_node_could_fetch_is_no_reference(tmp_path: Path) -> None:

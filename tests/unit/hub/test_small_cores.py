@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hub import show
 from hub.proto.events import RING_EVENTS_MAX, EventRing
-from hub.proto.naming import Claim, Conflict, Sign, decide, read_claim
+from hub.proto.naming import Claim, Conflict, Sign, Wanted, contradiction, decide, read_claim
 from hub.proto.throttle import NAMES_MAX, Throttle
 
 A, B = "a" * 64, "b" * 64
@@ -65,46 +65,59 @@ def test_events_are_one_line_of_data() -> None:
     assert text == b'id: run1-1\nevent: server\ndata: {"id":"a\\nb"}\n\n'
 
 
-def claim(sha256: str = A, hlc: int = 1, author: str = "n1", name: str = "img") -> Claim:
-    return Claim(author, hlc, name, "b3:" + sha256, 10, sha256)
+def claim(sha256: str = A, hlc: int = 1, author: str = "n1", site: str | None = "lab") -> Claim:
+    return Claim(author, site, hlc, "img", "b3:" + sha256, 10, sha256)
+
+
+def wanted(sha256: str | None = None, *sites: str) -> dict[str, Wanted]:
+    return {"img": Wanted(sha256, frozenset(sites or ("lab",)))}
 
 
 def test_the_first_claim_becomes_the_name() -> None:
     late, early = claim(B, 2), claim(A, 1)
-    assert decide({"img": None}, {}, [late, early]) == [Sign(early, False), Conflict(late, A)]
+    assert decide(wanted(), {}, [late, early]) == [Sign(early, False), Conflict(late, A)]
 
 
-def test_a_declared_hash_admits_only_that_content() -> None:
+def test_a_declared_hash_decides_whoever_comes_first() -> None:
     wrong, right = claim(B, 1), claim(A, 2)
-    assert decide({"img": A}, {}, [wrong, right]) == [Conflict(wrong, A), Sign(right, True)]
+    assert decide(wanted(A), {}, [wrong, right]) == [Conflict(wrong, A), Sign(right, True)]
 
 
-def test_what_is_signed_is_not_signed_again() -> None:
+def test_what_is_signed_stays_and_a_contradiction_is_told() -> None:
     signed = {"img": ("b3:" + A, A)}
-    assert decide({"img": None}, signed, [claim(A)]) == []
-    assert decide({"img": None}, signed, [claim(B)]) == [Conflict(claim(B), A)]
+    assert decide(wanted(), signed, [claim(A)]) == []
+    assert decide(wanted(), signed, [claim(B)]) == [Conflict(claim(B), A)]
+    assert decide(wanted(B), signed, [claim(B)]) == [Conflict(claim(B), A)], "for good"
 
 
-def test_a_newly_declared_hash_replaces_the_name() -> None:
-    signed = {"img": ("b3:" + A, A)}
-    assert decide({"img": B}, signed, [claim(A, 1), claim(B, 2)]) == [
-        Conflict(claim(A, 1), B),
-        Sign(claim(B, 2), True),
-    ]
+def test_only_a_wanting_site_says_what_a_reference_is() -> None:
+    stranger, hub = claim(B, 1, site="elsewhere"), claim(A, 2, site=None)
+    assert decide(wanted(), {}, [stranger]) == []
+    assert decide(wanted(B), {}, [stranger]) == [], "whoever claims the declared hash, too"
+    assert decide({"img": Wanted(None, frozenset())}, {}, [stranger, claim()]) == []
+    assert decide(wanted(), {}, [stranger, hub]) == [Sign(hub, False)]
 
 
 def test_a_claim_for_an_unknown_reference_counts_for_nothing() -> None:
     assert decide({}, {}, [claim()]) == []
 
 
+def test_a_signed_name_is_declared_again_only_as_it_is() -> None:
+    for url, sha256 in (("u", None), ("u", A), ("mirror", A), (None, A)):
+        assert contradiction("img", A, "u", url, sha256) is None
+    for url, sha256 in (("other", None), ("u", B), ("other", B), (None, None)):
+        said = contradiction("img", A, "u", url, sha256)
+        assert said == f"img stands for sha256 {A} already; take another name for other content"
+
+
 @given(
     st.text(),
     st.dictionaries(
-        st.sampled_from(["name", "size", "sha256"]), st.none() | st.text() | st.integers()
+        st.sampled_from(["asset", "size", "sha256"]), st.none() | st.text() | st.integers()
     ),
 )
 def test_garbage_never_raises_as_a_claim(key: str, body: dict[str, Any]) -> None:
-    assert read_claim("n1", 1, key, body) is None
+    assert read_claim("n1", "lab", 1, key, body) is None
 
 
 def test_figures_read_as_people_say_them() -> None:
