@@ -106,13 +106,24 @@ class Cache(Shelf):
                     await self._mark(name, url, validator, intake)
             return await self._seal(tally, intake, sha256)
 
-    async def fetch(self, name: str, asset: str, peers: PeerSource) -> Manifest:
-        """Fetch an asset chunk by chunk from other nodes; raises NoHolder, NoSpace."""
+    async def fetch(
+        self, name: str, asset: str, peers: PeerSource, sha256: str | None = None
+    ) -> Manifest:
+        """Fetch an asset chunk by chunk from other nodes.
+
+        ``sha256``: what its manifest must say of the whole. Raises NoHolder, NoSpace,
+        ContentMismatch.
+        """
         tally = self._tally(name)
         with self._transfer(tally):
             tally.asset = asset
             self._save(tally, "fetching")
             files = self._files.get(asset) or await self._learn(asset, peers)
+            said = files.manifest.sha256
+            if sha256 is not None and said != sha256:
+                raise ContentMismatch(
+                    f"{asset} says sha256 {said}, {name} is signed as {sha256}"
+                )
             if not files.have.full:
                 self._make_room(
                     (files.manifest.chunks - files.have.have) * files.manifest.chunk_bytes

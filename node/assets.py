@@ -6,6 +6,7 @@ within a second; a NAME counts only under the organisation's assets key.
 """
 
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -23,7 +24,15 @@ from cache.api import (
 from mesh.errors import MeshError, StoreFull
 from mesh.host.log import get_log
 from mesh.proto.tables import ASSET, FLEET, NAME, PRESENCE, REFERENCE
-from node.proto.residency import Fetch, Holder, Resolve, View, decide, fetch_from
+from node.proto.residency import (
+    Fetch,
+    Holder,
+    Resolve,
+    View,
+    decide,
+    fetch_from,
+    waits_for,
+)
 
 PUBLISH_S: Final = 1.0
 RETRY_FIRST_S: Final = 1.0
@@ -60,13 +69,16 @@ class Assets:
         peers: Any,
         alive: Callable[[], Sequence[str]],
         open_name: Callable[[bytes], Mapping[str, Any]],
+        site_of: Callable[[str], str | None],
     ) -> None:
+        """``site_of``: where the roster has an active member, None for anybody else."""
         self._node, self._site, self._cache, self._store = node, site, cache, store
         self._peers, self._alive, self._open_name = peers, alive, open_name
+        self._site_of = site_of
         self._busy: set[str] = set()
         self._failures: dict[str, tuple[int, float]] = {}
         self._mismatched: dict[str, tuple[Resolve, float]] = {}
-        self._wanted: set[str] = set()
+        self._wanted: Counter[str] = Counter()
         self._bell = trio.Event()
 
     # -- for local work ----------------------------------------------------------------------
@@ -80,7 +92,7 @@ class Assets:
     ) -> None:
         """Return when the asset is whole here; fetch it first. Never gives up by itself."""
         assert len(self._wanted) < WANTED_MAX
-        self._wanted.add(name)
+        self._wanted[name] += 1
         self._bell.set()
         try:
             while not self._cache.holds(asset):
@@ -90,7 +102,7 @@ class Assets:
                         await progress(state.have, state.of)
                 await self._cache.wait_past(version)
         finally:
-            self._wanted.discard(name)
+            self._wanted -= Counter([name])
 
     def trouble(self, name: str) -> str | None:
         """Return why a name does not come forward, in one sentence."""
@@ -98,6 +110,10 @@ class Assets:
             if state.name == name and state.error:
                 return state.error
         return None
+
+    def waits_for(self, name: str) -> str | None:
+        """Return what a wanted name waits for before it is on its way here, if anything."""
+        return waits_for(self._view(), name)
 
     # -- the service -------------------------------------------------------------------------
 
@@ -142,6 +158,12 @@ class Assets:
                 if state.asset and self._cache.holds(state.asset)
             ],
             wanted=frozenset(self._wanted),
+            claimed={
+                row.key: str(row.body.get("sha256"))
+                for row in self._store.authored(FLEET, ASSET)
+                if row.author == self._node
+            },
+            failed=self._failed(),
         )
 
     def _names(self) -> dict[str, Name]:
@@ -165,10 +187,17 @@ class Assets:
             have, of = row.body.get("have"), row.body.get("of")
             if not (isinstance(have, int) and isinstance(of, int) and have > 0):
                 continue
-            site = row.body.get("site")
-            holder = Holder(row.author, site if isinstance(site, str) else "", have == of)
-            found.setdefault(row.key, []).append(holder)
+            site = self._site_of(row.author)
+            if site is not None:
+                found.setdefault(row.key, []).append(Holder(row.author, site, have == of))
         return found
+
+    def _failed(self) -> set[tuple[str, str]]:
+        return {
+            (row.author, str(row.body.get("name")))
+            for row in self._store.authored(FLEET, PRESENCE)
+            if row.body.get("state") == "failed" and self._site_of(row.author) == self._site
+        }
 
     async def _carry_out(self, order: Resolve | Fetch) -> None:
         name = order.name
@@ -178,7 +207,7 @@ class Assets:
                 await self._claim(name, manifest.asset, manifest.size, manifest.sha256, order)
             else:
                 async with _Holders(self, order).open() as holders:
-                    await self._cache.fetch(name, order.asset, holders)
+                    await self._cache.fetch(name, order.asset, holders, order.sha256)
             self._failures.pop(name, None)
         except (CacheError, StoreFull) as exc:
             if isinstance(exc, ContentMismatch) and isinstance(order, Resolve):

@@ -95,6 +95,7 @@ class Node:
             peers=self.peers,
             alive=self.alive,
             open_name=lambda signed: asdict(open_name(signed, self.register.register)),
+            site_of=self.site_of,
         )
         self.work = self._make_work()
         self.desk = BootDesk(self.work, self.is_bound)
@@ -217,6 +218,11 @@ class Node:
                     case _:
                         pass
         return found
+
+    def site_of(self, node: str) -> str | None:
+        """Return the site of an active member ("" for a hub), None for anybody else."""
+        member = self.register.register.member(node)
+        return member.site if member is not None and member.status == "member" else None
 
     def site_nodes(self) -> list[str]:
         """Return the active nodes of our site."""

@@ -1,10 +1,11 @@
 """What this node shall fetch next, and from where: a pure decision over the rows it has.
 
 It knows neither links nor disk. Rules: an asset crosses a site's uplink once (the rendezvous
-owner takes it, the other nodes of the site take it from there); the first wanting site reads
-the origin, every other site takes the chunks from nodes that hold them; the origin is asked
-again, by the first site, only when nobody holds the whole asset: chunks that were lost
-everywhere would be waited for in vain.
+owner takes it, the other nodes of the site take it from there); what only a job here wants, and
+what the owner fails to get, a node takes by itself; the first wanting site reads the origin,
+every other site takes the chunks from nodes that hold them; the origin is asked again, by the
+first site, only when nobody holds the whole asset: chunks that were lost everywhere would be
+waited for in vain.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -32,11 +33,20 @@ class Fetch:
 
     name: str
     asset: str
+    sha256: str | None
+    """What the hub signed that the whole of it hashes to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do here before somebody else has done something."""
+
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A node's claim on an asset."""
+    """A node's claim on an asset; ``site`` is where the roster says that the node is."""
 
     node: str
     site: str
@@ -60,6 +70,10 @@ class View:
     """Asset ids that are whole here."""
     wanted: Collection[str]
     """Names that local work needs now, whatever the references say."""
+    claimed: Mapping[str, str]
+    """SHA-256 by name, of what this node has read at an origin and told the hubs."""
+    failed: Collection[tuple[str, str]]
+    """(node, name) of our site: that node says that it cannot get the name now."""
 
 
 def decide(view: View) -> list[Resolve | Fetch]:
@@ -69,42 +83,75 @@ def decide(view: View) -> list[Resolve | Fetch]:
         view.references.keys() | set(view.wanted), key=lambda n: (n not in view.wanted, n)
     )
     for name in names:
-        if NAME_PATTERN.match(name) and (order := _one(view, name)) is not None:
+        order = _one(view, name) if NAME_PATTERN.match(name) else None
+        if isinstance(order, Resolve | Fetch):
             orders.append(order)
     return orders
 
 
-def _one(view: View, name: str) -> Resolve | Fetch | None:
+def waits_for(view: View, name: str) -> str | None:
+    """Return what a wanted name waits for before it can be on its way here, for people."""
+    found = _one(view, name)
+    return found.sentence if isinstance(found, Wait) else None
+
+
+def _one(view: View, name: str) -> Resolve | Fetch | Wait | None:
     reference = view.references.get(name, {})
-    sites = [site for site in reference.get("want", []) if isinstance(site, str)]
-    if view.site not in sites and name not in view.wanted:
+    sites = _sites(reference)
+    local = name in view.wanted
+    if view.site not in sites and not local:
         return None
     asset = view.names.get(name, {}).get("asset")
-    ours = owner(view.alive, name) == view.node
+    keeper = owner(view.alive, name)
+    # The owner takes what the site wants; of what only a job here wants, it does not know.
+    unhelped = view.site not in sites or (keeper, name) in view.failed
+    ours = keeper == view.node or (local and unhelped)
     if not isinstance(asset, str) or not ASSET_PATTERN.match(asset):
-        first = min(sites, default=view.site) if reference.get("want") else view.site
-        return _resolve(reference, name, None) if ours and view.site == first else None
+        return _unnamed(view, name, keeper, ours)
     if asset in view.held:
         return None
     others = [holder for holder in view.holders.get(asset, ()) if holder.node != view.node]
     if any(holder.whole and holder.site == view.site for holder in others):
-        return Fetch(name, asset)
+        return Fetch(name, asset, _text(view.names[name].get("sha256")))
     if not ours:
-        return None
-    if any(holder.whole for holder in others):
-        return Fetch(name, asset)
+        return Wait(f"waits for node {keeper} of this site, which takes {name} first")
     origin = _resolve(reference, name, view.names[name].get("sha256"))
-    if others and (origin is None or view.site != min(sites, default=view.site)):
-        return Fetch(name, asset)
-    return origin
+    first = view.site == min(sites, default=view.site)
+    if any(holder.whole for holder in others) or (others and (origin is None or not first)):
+        return Fetch(name, asset, _text(view.names[name].get("sha256")))
+    return origin or Wait(f"waits for a node that holds {name}")
 
 
-def _resolve(reference: Body, name: str, sha256: str | None) -> Resolve | None:
+def _unnamed(view: View, name: str, keeper: str | None, ours: bool) -> Resolve | Wait:
+    """What no hub has signed yet: somebody must read it once and say what it is."""
+    reference = view.references.get(name)
+    if reference is None:
+        return Wait(f"waits for a hub to tell what {name} is")
+    declared = reference.get("sha256")
+    claimed = view.claimed.get(name)
+    if claimed is not None and declared in (None, claimed):
+        return Wait(f"waits for a hub to sign the name {name}")
+    first = min(_sites(reference), default=view.site)
+    if first != view.site:
+        return Wait(f"waits for site {first} to read the origin of {name}")
+    if not ours:
+        return Wait(f"waits for node {keeper} of this site to read the origin of {name}")
+    return _resolve(reference, name, None) or Wait(f"waits for {name} to be uploaded to a hub")
+
+
+def _resolve(reference: Body, name: str, sha256: Any) -> Resolve | None:
     url = reference.get("url")
     declared = sha256 or reference.get("sha256")
-    if not isinstance(url, str):
-        return None
-    return Resolve(name, url, declared if isinstance(declared, str) else None)
+    return Resolve(name, url, _text(declared)) if isinstance(url, str) else None
+
+
+def _sites(reference: Body) -> list[str]:
+    want = reference.get("want")
+    return [site for site in want if isinstance(site, str)] if isinstance(want, list) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def fetch_from(holders: Iterable[Holder], view_site: str, node: str) -> list[str]:

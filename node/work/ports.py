@@ -167,6 +167,10 @@ class SiteSecrets(Protocol):
         ...
 
     def secret(self, epoch: int, /) -> bytes | None:
+    def waits_for(self, name: str, /) -> str | None:
+        """Return what a wanted name waits for before it is on its way here, if anything."""
+        ...
+
         """Return the secret of an accepted epoch, or None."""
         ...
 

@@ -180,12 +180,16 @@ class Steps:
             await doing.progress(size * have // max(of, 1), size)
 
         async def watch() -> None:
+            said: str | None = None
             while True:
-                await trio.sleep(TROUBLE_POLL_S)
-                trouble = self._assets.trouble(name)
-                await doing.says(f"waits for image {name}: {trouble}" if trouble else None)
+                trouble, waits = self._assets.trouble(name), self._assets.waits_for(name)
+                says = f"waits for image {name}: {trouble}" if trouble else waits
+                if says != said:
+                    await doing.says(says)
+                    said = says
                 if trouble and trio.current_time() > moved[0] + FETCH_STALL_S:
                     raise StepFailed(f"image {name}: {trouble}", True)
+                await trio.sleep(TROUBLE_POLL_S)
 
         async with self._fetches:
             await _with_watch(watch, lambda: self._assets.want(name, asset, progress))

@@ -133,7 +133,9 @@ async def test_a_second_node_takes_every_chunk_from_the_first(tmp_path: Path) ->
     first, second = open_cache(tmp_path / "1"), open_cache(tmp_path / "2")
     manifest = await first.add_stream("image", pieces(CONTENT))
     peers = Peers({"first": first})
-    await second.fetch("image", manifest.asset, peers)
+    with pytest.raises(ContentMismatch, match=manifest.sha256):
+        await second.fetch("image", manifest.asset, peers, "0" * 64)
+    await second.fetch("image", manifest.asset, peers, manifest.sha256)
     assert (tmp_path / "2/assets" / manifest.asset[3:] / "data").read_bytes() == CONTENT
     (state,) = second.assets()
     assert (state.state, state.peer_bytes, state.origin_bytes) == ("verified", len(CONTENT), 0)

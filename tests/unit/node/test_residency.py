@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from node.proto.residency import Fetch, Holder, Resolve, View, decide, fetch_from
+from node.proto.residency import Fetch, Holder, Resolve, View, decide, fetch_from, waits_for
 
 ASSET = "b3:" + "1" * 64
 URL = "http://origin.example/image"
@@ -18,10 +18,13 @@ def view(**changes: Any) -> View:
         "holders": {},
         "held": [],
         "wanted": [],
+        "claimed": {},
+        "failed": [],
     }
     return View(**{**base, **changes})
 
 
+FETCH = Fetch("img", ASSET, "aa")
 NAMED = {"img": {"asset": ASSET, "sha256": "aa"}}
 
 
@@ -48,7 +51,7 @@ def test_of_two_wanting_sites_exactly_one_asks_the_origin() -> None:
 
 def test_a_named_asset_comes_from_its_holders_not_from_the_origin() -> None:
     holders = {ASSET: [Holder("n9", "two", True)]}
-    assert decide(view(names=NAMED, holders=holders)) == [Fetch("img", ASSET)]
+    assert decide(view(names=NAMED, holders=holders)) == [FETCH]
 
 
 def test_without_holders_the_origin_is_asked_under_the_signed_hash() -> None:
@@ -61,14 +64,14 @@ def test_when_only_pieces_are_left_the_first_site_asks_the_origin_again() -> Non
     lost: dict[str, Any] = {"names": NAMED, "holders": pieces, "references": references}
     assert decide(view(**lost)) == [Resolve("img", URL, "aa")]
     there = decide(view(**lost, site="two", node="n2", alive=["n2"]))
-    assert there == [Fetch("img", ASSET)]
+    assert there == [FETCH]
 
 
 def test_without_an_origin_even_pieces_are_asked_for() -> None:
     references = {"img": {"url": None, "want": ["one"]}}
     holders = {ASSET: [Holder("n9", "two", False)]}
     found = decide(view(names=NAMED, holders=holders, references=references))
-    assert found == [Fetch("img", ASSET)]
+    assert found == [FETCH]
 
 
 def test_what_is_held_is_left_alone() -> None:
@@ -78,7 +81,7 @@ def test_what_is_held_is_left_alone() -> None:
 def test_a_job_may_want_what_its_site_does_not() -> None:
     holders = {ASSET: [Holder("n9", "one", True)]}
     orders = decide(view(site="two", names=NAMED, holders=holders, wanted=["img"]))
-    assert orders == [Fetch("img", ASSET)]
+    assert orders == [FETCH]
 
 
 def test_the_second_node_of_a_site_waits_for_the_first() -> None:
@@ -90,7 +93,7 @@ def test_the_second_node_of_a_site_waits_for_the_first() -> None:
     first = next(node for node in alive if node not in waiting)
     holders[ASSET].append(Holder(first, "one", True))
     again = decide(view(node=waiting[0], alive=alive, names=NAMED, holders=holders))
-    assert again == [Fetch("img", ASSET)]
+    assert again == [FETCH]
     assert fetch_from(holders[ASSET], "one", waiting[0]) == [first]
 
 
@@ -101,3 +104,52 @@ def test_odd_rows_are_left_alone(reference: dict[str, Any]) -> None:
     if not isinstance(reference.get("want", []), list):
         reference = {**reference, "want": []}
     assert decide(view(references={"img": reference, "../x": reference})) == []
+
+
+def test_what_only_a_job_wants_its_node_takes_whoever_owns_the_name() -> None:
+    alive = ["n1", "n2", "n3"]
+    far = {ASSET: [Holder("n9", "one", True)]}
+    for node in alive:
+        at: dict[str, Any] = {"site": "two", "alive": alive, "wanted": ["img"], "node": node}
+        assert decide(view(**at, names=NAMED, holders=far)) == [FETCH]
+        nobody = {"img": {"url": URL, "want": []}}
+        assert decide(view(**at, references=nobody)) == [Resolve("img", URL, None)]
+        assert decide(view(**at, references=nobody, names=NAMED)) == [Resolve("img", URL, "aa")]
+
+
+def test_what_the_owner_fails_to_get_a_job_s_node_takes_itself() -> None:
+    alive, far = ["n1", "n2"], {ASSET: [Holder("n9", "two", True)]}
+    at: dict[str, Any] = {"alive": alive, "names": NAMED, "holders": far, "wanted": ["img"]}
+    orders = {node: decide(view(**at, node=node)) for node in alive}
+    (other,) = [node for node in alive if not orders[node]]
+    (keeper,) = [node for node in alive if orders[node]]
+    assert keeper in str(waits_for(view(**at, node=other), "img"))
+    assert decide(view(**at, node=other, failed=[(keeper, "img")])) == [FETCH]
+    assert decide(view(**at, node=other, failed=[(keeper, "x"), ("n9", "img")])) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, None),
+        ({"site": "two"}, "site one to read the origin of img"),
+        ({"references": {}}, "a hub to tell what img is"),
+        ({"references": {"img": {"want": ["one"], "url": None}}}, "img to be uploaded"),
+        ({"claimed": {"img": "aa"}}, "a hub to sign the name img"),
+        (
+            {"references": {"img": {"want": [], "url": None}}, "names": NAMED},
+            "a node that holds img",
+        ),
+        ({"names": NAMED, "holders": {ASSET: [Holder("n9", "two", True)]}}, None),
+    ],
+)
+def test_what_a_job_waits_for_is_told(changes: dict[str, Any], sentence: str | None) -> None:
+    said = waits_for(view(wanted=["img"], **changes), "img")
+    assert said == (sentence and f"waits for {sentence}") or sentence in str(said)
+    assert (decide(view(wanted=["img"], **changes)) == []) is (sentence is not None)
+
+
+def test_what_was_read_and_claimed_is_not_read_again_before_a_hub_signs() -> None:
+    assert decide(view(claimed={"img": "aa"})) == []
+    other = {"img": {"url": URL, "want": ["one"], "sha256": "bb"}}
+    assert decide(view(claimed={"img": "aa"}, references=other)) == [Resolve("img", URL, "bb")]
