@@ -191,11 +191,11 @@ class Node:
         data = read_secret(self.store, self.register.register, self.identity, secret_id)
         return dict(unpack_map(data)) if data[:1] != b"{" else _json_map(data)
 
-    def new_id(self) -> str:
     def is_bound(self, mac: str, address: str) -> bool:
         """Whether DHCP gives this address to this machine."""
         return self.boot is not None and is_bound(self.boot.snapshot(), mac, address)
 
+    def new_id(self) -> str:
         """Return a new UUIDv7."""
         return uuid7(self.clock.now_ms(), os.urandom(10))
 
