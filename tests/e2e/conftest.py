@@ -1,4 +1,4 @@
-"""One fleet for tests that leave it as it was: two sites, four machines, an image."""
+"""One fleet for tests that leave it as it was: two sites, five machines, an image."""
 
 from collections.abc import Generator
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.fleet import Fleet, fleet
 
-SERVERS = 4
+SERVERS = 5
 ACCEPTED = 3
 IMAGE_MIB = 40
 

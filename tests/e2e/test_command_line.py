@@ -109,7 +109,7 @@ def test_exit_codes_tell_what_happened(site: Fleet, tmp_path: Path) -> None:
     site.succeeded(done)
     expected: list[tuple[int, tuple[str | Path, ...]]] = [
         (0, ("version",)),
-        (0, ("status", *hub)),
+        (0, ("status", "--data", site.two)),
         (4, ("server", "deploy", "srv1", "--image", "absent", *hub)),
         (1, ("job", "retry", done, "--wait", *hub)),
         (2, ("server", "deploy", *hub)),
