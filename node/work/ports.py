@@ -158,6 +158,10 @@ class Assets(Protocol):
         """Return why a name does not come forward, in one sentence."""
         ...
 
+    def waits_for(self, name: str, /) -> str | None:
+        """Return what a wanted name waits for before it is on its way here, if anything."""
+        ...
+
 
 class SiteSecrets(Protocol):
     """The site secrets that this node can open (mesh/site_secret.py)."""
@@ -167,10 +171,6 @@ class SiteSecrets(Protocol):
         ...
 
     def secret(self, epoch: int, /) -> bytes | None:
-    def waits_for(self, name: str, /) -> str | None:
-        """Return what a wanted name waits for before it is on its way here, if anything."""
-        ...
-
         """Return the secret of an accepted epoch, or None."""
         ...
 
