@@ -177,7 +177,11 @@ class Cache(Shelf):
 
     async def _mark(self, name: str, url: str, validator: str | None, intake: Intake) -> None:
         length = await self.in_thread(intake.sync)
-        self._ledger.save_partial(name, url, validator, length)
+        try:
+            self._ledger.save_partial(name, url, validator, length)
+        except OSError:  # what is not remembered must not be taken up under another validator
+            await self.in_thread(intake.restart)
+            raise
 
     async def _seal(self, tally: Tally, intake: Intake, sha256: str | None) -> Manifest:
         manifest = await self.in_thread(intake.finish)
@@ -200,19 +204,36 @@ class Cache(Shelf):
         log.info("asset complete", name=tally.name, asset=manifest.asset, bytes=manifest.size)
         return manifest
 
+    def make_room(self, needed: int) -> int:
+        """Let assets go that may go, until ``needed`` bytes more fit; return how many went."""
+        gone = 0
+        for asset in self.evictable() if self._lacking(needed) else ():
+            gone += self.drop(asset)
+            if not self._lacking(needed):
+                break
+        return gone
+
     def _make_room(self, needed: int) -> None:
         """Refuse early what cannot fit; raises NoSpace."""
+        self.make_room(needed)
+        lacking = self._lacking(needed)
+        if lacking is not None:
+            raise NoSpace(lacking)
+
+    def _lacking(self, needed: int) -> str | None:
+        """Say why ``needed`` bytes more do not fit, or return None."""
         free = shutil.disk_usage(self._folder).free
         if needed + RESERVE_BYTES > free:
-            raise NoSpace(
+            return (
                 f"{needed >> 20} MiB more do not fit: {free >> 20} MiB are free under "
                 f"{self._folder} and {RESERVE_BYTES >> 20} MiB stay reserved"
             )
         held = sum(files.manifest.size for files in self._files.values())
         if held + needed > self._quota:
-            raise NoSpace(
+            return (
                 f"{needed >> 20} MiB more exceed the cache's quota of {self._quota >> 20} MiB"
             )
+        return None
 
     # -- parts of a fetch from peers ---------------------------------------------------------
 

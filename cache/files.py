@@ -115,7 +115,24 @@ class AssetFiles:
             os.fdatasync(self._descriptor)
             write_file(self.folder / "bits", bits)
 
+    def remove(self) -> None:
+        """Take the files away, marks first; who reads them now goes on until it lets us go."""
+        for name in ("bits", "data", "core"):
+            (self.folder / name).unlink(missing_ok=True)
+        self.folder.rmdir()
+
     def close(self) -> None:
         """Save and close."""
-        self.sync()
-        os.close(self._descriptor)
+        try:
+            self.sync()
+        finally:
+            self._close_descriptor()
+
+    def __del__(self) -> None:
+        """Close when nobody can read any more: a reused number would serve other bytes."""
+        self._close_descriptor()
+
+    def _close_descriptor(self) -> None:
+        descriptor, self._descriptor = getattr(self, "_descriptor", -1), -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -3,7 +3,11 @@
 SQLite with synchronous NORMAL. It knows nothing of chunks: those are in the bit files.
 """
 
+import errno
+import os
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,14 +64,18 @@ class Ledger:
         return [Tally(*row) for row in self._db.execute(f"SELECT {columns} FROM tally")]  # noqa: S608
 
     def save(self, tally: Tally) -> None:
-        """Insert or replace one name."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                tally.name, tally.asset, tally.state, tally.origin_bytes, tally.peer_bytes,
-                tally.rejected_bytes, tally.error, tally.updated_ms,
-            ),
-        )  # fmt: skip
+        """Insert or replace one name; on a full disk it is left as it stood before."""
+        try:
+            self._db.execute(
+                "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    tally.name, tally.asset, tally.state, tally.origin_bytes, tally.peer_bytes,
+                    tally.rejected_bytes, tally.error, tally.updated_ms,
+                ),
+            )  # fmt: skip
+        except sqlite3.OperationalError as exc:
+            if not _full(exc):
+                raise
 
     def partial(self, name: str) -> tuple[str, str | None, int] | None:
         """Return (url, validator, synced length) of an unfinished origin transfer."""
@@ -77,16 +85,34 @@ class Ledger:
         return row
 
     def save_partial(self, name: str, url: str, validator: str | None, length: int) -> None:
-        """Remember how far an origin transfer is on disk."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO partial (name, url, validator, length) VALUES (?, ?, ?, ?)",
-            (name, url, validator, length),
-        )
+        """Remember how far an origin transfer is on disk; raises OSError when that is full."""
+        with _full_as_oserror():
+            self._db.execute(
+                "INSERT OR REPLACE INTO partial (name, url, validator, length)"
+                " VALUES (?, ?, ?, ?)",
+                (name, url, validator, length),
+            )
 
     def drop_partial(self, name: str) -> None:
-        """Forget an origin transfer."""
-        self._db.execute("DELETE FROM partial WHERE name = ?", (name,))
+        """Forget an origin transfer; raises OSError when the disk is full."""
+        with _full_as_oserror():
+            self._db.execute("DELETE FROM partial WHERE name = ?", (name,))
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+
+def _full(exc: sqlite3.OperationalError) -> bool:
+    return exc.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+@contextmanager
+def _full_as_oserror() -> Generator[None]:
+    """What a transfer rests on must be durable: a full disk ends it like any other write."""
+    try:
+        yield
+    except sqlite3.OperationalError as exc:
+        if not _full(exc):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from exc

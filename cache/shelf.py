@@ -4,7 +4,7 @@ It knows neither how content gets here nor who wants it. Rule: bytes are verifie
 are stored and before they are first served in this process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar, TypeVarTuple
@@ -82,6 +82,8 @@ class Shelf:
         self._limiter = trio.CapacityLimiter(THREADS)
         self._bell = trio.Event()
         self.version = 0
+        self.evictable: Callable[[], Sequence[str]] = tuple
+        """Assets that may go when the disk is short, the first ones first; the owner says."""
 
     @classmethod
     def open(cls, folder: Path, quota_bytes: int, clock: Clock) -> Self:
@@ -110,7 +112,10 @@ class Shelf:
     def close(self) -> None:
         """Make everything durable and close it."""
         for files in self._files.values():
-            files.close()
+            try:
+                files.close()
+            except OSError as exc:  # a full disk: what is not marked is fetched again
+                log.warning("asset not saved", asset=files.manifest.asset, error=exc)
         self._ledger.close()
 
     # -- what is here ------------------------------------------------------------------------
@@ -167,6 +172,19 @@ class Shelf:
         if files is None:
             raise ChunkUnavailable(f"{asset} is not here")
         return await self.in_thread(files.read, index)
+
+    def drop(self, asset: str) -> int:
+        """Let a whole asset go; return its bytes, 0 when it is not here or on its way."""
+        files = self._files.get(asset)
+        if files is None or not files.have.full or asset in self._plans:
+            return 0
+        del self._files[asset]
+        files.remove()
+        for tally in self._tallies.values():
+            if tally.asset == asset:
+                self._save(tally, "absent")
+        log.info("asset let go", asset=asset, bytes=files.manifest.size)
+        return files.manifest.size
 
     def want_first(self, asset: str, index: int) -> None:
         """A reader waits for this chunk."""

@@ -25,6 +25,7 @@ from hub.live import EventBus, Live
 from hub.orders import OrderDesk
 from hub.ports import Services
 from hub.status import StatusDesk
+from mesh.errors import StoreFull
 from mesh.host.clock import SystemClock
 from mesh.host.local_socket import listen_local
 from mesh.host.log import get_log
@@ -80,7 +81,7 @@ def compose(ground: founding.Ground) -> Parts:
     status = StatusDesk(
         node_id=node_id, name=ground.config.name, build=build, started_ms=clock.now_ms(),
         keys=ground.keys, register=register.register, reports=reports, peers=peers,
-        assets=assets, clock=clock,
+        assets=assets, clock=clock, room=store.room,
     )  # fmt: skip
     reader = order_reader(register.register)
     ingest = Ingest(MeshRows(store), register, reports, bus, clock, reader)
@@ -178,8 +179,12 @@ async def _describe(ground: founding.Ground) -> None:
     def write(tx: Tx) -> None:
         tx.put(tables.FLEET, tables.NODE, ground.identity.node_id, body)
 
-    if not ground.store.awaits_peer:
+    if ground.store.awaits_peer:
+        return
+    try:
         await ground.store.write(write)
+    except StoreFull:
+        log.warning("own row not written", path=ground.config.data)
 
 
 async def _first_words(ground: founding.Ground, parts: Parts) -> Greeting:

@@ -11,6 +11,7 @@ from mesh.host.clock import Clock
 from mesh.hub_keys import HubKeys
 from mesh.proto.register import Register
 from mesh.rest.types import Status
+from mesh.room import Room
 
 GRACE_MS: Final = 15_000
 """A node may be away this long (a restart) before it counts as a problem."""
@@ -31,6 +32,7 @@ class StatusDesk:
     peers: Connected
     assets: AssetDesk
     clock: Clock
+    room: Room
 
     def status(self) -> Status:
         """Return the status resource."""
@@ -65,7 +67,8 @@ class StatusDesk:
 
     def _problems(self, connected: set[str]) -> list[str]:
         now_ms, contacts = self.clock.now_ms(), self.reports.contacts()
-        found = [
+        found = [self.room.problem] if self.room.problem else []
+        found += [
             f"two different {alarm.kind} records about {alarm.subject[:8] or 'the root'}:"
             " a key was copied or misused"
             for alarm in self.register.alarms[-3:]

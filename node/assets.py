@@ -7,7 +7,7 @@ within a second; a NAME counts only under the organisation's assets key.
 
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -24,6 +24,7 @@ from cache.api import (
 from mesh.errors import MeshError, StoreFull
 from mesh.host.log import get_log
 from mesh.proto.tables import ASSET, FLEET, NAME, PRESENCE, REFERENCE
+from node.proto.eviction import evictable
 from node.proto.residency import (
     Fetch,
     Holder,
@@ -114,6 +115,12 @@ class Assets:
     def waits_for(self, name: str) -> str | None:
         """Return what a wanted name waits for before it is on its way here, if anything."""
         return waits_for(self._view(), name)
+
+    def evictable(self, in_use: Collection[str]) -> list[str]:
+        """Return what may go when the disk is short; ``in_use``: what jobs work with."""
+        states = sorted(self._cache.assets(), key=lambda state: state.updated_ms)
+        shelf = [(s.asset, s.name) for s in states if s.asset and self._cache.holds(s.asset)]
+        return evictable(self._view(), shelf, in_use)
 
     # -- the service -------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ from node.boot.files import BootFiles
 from node.boot.routes import is_bound
 from node.boot.service import BootConfig, BootServices
 from node.config import NodeConfig
+from node.disk import keep_room
 from node.joining import KEYS, REGISTER, Joined, read_joined
 from node.proto.site_view import SiteView
 from node.router import NodeApi, NodeFacts
@@ -98,6 +99,7 @@ class Node:
             site_of=self.site_of,
         )
         self.work = self._make_work()
+        self.cache.evictable = lambda: self.assets.evictable(self.work.assets_in_use())
         self.desk = BootDesk(self.work, self.is_bound)
         self.files = BootFiles(config.boot.files or data / "boot")
         self.boot = self._make_boot() if config.boot.enabled else None
@@ -249,7 +251,9 @@ class Node:
             "subnet": self.config.subnet.cidr or min(subnets, default=None),
         }
 
-    async def announce(self) -> None:
+    async def announce(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Publish our own rows, now that all ports are known."""
         config = self.config
         hosts = own_addresses(config.mesh.listen, config.mesh.advertise)
@@ -265,7 +269,8 @@ class Node:
         if config.subnet.cidr:
             root_fp = self.register.register.root_fp
             subnet = subnet_row(config.subnet, root_fp, self.joined.site)
-        await publish(self.store, self.identity.node_id, self.joined.site, row, subnet)
+        own = (self.store, self.identity.node_id, self.joined.site)
+        await publish(*own, row, subnet, task_status=task_status)
 
     async def run(self, *, ready: Callable[[], None] = lambda: None) -> None:
         """Start every service in order; return after a signal."""
@@ -279,10 +284,11 @@ class Node:
                 await self._until_writable()
                 await services.start(self.secrets.run)
                 await services.start(self.assets.run)
+                services.start_soon(keep_room, self.cache)
                 self.ports = {"mesh": self.peers.port}
                 if self.boot is not None:
                     self.ports |= await services.start(self.boot.run)
-                await self.announce()
+                await services.start(self.announce)
                 await services.start(self.work.run)
                 await services.start(self.api.run, run_folder / "api.sock")
                 await services.start(self._keep_ports_file, run_folder / "ports.json")
@@ -317,8 +323,11 @@ class Node:
         while True:
             version, facts = self.store.version, self.listening()
             if facts != written:
-                write_json(path, facts, 0o644)
-                written = facts
+                try:
+                    write_json(path, facts, 0o644)
+                    written = facts
+                except OSError as exc:  # a full disk; the next change of the store tries again
+                    log.warning("ports not written", path=path, error=exc.strerror)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             await self.store.wait_past(version)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import trio
 
-from mesh.errors import MeshError, Refused, RemoteRefused, Unreachable
+from mesh.errors import MeshError, Refused, RemoteRefused, StoreFull, Unreachable
 from mesh.host.clock import Clock
 from mesh.host.local_socket import listen_local, may_ask, peer_uid
 from mesh.host.log import get_log
@@ -42,6 +42,7 @@ BACKLOG: Final = 16
 ITEMS_MAX: Final = 10_000
 ENDED: Final = ("succeeded", "failed", "cancelled", "refused")
 NO_OPERATOR: Final = "this node has no role site-operator; give the order at a hub"
+NO_ROOM: Final = "waits for room on the node's disk"
 STATUS_OF: Final = {"bad-request": 400, "denied": 403, "not-found": 404, "conflict": 409}
 log = get_log("api")
 
@@ -184,6 +185,11 @@ class NodeApi:
     def _job_items(self) -> list[Any]:
         rows = self._f.store.rows(self._scope, JOB)
         jobs = [views.job(row.body) for row in rows] + self._waiting({row.key for row in rows})
+        if self._f.store.full:  # what it waits for cannot be written into its row
+            ours = (None, self._f.node)
+            for job in (job for job in jobs if job["runner"] in ours):
+                if job["state"] not in (*ENDED, "parked"):
+                    job["waits_for"] = NO_ROOM
         return sorted(jobs, key=lambda j: (j["state"] in ENDED, -(j["created_ms"] or 0)))
 
     def _waiting(self, taken: set[str]) -> list[Any]:
@@ -287,6 +293,8 @@ class NodeApi:
                 job = str(made.params["job"])
         except OrderProblem as exc:
             return _problem(STATUS_OF.get(exc.code, 409), exc.code, str(exc))
+        except StoreFull:
+            return _problem(507, "full", "the node's disk is full: the order was not taken")
         except MeshError as exc:
             return _problem(403, "denied", str(exc))
         item = {"order": order_id, "job": job, "site": made.site, "server": made.server}

@@ -13,7 +13,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from mesh.errors import Refused
+import trio
+
+from mesh.errors import Refused, StoreFull
 from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
 from node.config import Subnet
 
@@ -63,9 +65,19 @@ def subnet_row(subnet: Subnet, root_fp: bytes, site: str) -> dict[str, Any]:
     }
 
 
-async def publish(store: Any, node: str, site: str, node_row: Mapping[str, Any],
-                  subnet: Mapping[str, Any] | None) -> None:  # fmt: skip
-    """Write our NODE row, and the site's SUBNET row where it differs."""
+async def publish(
+    store: Any,
+    node: str,
+    site: str,
+    node_row: Mapping[str, Any],
+    subnet: Mapping[str, Any] | None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Write our NODE row, and the site's SUBNET row where it differs.
+
+    As a task it has started when the rows are durable, or wait for room on a full disk.
+    """
 
     def write(tx: Any) -> None:
         own = tx.own(FLEET, NODE, node)
@@ -76,4 +88,9 @@ async def publish(store: Any, node: str, site: str, node_row: Mapping[str, Any],
             if there is None or {k: there.body.get(k) for k in subnet} != dict(subnet):
                 tx.put(site_scope(site), SUBNET, subnet["cidr"], subnet)
 
-    await store.write(write)
+    try:
+        await store.write(write)
+        task_status.started()
+    except StoreFull:
+        task_status.started()
+        await store.write_when_room(write)

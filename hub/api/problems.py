@@ -5,6 +5,7 @@ and becomes a 500 that says nothing of the inside.
 """
 
 import json
+import sqlite3
 from typing import Any, Final
 
 from quart import Response
@@ -55,7 +56,7 @@ def of_error(error: Exception) -> Response:
             return problem(409, "conflict", str(error))
         case Unreachable():
             return problem(503, "unreachable", str(error))
-        case StoreFull():
+        case StoreFull() | sqlite3.OperationalError(sqlite_errorcode=sqlite3.SQLITE_FULL):
             return problem(507, "full", "the hub's disk is full: nothing was changed")
         case HTTPException():
             status = error.code or 500

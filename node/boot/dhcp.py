@@ -151,7 +151,9 @@ class DhcpServer:
     ) -> None:
         try:
             await function(*args)
-        except (StoreFull, Refused) as exc:  # nothing is promised that is not durable
+        except StoreFull:  # nothing is promised that is not durable; the store has said so
+            self.counts["not durable"] += 1
+        except Refused as exc:
             self.counts["not durable"] += 1
             self._log.warning("dhcp answer withheld", error=exc)
         finally:

@@ -2,21 +2,22 @@
 
 It knows when to look and whom to tell; the rules are in ``orders.py`` and the cores. Rules: a
 job runs only at the node that stands in its row; on start every job of ours that has not ended
-goes on; on shutdown nothing is written, a job is resumable at any time."""
+goes on; on shutdown nothing is written, a job is resumable at any time; while the disk is full
+orders and jobs stand still, and go on from their rows when there is room."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import trio
 
-from mesh.errors import Refused
+from mesh.errors import Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.ids import UUID_PATTERN
 from mesh.proto.order import CANCEL, RETRY, Order, OrderRefused
 from node.proto import lifecycle
-from node.proto.job import cancel_row, reopen
+from node.proto.job import TERMINAL, cancel_row, reopen
 from node.proto.server_view import server_view
 from node.work.agent_args import AgentArgs
 from node.work.capabilities import Capabilities
@@ -113,6 +114,7 @@ class Work:
         """Jobs of ours that may need a runner."""
         self._first_seen: dict[str, float] = {}
         self._nursery: trio.Nursery
+        self._policy_told = False
         self._bell = trio.Event()
 
     # -- for other rooms -------------------------------------------------------------------
@@ -150,6 +152,12 @@ class Work:
         if row is None:
             raise Refused("the order of this job is not here any more")
         return self._open_order(_signed(row.body), None).params
+
+    def assets_in_use(self) -> set[str]:
+        """Return the assets that jobs of the site work with."""
+        bodies = self.rows.jobs().values()
+        open_ones = [body for body in bodies if body["state"] not in TERMINAL]
+        return {str(body["params"].get("asset")) for body in open_ones}
 
     def rpc_handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
         """Return the calls that members may make on us."""
@@ -196,16 +204,15 @@ class Work:
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Take orders and run jobs until cancelled."""
-        await self._store.write(self._orders.put_policy)
         jobs = self.rows.jobs().items()
         self._ours |= {key for key, body in jobs if body["runner"] == self.rows.node_id}
         self._settled |= {key for key, _ in jobs}
         async with trio.open_nursery() as self._nursery:
-            await self._look()
+            await self._look_unless_full()
             task_status.started()
             while True:
                 version, self._bell = self._store.version, trio.Event()
-                await self._look()
+                await self._look_unless_full()
                 with trio.move_on_after(self.limits.rescan_s):
                     await self._changed(version)
                 await trio.sleep(self.limits.coalesce_s)
@@ -219,6 +226,18 @@ class Work:
 
             either.start_soon(one, lambda: self._store.wait_past(version))
             either.start_soon(one, self._bell.wait)
+
+    async def _look_unless_full(self) -> None:
+        """Look, unless nothing could be written: what a full disk cuts short is seen again."""
+        if self._store.full:
+            return
+        try:
+            if not self._policy_told:
+                await self._store.write(self._orders.put_policy)
+                self._policy_told = True
+            await self._look()
+        except StoreFull:
+            pass  # the store has said so
 
     async def _look(self) -> None:
         """Look at all orders and jobs once."""

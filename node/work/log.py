@@ -4,8 +4,9 @@ It knows nothing of what lines mean. Rule: lines are written in the store's tran
 that a line about a step is durable with the step; beyond the limit a job's oldest lines go."""
 
 from collections import defaultdict, deque
-from typing import Any, Final
+from typing import Final
 
+from mesh.errors import StoreFull
 from node.work.ports import Store, Tx
 
 SCHEMA: Final = (
@@ -43,6 +44,12 @@ class JobLog:
         """Take the pending lines of a job out, for ``write_lines``."""
         return list(self._pending.pop(job, ()))
 
+    def give_back(self, job: str, lines: list[tuple[int, str]]) -> None:
+        """Keep lines that ``take`` gave out and a full disk did not take."""
+        room = PENDING_MAX - len(self._pending[job])
+        self.dropped += max(len(lines) - room, 0)
+        self._pending[job].extendleft(reversed(lines[len(lines) - room :] if room else []))
+
     def write_lines(self, tx: Tx, job: str, lines: list[tuple[int, str]]) -> None:
         """Write lines in a transaction and cut the job's log to its limit."""
         if not lines:
@@ -59,17 +66,13 @@ class JobLog:
     async def read(self, job: str, after: int) -> list[Line]:
         """Return up to PAGE_LINES lines with numbers above ``after``."""
         pending = self.take(job)
-
-        def fn(tx: Tx) -> list[Any]:
-            self.write_lines(tx, job, pending)
-            return list(
-                tx.execute(
-                    "SELECT n, at_ms, line FROM job_log WHERE job = ? AND n > ?"
-                    " ORDER BY n LIMIT ?",
-                    (job, after, PAGE_LINES),
-                ).fetchall()
-            )
-
-        return [
-            (int(n), int(at_ms), str(line)) for n, at_ms, line in await self._store.write(fn)
-        ]
+        if pending:
+            try:
+                await self._store.write(lambda tx: self.write_lines(tx, job, pending))
+            except StoreFull:
+                self.give_back(job, pending)
+        found = self._store.query(
+            "SELECT n, at_ms, line FROM job_log WHERE job = ? AND n > ? ORDER BY n LIMIT ?",
+            (job, after, PAGE_LINES),
+        )
+        return [(int(n), int(at_ms), str(line)) for n, at_ms, line in found]

@@ -61,6 +61,11 @@ class Store(Protocol):
 
     @property
     def version(self) -> int: ...  # noqa: D102
+    @property
+    def full(self) -> bool:
+        """Whether a commit found no room on the disk and there is none yet."""
+        ...
+
     def get(self, scope: str, table: str, key: str, /) -> Any:
         """Return the merged row, or None."""
         ...
@@ -75,6 +80,10 @@ class Store(Protocol):
 
     def head(self, scope: str, /) -> Any:
         """Return (epoch, seq) of our own set."""
+        ...
+
+    def query(self, sql: str, args: Sequence[Any] = (), /) -> Any:
+        """Read our local tables, as committed."""
         ...
 
     def local_schema(self, statements: Sequence[str], /) -> Any:

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from drivers.errors import DeviceRefused, DeviceUnreachable
-from mesh.errors import Refused
+from mesh.errors import Refused, StoreFull
 from mesh.proto import tables
 from node.work.boot_desk import BootDesk
 from node.work.ports import Limits
@@ -352,6 +352,52 @@ async def test_a_fetch_says_from_its_start_what_it_waits_for(tmp_path: Path) -> 
         site.assets.waiting = None
         assert (await site.end(job))["state"] == "succeeded"
         assert site.job(job)["waits_for"] is None
+
+
+@pytest.mark.parametrize("at", ["fetch", "write"])
+async def test_a_full_disk_stops_jobs_where_they_stand_and_they_go_on(
+    tmp_path: Path, at: str
+) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await site.accept()
+        site.machine.hold_write = trio.Event()
+        if at == "fetch":
+            site.assets.waiting = "waits for the origin"
+        job = await site.deploy()
+        if at == "fetch":
+            await site.until(lambda: step(site.job(job), "fetch").get("state") == "running")
+        else:
+            await site.until(lambda: step(site.job(job), "write").get("done") == 1)
+        site.cut.full = True
+        with pytest.raises(StoreFull):
+            await site.power(True)
+        status, answer = await site.need_desk().agent("/agent/v1/next", b"{}", {}, "10.9.9.9")
+        assert (status, "room" in answer["detail"]) == (503, True)
+        site.assets.waiting = None
+        site.machine.hold_write.set()  # what is under way ends, and nobody can write it down
+        refused = site.cut.refused
+        await site.until(lambda: site.cut.refused > refused or site.work.runner(job) is None)
+        assert step(site.job(job), at)["state"] == "running"
+        site.cut.full = False
+        done = await site.end(job)
+        assert (done["state"], done["error"]) == ("succeeded", None)
+        assert site.bmc.orders == ["off", "on", "off", "on"]
+        assert site.machine.disk == SHA256
+        assert any(
+            "goes on after a break" in line for _, _, line in await site.work.logs(job, 0)
+        )
+
+
+async def test_a_full_disk_at_the_start_holds_nobody_up(tmp_path: Path) -> None:
+    site = WorkSite(tmp_path)
+    site.cut.full = True
+    async with site.running():
+        with pytest.raises(StoreFull):
+            await site.give("server.accept", site.accept_params(bmc=False))
+        assert site.store.rows(site.scope, tables.BUDGET) == []
+        site.cut.full = False
+        await site.accept()
+        assert [row.key for row in site.store.rows(site.scope, tables.BUDGET)] == ["policy"]
 
 
 async def test_cancel_in_the_middle_leaves_a_failed_twin_and_says_who(tmp_path: Path) -> None:

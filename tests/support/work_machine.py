@@ -45,6 +45,9 @@ class Cut:
     count: int = 0
     dead: bool = False
     node: trio.CancelScope | None = None
+    full: bool = False
+    """The disk under the store is full: no write stands."""
+    refused: int = 0
 
     def boundary(self) -> None:
         self.count += 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from mesh.errors import StoreFull
 from mesh.host.clock import SystemClock
 from mesh.identity import Identity
 from mesh.proto import tables
@@ -96,7 +97,7 @@ class Secrets:
 
 
 class CutStore:
-    """The real store, with a boundary before and after each write."""
+    """The real store, with a boundary before and after each write, and a disk to fill."""
 
     def __init__(self, store: MeshStore, cut: Cut, schema: bool = True) -> None:
         self._store, self._cut, self._schema = store, cut, schema
@@ -108,7 +109,15 @@ class CutStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    @property
+    def full(self) -> bool:
+        return self._cut.full and self._cut.refused > 0
+
     async def write(self, fn: Any, /) -> Any:
+        if self._cut.full:
+            self._cut.refused += 1
+            await trio.lowlevel.checkpoint()
+            raise StoreFull("the disk is full")
         self._cut.boundary()
         value = await self._store.write(fn)
         self._cut.boundary()
@@ -223,11 +232,13 @@ class WorkSite:
     async def give(self, kind: str, params: Mapping[str, Any], **changes: Any) -> str:
         return await self.work.submit(self.order(kind, params, **changes))
 
+    def accept_params(self, bmc: bool) -> dict[str, Any]:
+        params: dict[str, Any] = {"machine": MAC, "name": "srv1", "server": self.server}
+        return params | {"bmc": {"url": self.bmc.url, "secret": "bmc1"} if bmc else None}
+
     async def accept(self, bmc: bool = True) -> None:
         """Accept the machine; its inventory is there after one boot of its ramdisk."""
-        params: dict[str, Any] = {"machine": MAC, "name": "srv1", "server": self.server}
-        params["bmc"] = {"url": self.bmc.url, "secret": "bmc1"} if bmc else None
-        job = await self.give("server.accept", params)
+        job = await self.give("server.accept", self.accept_params(bmc))
         if self.bmc.power == "off":
             self.bmc.switch("on")
         assert (await self.end(job))["state"] == "succeeded"
