@@ -7,6 +7,7 @@ gets existing secrets only when somebody sets them again.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from mesh.errors import CodecError, Refused
 from mesh.identity import Identity
@@ -102,6 +103,35 @@ def read_secret(
         raise Refused(
             f"the secret {secret_id!r} does not open with this node's key; set it again"
         ) from exc
+
+
+class Readable:
+    """Which secrets a node can open, by trying; a row is tried once."""
+
+    def __init__(self, store: StorePort, register: Register, identity: Identity) -> None:
+        self._store, self._register, self._identity = store, register, identity
+        self._tried: dict[str, tuple[Any, bool]] = {}
+
+    def versions(self) -> dict[str, int]:
+        """Return the ids of all secrets that open now, with their versions."""
+        tried: dict[str, tuple[Any, bool]] = {}
+        found: dict[str, int] = {}
+        for row in self._store.rows(pair_scope(self._identity.node_id), SECRET):
+            sealed = row.body.get("sealed"), row.body.get("version"), row.body.get("kem_epoch")
+            before = self._tried.get(row.key)
+            opens = before[1] if before and before[0] == sealed else self._opens(row.key)
+            tried[row.key] = (sealed, opens)
+            if opens:
+                found[row.key] = _number(row.body.get("version"))
+        self._tried = tried
+        return found
+
+    def _opens(self, secret_id: str) -> bool:
+        try:
+            read_secret(self._store, self._register, self._identity, secret_id)
+        except Refused:
+            return False
+        return True
 
 
 def exposed_secrets(store: StorePort, node_id: str) -> list[str]:

@@ -31,7 +31,7 @@ from mesh.proto.order import Order, open_order, sign_order
 from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
 from mesh.register_store import RegisterStore
-from mesh.secrets import read_secret
+from mesh.secrets import Readable, read_secret
 from mesh.site_secret import SiteSecrets
 from mesh.store import MeshStore, mark_restored
 from mesh.sync import Replication
@@ -147,6 +147,7 @@ class Node:
             open_order=lambda data, now_ms: open_order(data, register, now_ms, site=site),
             open_bmc=lambda url, login: open_bmc(url, login, local_address=local),
             credentials=self.credentials,
+            readable=Readable(self.store, register, self.identity).versions,
             assets=self.assets,
             cache=self.cache,
             secrets=self.secrets,

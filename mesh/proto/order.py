@@ -43,7 +43,15 @@ DESTRUCTIVE: Final = "destructive"
 
 
 class OrderRefused(Refused):
-    """This order is not carried out here; ``str(error)`` is one sentence. Nothing changed."""
+    """This order is not carried out here; ``str(error)`` is one sentence. Nothing changed.
+
+    ``order`` is what was asked when its signer may give orders for this site, so that who gave
+    it can be told; None for what anybody could have sent.
+    """
+
+    def __init__(self, sentence: str, order: "Order | None" = None) -> None:
+        super().__init__(sentence)
+        self.order = order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,15 +124,17 @@ def open_order(
         order = _read(body)
     except CodecError as exc:
         raise OrderRefused(f"this is not an order of this organisation: {exc}") from exc
-    check_params(order.kind, order.params)
-    _check_signer(order, signer, register, fresh=now_ms is not None)
+    epoch = _check_signer(order, signer, register)
     if site is not None and order.site != site:
         raise OrderRefused(f"order {order.id} is for site {order.site}, this is {site}")
-    if now_ms is not None and now_ms > order.not_after_ms:
-        late_s = (now_ms - order.not_after_ms) // 1000
-        raise OrderRefused(f"order {order.id} ran out of time {late_s} s ago; give it again")
-    if order.kind != DEPLOY or server_cleaned is not None:
-        check_class(order, server_cleaned)
+    try:
+        check_params(order.kind, order.params)
+        if now_ms is not None:
+            _check_fresh(order, epoch, now_ms)
+        if order.kind != DEPLOY or server_cleaned is not None:
+            check_class(order, server_cleaned)
+    except OrderRefused as exc:
+        raise OrderRefused(str(exc), order) from exc
     return order
 
 
@@ -195,15 +205,22 @@ def _check_bmc(bmc: Any) -> None:
         fields.text(bmc, "secret", chars_max=64)
 
 
-def _check_signer(order: Order, signer: bytes, register: Register, *, fresh: bool) -> None:
+def _check_fresh(order: Order, epoch: int, now_ms: int) -> None:
+    if order.region_epoch < epoch:
+        raise OrderRefused(
+            f"order {order.id} is of epoch {order.region_epoch} of region {order.region},"
+            f" which is in epoch {epoch} now; give it again on the active hub"
+        )
+    if now_ms > order.not_after_ms:
+        late_s = (now_ms - order.not_after_ms) // 1000
+        raise OrderRefused(f"order {order.id} ran out of time {late_s} s ago; give it again")
+
+
+def _check_signer(order: Order, signer: bytes, register: Register) -> int:
+    """Return the least region epoch of today; raise OrderRefused for a stranger's order."""
     keys = register.order_keys(order.region) if order.region else None
     if keys is not None and signer in keys.keys:
-        if fresh and order.region_epoch < keys.epoch:
-            raise OrderRefused(
-                f"order {order.id} is of epoch {order.region_epoch} of region {order.region},"
-                f" which is in epoch {keys.epoch} now; give it again on the active hub"
-            )
-        return
+        return keys.epoch
     author_node = node_id(signer)
     member = register.member(author_node)
     if (
@@ -217,6 +234,7 @@ def _check_signer(order: Order, signer: bytes, register: Register, *, fresh: boo
         )
     if not order.author.endswith(f"@{author_node}"):
         raise OrderRefused(f"order {order.id} names an author that its signer is not")
+    return 0
 
 
 def _read(body: Mapping[str, Any]) -> Order:

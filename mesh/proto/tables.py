@@ -45,6 +45,7 @@ ORDER: Final = "order"  # merged; key = order id
 JOB: Final = "job"  # merged; key = job id (= id of its order)
 SITE_SECRET: Final = "site_secret"  # per author; key = "<member node id>/<epoch>"
 BUDGET: Final = "budget"  # per author; key = order id; destructive work begun
+NODE_SECRET: Final = "node_secret"  # per author; key = id of a secret that the author can open
 
 # -- pair:<node> ---------------------------------------------------------------------------
 
@@ -55,7 +56,9 @@ SECRET: Final = "secret"  # merged; key = secret id; HPKE blob for this node
 TOKEN: Final = "token"  # merged; key = token id
 SECRET_INDEX: Final = "secret_index"  # merged; key = secret id; release ledger
 
-PER_AUTHOR: Final = frozenset({NODE, ASSET, PRESENCE, SIGHTING, SITE_SECRET, BUDGET})
+PER_AUTHOR: Final = frozenset(
+    {NODE, ASSET, PRESENCE, SIGHTING, SITE_SECRET, BUDGET, NODE_SECRET}
+)
 """Tables read author by author; every other table is a merged view."""
 
 
@@ -255,6 +258,12 @@ class JobRow(TypedDict, total=False):
     started_ms: int | None
     ended_ms: int | None
     error: str | None
+
+
+class NodeSecretRow(TypedDict, total=False):
+    """The author can open this secret (its id is the key): never more than its version."""
+
+    version: int
 
 
 class SecretRow(TypedDict, total=False):

@@ -21,6 +21,7 @@ from node.proto.job import TERMINAL, cancel_row, reopen
 from node.proto.server_view import server_view
 from node.work.agent_args import AgentArgs
 from node.work.capabilities import Capabilities
+from node.work.keyring import Keyring
 from node.work.log import SCHEMA, JobLog, Line
 from node.work.orders import Orders, ended
 from node.work.ports import (
@@ -66,10 +67,12 @@ class Work:
         assets: Assets,
         cache: AssetCache,
         secrets: SiteSecrets,
+        readable: Callable[[], Mapping[str, int]],
         clock: Clock,
         destructive_per_hour: int = 5,
         limits: Limits | None = None,
     ) -> None:
+        """``readable()``: ids and versions of the secrets that ``credentials`` can open."""
         self.limits = limits or Limits()
         self.rows = SiteRows(store, members, site, node_id)
         self.capabilities = Capabilities(secrets, site)
@@ -81,12 +84,14 @@ class Work:
         self._start_ms = clock.now_ms()
         self.log = JobLog(store, self.limits.log_lines_max)
         store.local_schema(SCHEMA)
+        self._keyring = Keyring(self.rows, readable)
         self._orders = Orders(
             self.rows,
             limits=self.limits,
             destructive_per_hour=destructive_per_hour,
             started_ms=self._start_ms,
             connected=self._connected,
+            holders=self._keyring.holders,
         )
         args = AgentArgs(self.rows, self.capabilities, self.order_params, self.now_ms)
         self._means = Means(
@@ -241,6 +246,7 @@ class Work:
 
     async def _look(self) -> None:
         """Look at all orders and jobs once."""
+        await self._keyring.publish()
         for job_id, runner in list(self._runners.items()):
             row = self.rows.job(job_id)
             if row is not None and row["runner"] != self.rows.node_id:
@@ -269,29 +275,46 @@ class Work:
     async def _take(self, order_id: str, body: Mapping[str, Any]) -> None:
         """Make the job of an order, if it is ours to run."""
         first = self._first_seen.setdefault(order_id, trio.current_time())
+        waited_s, refusal = trio.current_time() - first, None
         try:
             order = self._open_order(_signed(body), self._clock.now_ms())
         except OrderRefused as exc:
-            self._refuse(order_id, str(exc))
-            return
+            if exc.order is None:
+                self._refuse(order_id, str(exc))
+                return
+            order, refusal = exc.order, str(exc)
         if order.id != order_id:
             self._refuse(order_id, "the order stands under another order's id")
             return
-        if order.kind in (CANCEL, RETRY):
-            await self._take_verb(order)
+        verb = order.kind in (CANCEL, RETRY)
+        if refusal is None and verb and self.rows.job(str(order.params["job"])) is not None:
+            await self._take_verb(order, waited_s)
             return
-        if self._orders.runner_of(order.id, trio.current_time() - first) != self.rows.node_id:
+        if refusal is None and verb and waited_s >= self.limits.settle_s:
+            refusal = f"there is no job {order.params['job']} at site {self.rows.site}"
+        elif refusal is None and verb:
+            return  # its row may be on the way
+        secret = None if refusal else self._orders.secret_of(order)
+        if self._orders.runner_of(order.id, waited_s, secret) != self.rows.node_id:
             return
-        row = self._orders.new_job(order, self._clock.now_ms())
+        if refusal is None:
+            row = self._orders.new_job(order, self._clock.now_ms())
+        else:
+            row = self._orders.refused_job(order, refusal, self._clock.now_ms())
 
         def fn(tx: Tx) -> None:
             if tx.get(self.rows.scope, tables.JOB, order.id) is None:
                 tx.put(self.rows.scope, tables.JOB, order.id, row)
 
         await self._store.write(fn)
-        self._ours.add(order_id)
         self._first_seen.pop(order_id, None)
-        log.info("order taken", job=order.id, kind=order.kind, name=row["server_name"])
+        self._settled.add(order_id)
+        name = row["server_name"]
+        if refusal is not None:
+            log.warning("order refused", job=order.id, kind=order.kind, reason=refusal)
+            return
+        self._ours.add(order_id)
+        log.info("order taken", job=order.id, kind=order.kind, name=name)
 
     def _refuse(self, order_id: str, sentence: str) -> None:
         if len(self._refused) >= REFUSED_MAX:
@@ -316,10 +339,17 @@ class Work:
 
     # -- verbs on jobs ---------------------------------------------------------------------
 
-    async def _take_verb(self, order: Order) -> None:
+    def _answers_for(self, target: Mapping[str, Any], order: Order, waited_s: float) -> bool:
+        """Whether it is ours to cancel or retry a job: it is ours, or its runner belongs to the
+        site no more and the order's owner takes its place."""
+        if target["runner"] in self.rows.site_nodes():
+            return bool(target["runner"] == self.rows.node_id)
+        return self._orders.runner_of(order.id, waited_s) == self.rows.node_id
+
+    async def _take_verb(self, order: Order, waited_s: float) -> None:
         """Cancel or retry a job that runs here; others leave it to its runner."""
         target = self.rows.job(str(order.params["job"]))
-        if target is None or target.get("runner") != self.rows.node_id:
+        if target is None or not self._answers_for(target, order, waited_s):
             return
         job_id, error = target["id"], None
         runner = self._runners.get(job_id)
@@ -333,6 +363,7 @@ class Work:
         def fn(tx: Tx) -> str | None:
             row = dict(tx.get(self.rows.scope, tables.JOB, job_id).body)
             row["steps"] = [dict(entry) for entry in row["steps"]]
+            row["runner"] = self.rows.node_id
             steps = plan_of(row)
             if order.kind == RETRY:
                 refusal = reopen(row, steps, tx.now_ms) if steps else "it was refused as it is"

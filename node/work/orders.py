@@ -5,7 +5,7 @@ one transaction that looks first; an order that cannot be carried out becomes a 
 one sentence, so that nobody waits in the dark; a job begins in the same transaction that takes
 the server and counts the budget."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from mesh.proto import budget, tables
 from mesh.proto.order import DEPLOY, DESTRUCTIVE, Order, OrderRefused, check_class
 from mesh.proto.rendezvous import ranked
 from node.proto import lifecycle
-from node.proto.job import ENDED, TERMINAL, new_steps
+from node.proto.job import ENDED, SENTENCE_CHARS_MAX, TERMINAL, new_steps
 from node.proto.plan import plan
 from node.proto.server_view import server_view
 from node.work.ports import Limits, Tx
@@ -39,11 +39,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The site's destructive budget as its rows have it."""
+    """What a begin needs to know of the site beside its job, read before its transaction."""
 
     entries: tuple[budget.BudgetEntry, ...]
     limits_per_hour: Mapping[str, int]
     reachable: frozenset[str]
+    """Nodes of the site that this one sees, itself included."""
+    holders: Mapping[str, Collection[str]]
+    """By secret, the nodes that can open it."""
+    names: Mapping[str, str]
+    """Of nodes that ever wrote about themselves."""
 
 
 class Orders:
@@ -57,8 +62,11 @@ class Orders:
         destructive_per_hour: int,
         started_ms: int,
         connected: Callable[[], set[str]],
+        holders: Callable[[], Mapping[str, Collection[str]]],
     ) -> None:
+        """``holders()``: by secret, the nodes of the site that can open it."""
         self.rows = rows
+        self._holders = holders
         self._limits = limits
         self._per_hour = destructive_per_hour
         self._started_ms = started_ms
@@ -66,14 +74,19 @@ class Orders:
 
     # -- who -------------------------------------------------------------------------------
 
-    def runner_of(self, order_id: str, waited_s: float) -> str | None:
+    def runner_of(
+        self, order_id: str, waited_s: float, secret: str | None = None
+    ) -> str | None:
         """Return who shall run a new order, None while nobody can say.
+
+        Of the nodes that run jobs only those count that can open ``secret``; when none can,
+        the owner of all takes the order and says what is missing.
 
         The owner does at once, unless the order is older than this node's start: then another
         node may have done it long ago, and its job row is given ``settle_s`` to arrive. An
         owner out of reach is passed over after the same time; what it had begun would have come
         through any path that brought the order here."""
-        order = ranked(self._capable(), order_id)
+        order = ranked(self._capable(secret), order_id)
         reachable = self._connected() | {self.rows.node_id}
         settled = waited_s >= self._limits.settle_s
         old = _made_ms(order_id) < self._started_ms - CLOCK_SLACK_MS
@@ -81,15 +94,20 @@ class Orders:
             return None
         if order[0] in reachable:
             return order[0]
-        return next(node for node in order if node in reachable) if settled else None
+        return next((node for node in order if node in reachable), None) if settled else None
 
-    def _capable(self) -> list[str]:
+    def _capable(self, secret: str | None) -> list[str]:
         able = {
             node
             for node, body in self.rows.node_bodies().items()
             if "jobs" in (body.get("services") or ())
-        }
-        return sorted(able | {self.rows.node_id})
+        } | {self.rows.node_id}
+        held = able.intersection(self._holders().get(secret, ())) if secret else able
+        return sorted(held or able)
+
+    def secret_of(self, order: Order) -> str | None:
+        """Return the id of the secret that an order's job needs for the server's BMC."""
+        return _bmc_secret(order.kind, self.rows.server(str(order.params.get("server"))))
 
     # -- new jobs --------------------------------------------------------------------------
 
@@ -111,6 +129,19 @@ class Orders:
         }  # fmt: skip
         row["steps"] = new_steps(plan(order.kind, params, str(name), bmc))
         return row
+
+    def refused_job(self, order: Order, error: str, now_ms: int) -> dict[str, Any]:
+        """Return the JOB row of an order that is not carried out; nothing of what it asks is
+        kept, since that may be what is wrong with it."""
+        about = order.params.get("server")
+        target = self.rows.job(str(order.params.get("job"))) or {
+            "server": about if isinstance(about, str) else None,
+            "server_name": (self.rows.server(str(about)) or {}).get("name"),
+        }
+        return {
+            **self.verb_job(order, target, error[:SENTENCE_CHARS_MAX], now_ms),
+            "params": {},
+        }
 
     def verb_job(
         self, order: Order, target: Mapping[str, Any], error: str | None, now_ms: int
@@ -146,13 +177,14 @@ class Orders:
             return None
         server_row = tx.get(self.rows.scope, tables.SERVER, row["server"])
         server: Mapping[str, Any] | None = None if server_row is None else server_row.body
-        waits = self._busy(tx, row, server) or self._slots(row, running)
+        waits = self._busy(tx, row, server, standing) or self._slots(row, running)
         if waits is not None:
             return self._wait(tx, row, *waits)
         refusal = self._refusal(tx, row, server)
         if refusal is not None:
             return self._fail(tx, row, refusal)
-        waits = self._over_budget(tx, row, server, standing)
+        waits = self._locked(row, server, standing)
+        waits = waits or self._over_budget(tx, row, server, standing)
         if waits is not None:
             return self._wait(tx, row, *waits)
         if not row.get("touched") and server is not None and server.get("job") != job_id:
@@ -174,7 +206,11 @@ class Orders:
         row["steps"] = new_steps(steps)
 
     def _busy(
-        self, tx: Tx, row: Mapping[str, Any], server: Mapping[str, Any] | None
+        self,
+        tx: Tx,
+        row: Mapping[str, Any],
+        server: Mapping[str, Any] | None,
+        standing: Standing,
     ) -> tuple[str, str] | None:
         other_id = (server or {}).get("job")
         if not other_id or other_id == row["id"]:
@@ -182,9 +218,21 @@ class Orders:
         other = tx.get(self.rows.scope, tables.JOB, other_id)
         if other is None or other.body.get("state") in TERMINAL:
             return None
-        waits = other.body.get("waits_for") or "it is working"
+        waits = self._silent(str(other.body.get("runner")), standing) or other.body.get(
+            "waits_for"
+        )
+        waits = waits or "it is working"
         name = (server or {}).get("name")
         return "blocked", f"waits for {other.body.get('kind')} of {name} to end ({waits})"
+
+    def _silent(self, runner: str, standing: Standing) -> str | None:
+        """Say why a job's runner does not go on with it, or None."""
+        if runner in standing.reachable:
+            return None
+        name = standing.names.get(runner) or runner[:8]
+        if runner not in self.rows.site_nodes():
+            return f"its runner {name} left the site: cancel that job"
+        return f"its runner {name} is out of reach"
 
     def _slots(
         self, row: Mapping[str, Any], running: Mapping[str, Mapping[str, Any]]
@@ -195,6 +243,21 @@ class Orders:
         if row.get("class") == DESTRUCTIVE and hard >= self._limits.destructive_max:
             return "queued", f"delayed: waits for one of {hard} jobs that wipe or overwrite"
         return None
+
+    def _locked(
+        self, row: Mapping[str, Any], server: Mapping[str, Any] | None, standing: Standing
+    ) -> tuple[str, str] | None:
+        """Say who must set a secret again before this node can speak with the BMC."""
+        secret = _bmc_secret(str(row["kind"]), server)
+        holders = standing.holders.get(secret, ()) if secret else ()
+        if not secret or self.rows.node_id in holders:
+            return None
+        site = self.rows.site
+        whose = "its runner does not have" if holders else f"no node of site {site} has"
+        return "blocked", (
+            f"{whose} the secret {secret!r}: somebody must set it again on a hub"
+            f" (rackmesh secret set {secret} --site {site} --username NAME)"
+        )
 
     def _refusal(
         self, tx: Tx, row: Mapping[str, Any], server: Mapping[str, Any] | None
@@ -252,7 +315,7 @@ class Orders:
         return None
 
     def standing(self) -> Standing:
-        """Return how the site's budget stands; read before the transaction that begins."""
+        """Return how the site stands; read before the transaction that begins."""
         entries: list[budget.BudgetEntry] = []
         told: dict[str, int] = {}
         for item in self.rows.store.authored(self.rows.scope, tables.BUDGET):
@@ -265,7 +328,8 @@ class Orders:
         limits = {node: told.get(node, self._per_hour) for node in self.rows.site_nodes()}
         limits[self.rows.node_id] = self._per_hour
         reachable = frozenset(self._connected() | {self.rows.node_id})
-        return Standing(tuple(entries), limits, reachable)
+        names = self.rows.node_names()
+        return Standing(tuple(entries), limits, reachable, self._holders(), names)
 
     def put_policy(self, tx: Tx) -> None:
         """Tell the others our limit."""
@@ -291,6 +355,12 @@ class Orders:
 def ended(row: Mapping[str, Any]) -> bool:
     """Whether a job needs no runner: over, or parked for a person."""
     return row.get("state") in ENDED
+
+
+def _bmc_secret(kind: str, server: Mapping[str, Any] | None) -> str | None:
+    bmc = (server or {}).get("bmc")
+    secret = bmc.get("secret") if isinstance(bmc, Mapping) else None
+    return str(secret) if secret and kind != lifecycle.ACCEPT else None
 
 
 def _made_ms(order_id: str) -> int:

@@ -95,6 +95,12 @@ class SiteRows:
         rows = self.store.authored(tables.FLEET, tables.NODE)
         return {row.author: row.body for row in rows if row.author in nodes}
 
+    def node_names(self) -> dict[str, str]:
+        """Return the names that nodes give themselves, also of those that are gone."""
+        rows = self.store.authored(tables.FLEET, tables.NODE)
+        said = {row.author: row.body.get("name") for row in rows}
+        return {node: name for node, name in said.items() if isinstance(name, str) and name}
+
     def boot_urls(self) -> list[str]:
         """Return the boot URLs of the site's nodes, ours first."""
         bodies = self.node_bodies()

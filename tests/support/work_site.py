@@ -136,6 +136,8 @@ class WorkSite:
         self.bmc = FakeBmc(cut=self.cut)
         self.machine = Machine(self.bmc, self)
         self.assets, self.peers = FakeAssets(), FakePeers()
+        self.opens: dict[str, dict[str, int]] = {}
+        """Node id -> secrets that it can open; ``bmc1`` for those not named."""
         self.desk: BootDesk | None = None
         self.calls: set[trio.CancelScope] = set()
         self.server = self.new_id()
@@ -174,6 +176,7 @@ class WorkSite:
             assets=self.assets,
             cache=self.assets,
             secrets=Secrets(),
+            readable=lambda: self.opens.get(node.node_id, {"bmc1": 1}),
             clock=self.clock,
             destructive_per_hour=self.per_hour,
             limits=self.limits,

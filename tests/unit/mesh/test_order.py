@@ -247,3 +247,21 @@ def test_signed_garbage_never_raises_anything_but_a_refusal(body, kind):
     record = sign_record(org.orders, "order", 1, org.root_fp, {**good, **body})
     with contextlib.suppress(OrderRefused):
         open_order(record, org.register, NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "signer", "told"),
+    [
+        ({"not_after_ms": NOW_MS - 1}, "orders", True),
+        ({"region_epoch": 0}, "orders", True),
+        ({"order_class": "destructive"}, "orders", True),
+        ({"site": "far"}, "orders", False),
+        ({"not_after_ms": NOW_MS - 1}, "assets", False),
+    ],
+)
+def test_only_who_may_give_orders_here_is_told_what_became_of_one(changes, signer, told):
+    org = Org()
+    order = an_order(**changes)
+    with pytest.raises(OrderRefused) as caught:
+        opened(org, order, getattr(org, signer))
+    assert caught.value.order == (order if told else None)

@@ -5,7 +5,7 @@ import pytest
 from mesh.errors import Refused
 from mesh.proto.tables import HUBS, SECRET, SECRET_INDEX, pair_scope
 from mesh.proto.trust import REVOKED, SUSPENDED, make_key_record
-from mesh.secrets import exposed_secrets, read_secret, set_secret
+from mesh.secrets import Readable, exposed_secrets, read_secret, set_secret
 from tests.support.rows import RowStore, World
 from tests.support.trust import Org, identity
 
@@ -114,3 +114,18 @@ def test_a_garbage_row_is_one_sentence(body):
     fleet.store.put(pair_scope(identity("n1").node_id), SECRET, "bmc-1", {"id": "x", **body})
     with pytest.raises(Refused, match="does not open"):
         fleet.read("n1")
+
+
+def test_a_node_knows_which_secrets_it_can_open_and_tries_a_row_once():
+    fleet, who = Fleet(), identity("n1")
+    fleet.set("bmc-1")
+    fleet.set("far-1", site="far")
+    store = RowStore(fleet.world, who.node_id)
+    readable = Readable(store, fleet.org.register, who)
+    assert readable.versions() == {"bmc-1": 1}
+    row = fleet.store.get(pair_scope(who.node_id), SECRET, "bmc-1").body
+    assert readable.versions() == {"bmc-1": 1}
+    fleet.store.put(pair_scope(who.node_id), SECRET, "bmc-1", {**row, "sealed": b"x" * 64})
+    assert readable.versions() == {}
+    later = fleet.org.admit("n3")
+    assert Readable(store, fleet.org.register, later).versions() == {}

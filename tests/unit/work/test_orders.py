@@ -38,12 +38,14 @@ class Members:
         return node_id in NODES
 
 
-def orders(at: str, connected: set[str], jobs: list[str] = NODES) -> Orders:
+def orders(
+    at: str, connected: set[str], jobs: list[str] = NODES, holders: list[str] = NODES
+) -> Orders:
     bodies = {node: {"services": ["jobs"] if node in jobs else []} for node in NODES}
     rows = SiteRows(Rows(**bodies), Members(), "lab", at)  # type: ignore[arg-type]
     return Orders(
         rows, limits=Limits(), destructive_per_hour=5, started_ms=START_MS,
-        connected=lambda: connected,
+        connected=lambda: connected, holders=lambda: {"bmc-7": holders},
     )  # fmt: skip
 
 
@@ -80,6 +82,25 @@ def test_an_owner_out_of_reach_is_passed_over_after_the_same_time() -> None:
     first, second, _third = ranked(NODES, order)
     assert orders(second, set(NODES) - {first, second}).runner_of(order, 1) is None
     assert orders(second, set(NODES) - {first, second}).runner_of(order, 30) == second
+
+
+def test_a_node_that_cannot_open_the_bmcs_secret_gets_no_job() -> None:
+    held = NODES[:2]
+    for n in range(20):
+        order = order_at(START_MS, n)
+        near = set(NODES[1:])
+        assert orders(NODES[0], near, holders=held).runner_of(order, 0, "bmc-7") in held
+        assert (
+            orders(NODES[0], near, holders=held).runner_of(order, 0) == ranked(NODES, order)[0]
+        )
+    order = order_at(START_MS)
+    # nobody has it: the owner of all takes the order, and says so
+    assert (
+        orders(NODES[0], set(NODES[1:]), holders=[]).runner_of(order, 0, "bmc-7")
+        == (ranked(NODES, order)[0])
+    )
+    # who has it is out of reach: nobody else takes it
+    assert orders(NODES[2], {NODES[1]}, holders=NODES[:1]).runner_of(order, 60, "bmc-7") is None
 
 
 def test_job_rows_of_other_builds_and_garbage_are_passed_over() -> None:
