@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from cache.cache import Cache
 from cache.errors import ChunkUnavailable
+from cache.shelf import AssetState
 from mesh.errors import Refused
 from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN
 from mesh.proto.tables import FLEET, PRESENCE
@@ -61,15 +62,17 @@ def rpc_handlers(cache: Cache) -> dict[str, Handler]:
 
 def put_presence(tx: Tx, author: str, site: str, cache: Cache) -> None:
     """Let the author's PRESENCE rows say what the cache holds."""
-    rows = {
-        state.asset or f"name:{state.name}": {
-            "name": state.name, "site": site, "state": state.state, "have": state.have,
-            "of": state.of, "origin_bytes": state.origin_bytes, "peer_bytes": state.peer_bytes,
-            "error": state.error,
-        }
-        for state in cache.assets()
-        if NAME_PATTERN.match(state.name)
-    }  # fmt: skip
+    rows: dict[str, dict[str, Any]] = {}
+    for state in cache.assets():
+        if not NAME_PATTERN.match(state.name):
+            continue
+        key, body = state.asset or f"name:{state.name}", _presence(state, site)
+        other = rows.get(key)  # the same content under another name
+        if other is not None:
+            better, worse = (other, body) if other["state"] == "verified" else (body, other)
+            counts = {k: better[k] + worse[k] for k in ("origin_bytes", "peer_bytes")}
+            body = {**better, **counts}
+        rows[key] = body
     mine = {r.key: r.body for r in tx.authored(FLEET, PRESENCE) if r.author == author}
     for key in mine.keys() - rows.keys():
         tx.drop(FLEET, PRESENCE, key)
@@ -77,6 +80,14 @@ def put_presence(tx: Tx, author: str, site: str, cache: Cache) -> None:
         said = {k: v for k, v in mine.get(key, {}).items() if k != "updated_ms"}
         if said != body:
             tx.put(FLEET, PRESENCE, key, {**body, "updated_ms": tx.now_ms})
+
+
+def _presence(state: AssetState, site: str) -> dict[str, Any]:
+    return {
+        "name": state.name, "site": site, "state": state.state, "have": state.have,
+        "of": state.of, "origin_bytes": state.origin_bytes, "peer_bytes": state.peer_bytes,
+        "error": state.error,
+    }  # fmt: skip
 
 
 def _asset_and(body: Any, field: str) -> tuple[str, int]:

@@ -30,12 +30,13 @@ from mesh.proto.tables import (
     REFERENCE,
     SERVER,
     SIGHTING,
+    SITE,
     site_scope,
 )
 from mesh.proto.trust import ROLE_SITE_OPERATOR
 from mesh.rest import views
 from mesh.rest.orders import NOT_AFTER_MS, Known, OrderProblem, draft
-from mesh.rest.types import Status
+from mesh.rest.types import Node, Status
 from node.boot.http import HttpServer, Request, Response, Route
 
 BACKLOG: Final = 16
@@ -123,45 +124,26 @@ class NodeApi:
         return self._answer("status", "item", self._f.status())
 
     async def _sites(self, _request: Request) -> Response:
-        nodes = self._node_items()
-        found: dict[str, dict[str, Any]] = {}
-        jobs = [job for job in self._job_items() if job["state"] not in ENDED]
-        for node in nodes:
-            site = found.setdefault(
-                node["site"],
-                {"name": node["site"], "region": None, "nodes": 0, "nodes_reachable": 0,
-                 "servers": 0, "jobs_running": 0, "last_contact_ms": None},
-            )  # fmt: skip
-            if "hub" in node["roles"]:
-                continue
-            site["nodes"] += 1
-            site["nodes_reachable"] += node["reachable"] is True
-            site["last_contact_ms"] = node["last_contact_ms"] or site["last_contact_ms"]
-        if self._f.site in found:
-            found[self._f.site]["servers"] = len(self._server_items())
-            found[self._f.site]["jobs_running"] = len(jobs)
-        return self._items("sites", [found[name] for name in sorted(found)])
+        here = self._f.site
+        running = [job for job in self._job_items() if job["state"] not in ENDED]
+        regions = {row.key: row.body.get("region") for row in self._f.store.rows(FLEET, SITE)}
+        servers, jobs = {here: len(self._server_items())}, {here: len(running)}
+        return self._items("sites", views.sites(regions, self._node_items(), servers, jobs))
 
     async def _nodes(self, _request: Request) -> Response:
         return self._items("nodes", self._node_items())
 
-    def _node_items(self) -> list[dict[str, Any]]:
-        described = {row.author: row.body for row in self._f.store.authored(FLEET, NODE)}
-        connected = self._f.peers.connected()
+    def _node_items(self) -> list[Node]:
+        rows = self._f.store.authored(FLEET, NODE)
+        said = {row.author: row.body for row in rows if row.author == row.key}
+        near = {*self._f.peers.connected(), self._f.node}
         now = self._f.clock.now_ms()
-        items = []
-        for member in self._f.register.members():
-            body: Mapping[str, Any] = described.get(member.node_id, {})
-            near = member.node_id in connected or member.node_id == self._f.node
-            items.append(
-                {
-                    "id": member.node_id, "name": body.get("name") or member.node_id[:8],
-                    "site": member.site, "roles": sorted(member.roles),
-                    "status": member.status, "reachable": True if near else None,
-                    "last_contact_ms": now if near else None, "build": body.get("build"),
-                    "services": body.get("services") or [], "boot_url": body.get("boot_url"),
-                }
-            )  # fmt: skip
+        items = [
+            views.node(m, said.get(m.node_id, {}), True, now)
+            if m.node_id in near
+            else views.node(m, said.get(m.node_id, {}), None, None)
+            for m in self._f.register.members()
+        ]
         return sorted(items, key=lambda item: (item["site"], item["name"]))
 
     async def _servers(self, _request: Request) -> Response:
@@ -183,8 +165,11 @@ class NodeApi:
         return self._items("jobs", self._job_items())
 
     def _job_items(self) -> list[Any]:
-        rows = self._f.store.rows(self._scope, JOB)
-        jobs = [views.job(row.body) for row in rows] + self._waiting({row.key for row in rows})
+        rows, orders, servers = (
+            self._f.store.rows(self._scope, table) for table in (JOB, ORDER, SERVER)
+        )
+        jobs = [views.job(row.body) for row in rows]
+        jobs += views.waiting_orders(self._f.site, orders, rows, servers, self._read_order)
         if self._f.store.full:  # what it waits for cannot be written into its row
             ours = (None, self._f.node)
             for job in (job for job in jobs if job["runner"] in ours):
@@ -192,23 +177,14 @@ class NodeApi:
                     job["waits_for"] = NO_ROOM
         return sorted(jobs, key=lambda j: (j["state"] in ENDED, -(j["created_ms"] or 0)))
 
-    def _waiting(self, taken: set[str]) -> list[Any]:
-        """Show the orders that have no job yet."""
-        names = {
-            row.key: row.body.get("name") for row in self._f.store.rows(self._scope, SERVER)
-        }
-        found = []
-        for row in self._f.store.rows(self._scope, ORDER):
-            signed = row.body.get("signed")
-            if row.key in taken or not isinstance(signed, bytes):
-                continue
-            try:
-                order = open_order(signed, self._f.register, None, site=self._f.site)
-            except MeshError:
-                continue  # what is no order here never becomes a job
-            name = names.get(str(order.params.get("server")))
-            found.append(views.waiting_order(order, name, row.body.get("created_ms")))
-        return found
+    def _read_order(self, row: views.RowLike) -> Order | None:
+        signed = row.body.get("signed")
+        try:
+            if isinstance(signed, bytes):
+                return open_order(signed, self._f.register, None, site=self._f.site)
+        except MeshError:
+            pass  # what is no order here never becomes a job
+        return None
 
     async def _job(self, request: Request) -> Response:
         name, _, tail = request.path.removeprefix("/api/v1/jobs/").partition("/")
@@ -237,10 +213,13 @@ class NodeApi:
         return self._items("assets", self._asset_items())
 
     def _asset_items(self) -> list[Any]:
-        names = {row.key: row.body for row in self._f.store.rows(FLEET, NAME)}
-        presence = [row.body for row in self._f.store.authored(FLEET, PRESENCE)]
-        rows = self._f.store.rows(FLEET, REFERENCE)
-        return [views.asset(row.body, names.get(row.key), presence) for row in rows]
+        store = self._f.store
+        return views.assets(
+            store.rows(FLEET, REFERENCE),
+            store.rows(FLEET, NAME),
+            store.authored(FLEET, PRESENCE),
+            self._f.register.members(),
+        )
 
     def _one(
         self, noun: str, items: Callable[[], list[Any]]

@@ -6,7 +6,7 @@ It never touches the mesh store. Rule: what is unknown is null, and ages can be 
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 from quart import Blueprint, Response, request
 
@@ -14,36 +14,18 @@ from hub.api import shape
 from hub.errors import BadRequest, Conflict, NotFound
 from hub.ports import Json, Services
 from hub.store import RUNNING, ReportStore
-from mesh.rest.types import Site
+from mesh.rest import views
+from mesh.rest.types import Node, Site
 
 AFTER_MAX = 1 << 53
 
 
 def sites(services: Services) -> list[Site]:
     """Return all sites with their counts."""
-    store, reachable = services.store, services.live.reachable()
+    store = services.store
+    regions = {document["name"]: document["region"] for document in store.documents("site")}
     servers, running = store.counts("server"), store.counts("job", RUNNING)
-    found: dict[str, Site] = {
-        document["name"]: Site(
-            name=document["name"],
-            region=document["region"],
-            nodes=0,
-            nodes_reachable=0,
-            servers=servers.get(document["name"], 0),
-            jobs_running=running.get(document["name"], 0),
-            last_contact_ms=None,
-        )
-        for document in store.documents("site")
-    }
-    for node in nodes(services):
-        site = found.get(node["site"])
-        if site is None or node["status"] != "member" or "node" not in node["roles"]:
-            continue
-        site["nodes"] += 1
-        site["nodes_reachable"] += node["id"] in reachable
-        if node["last_contact_ms"] is not None:
-            site["last_contact_ms"] = max(node["last_contact_ms"], site["last_contact_ms"] or 0)
-    return list(found.values())
+    return views.sites(regions, cast(list[Node], nodes(services)), servers, running)
 
 
 def nodes(services: Services) -> list[Json]:

@@ -15,7 +15,6 @@ from typing import Any, Final, Protocol
 from mesh.proto import tables
 from mesh.proto.order import Order
 from mesh.rest import views
-from mesh.rest.types import Node
 
 PLAIN_DEPTH_MAX: Final = 16
 """Deepest nesting of a row that is shown; what lies deeper becomes null."""
@@ -27,34 +26,14 @@ FLEET_TABLES: Final = (
 )  # fmt: skip
 
 
-class RowLike(Protocol):
-    """What a row of the mesh store looks like from here."""
+class RowLike(views.RowLike, Protocol):
+    """A row that says which table it is of."""
 
-    @property
-    def author(self) -> str: ...  # noqa: D102
     @property
     def table(self) -> str: ...  # noqa: D102
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def body(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
-class MemberLike(Protocol):
-    """What a member of the register looks like from here."""
-
-    @property
-    def node_id(self) -> str: ...  # noqa: D102
-    @property
-    def site(self) -> str: ...  # noqa: D102
-    @property
-    def roles(self) -> frozenset[str]: ...  # noqa: D102
-    @property
-    def status(self) -> str: ...  # noqa: D102
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-
+MemberLike = views.MemberLike
 ReadOrder = Callable[[RowLike], Order | None]
 
 
@@ -85,7 +64,7 @@ def site_documents(
     """Return servers, jobs and pending machines of one site.
 
     An order that the site has not made a job of yet stands as a queued job, so that who gave it
-    finds it at once; ``read_order`` opens an ORDER row, None for what is no order for people.
+    finds it at once; ``read_order`` opens an ORDER row, None for what is no order.
     """
     by_table = _by_table(rows)
     documents: list[Document] = []
@@ -100,7 +79,12 @@ def site_documents(
         documents.append(
             _document("job", row.key, site, job["server_name"] or "", job["state"], job)
         )
-    documents += _waiting_orders(site, by_table, read_order)
+    waiting = views.waiting_orders(
+        site, by_table[tables.ORDER], by_table[tables.JOB], by_table[tables.SERVER], read_order
+    )
+    for job in waiting:
+        name = job["server_name"] or ""
+        documents.append(_document("job", job["id"], site, name, job["state"], job))
     sightings = [
         (row.author, {**row.body, "mac": row.key}) for row in by_table[tables.SIGHTING]
     ]
@@ -121,23 +105,18 @@ def fleet_documents(rows: Iterable[RowLike], members: Iterable[MemberLike]) -> l
         for row in by_table[tables.SITE]
     }
     for member in known:
-        node = _node(member, said.get(member.node_id, {}))
+        node = views.node(member, said.get(member.node_id, {}), None, None)
         documents.append(
             _document("node", node["id"], node["site"], node["name"], node["status"], node)
         )
         if member.site and "node" in member.roles:
             sites.setdefault(member.site, {"name": member.site, "region": None})
     documents += [_document("site", n, n, n, "", sites[n]) for n in sorted(sites)]
-    names = {row.key: row.body for row in by_table[tables.NAME]}
-    active = {member.node_id for member in known if member.status == "member"}
-    presence = [
-        row.body
-        for row in by_table[tables.PRESENCE]
-        if row.author in active and row.body.get("site")  # a hub's copy is at no site
-    ]
-    for row in by_table[tables.REFERENCE]:
-        asset = views.asset({**row.body, "name": row.key}, names.get(row.key), presence)
-        documents.append(_document("asset", row.key, "", row.key, "", asset))
+    shown = views.assets(
+        by_table[tables.REFERENCE], by_table[tables.NAME], by_table[tables.PRESENCE], known
+    )
+    for asset in shown:
+        documents.append(_document("asset", asset["name"], "", asset["name"], "", asset))
     return documents
 
 
@@ -167,30 +146,6 @@ def plain(value: Any, depth: int = 0) -> Any:
     return None
 
 
-def _waiting_orders(
-    site: str, by_table: dict[str, list[RowLike]], read_order: ReadOrder
-) -> list[Document]:
-    taken = {row.key for row in by_table[tables.JOB]}
-    names = {row.key: _text(row.body.get("name")) for row in by_table[tables.SERVER]}
-    documents: list[Document] = []
-    for row in by_table[tables.ORDER]:
-        order = read_order(row) if row.key not in taken else None
-        if order is None or order.id != row.key or order.site != site:
-            continue
-        server = _text(order.params.get("server"))
-        body = {
-            "id": order.id, "kind": order.kind, "site": site, "server": server,
-            "server_name": names.get(server or "") or _text(order.params.get("name")),
-            "state": "queued", "waits_for": f"site {site} has not taken it up yet",
-            "author": order.author, "created_ms": row.body.get("created_ms"),
-        }  # fmt: skip
-        job = views.job(body)
-        documents.append(
-            _document("job", row.key, site, job["server_name"] or "", job["state"], job)
-        )
-    return documents
-
-
 def _by_table(rows: Iterable[RowLike]) -> dict[str, list[RowLike]]:
     found: dict[str, list[RowLike]] = {name: [] for name in (*SITE_TABLES, *FLEET_TABLES)}
     for row in rows:
@@ -199,24 +154,6 @@ def _by_table(rows: Iterable[RowLike]) -> dict[str, list[RowLike]]:
     for items in found.values():
         items.sort(key=lambda row: (row.key, row.author))
     return found
-
-
-def _node(member: MemberLike, body: Mapping[str, Any]) -> Node:
-    services = body.get("services")
-    return Node(
-        id=member.node_id,
-        name=_text(body.get("name")) or member.name or member.node_id[:8],
-        site=member.site,
-        roles=sorted(member.roles),
-        status=member.status,
-        reachable=None,
-        last_contact_ms=None,
-        build=_text(body.get("build")),
-        services=[item for item in services if isinstance(item, str)]
-        if isinstance(services, list)
-        else [],
-        boot_url=_text(body.get("boot_url")),
-    )
 
 
 def _document(

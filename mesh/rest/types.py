@@ -113,6 +113,7 @@ class Job(TypedDict):
     created_ms: int | None
     started_ms: int | None
     ended_ms: int | None
+    not_after_ms: int | None  # when the order runs out unless its work has begun
     error: str | None
     steps: list[Step]
 

@@ -4,13 +4,44 @@ Hub and node use the same ones, so the two APIs cannot drift apart. Rule: rows c
 and may lack fields or hold odd types; a view never raises, it shows null.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
-from mesh.proto.order import Order
-from mesh.rest.types import Asset, Job, Pending, Residency, Server, Step
+from mesh.proto.order import CANCEL, RETRY, Order
+from mesh.rest.types import Asset, Job, Node, Pending, Residency, Server, Site, Step
 
 Body = Mapping[str, Any]
+
+
+class RowLike(Protocol):
+    """What a row of the mesh store looks like from here."""
+
+    @property
+    def author(self) -> str: ...  # noqa: D102
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def body(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+R = TypeVar("R", bound=RowLike)
+
+
+class MemberLike(Protocol):
+    """What a member of the register looks like from here."""
+
+    @property
+    def node_id(self) -> str: ...  # noqa: D102
+    @property
+    def site(self) -> str: ...  # noqa: D102
+    @property
+    def roles(self) -> frozenset[str]: ...  # noqa: D102
+    @property
+    def status(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+
 _ORDER = ("verified", "fetching", "wanted", "failed", "corrupt", "absent")
 
 
@@ -57,6 +88,7 @@ def job(body: Body) -> Job:
         created_ms=_number(body.get("created_ms")),
         started_ms=_number(body.get("started_ms")),
         ended_ms=_number(body.get("ended_ms")),
+        not_after_ms=_number(body.get("not_after_ms")),
         error=_text(body.get("error")),
         steps=[_step(item) for item in steps if isinstance(item, Mapping)]
         if isinstance(steps, list)
@@ -64,21 +96,53 @@ def job(body: Body) -> Job:
     )
 
 
-def waiting_order(order: Order, server_name: str | None, created_ms: int | None) -> Job:
-    """Show an order that no node of its site has made a job of yet."""
+def waiting_orders(
+    site: str,
+    orders: Iterable[R],
+    jobs: Iterable[RowLike],
+    servers: Iterable[RowLike],
+    read: Callable[[R], Order | None],
+) -> list[Job]:
+    """Show the ORDER rows of a site that none of its nodes has made a job of yet.
+
+    ``read`` opens one; None for what is no order, or none that stands for a job of its own.
+    """
+    taken = {row.key: row.body for row in jobs}
+    names = {row.key: _text(row.body.get("name")) for row in servers}
+    found: list[Job] = []
+    for row in orders:
+        order = read(row) if row.key not in taken else None
+        if order is None or (order.id, order.site) != (row.key, site):
+            continue
+        about = taken.get(str(order.params.get("job")), {})
+        server = order.params.get("server") or about.get("server")
+        name = names.get(str(server)) or about.get("server_name") or order.params.get("name")
+        found.append(_waiting_order(order, server, name, row.body.get("created_ms")))
+    return found
+
+
+def _waiting_order(order: Order, server: Any, name: Any, created_ms: Any) -> Job:
     return job(
         {
             "id": order.id,
             "kind": order.kind,
             "site": order.site,
-            "server": order.params.get("server"),
-            "server_name": server_name or order.params.get("name"),
+            "server": server,
+            "server_name": name,
             "state": "queued",
-            "waits_for": f"waits for a node of site {order.site} to take it up",
+            "waits_for": waits_to_be_taken_up(order),
             "author": order.author,
+            "not_after_ms": order.not_after_ms,
             "created_ms": created_ms,
         }
     )
+
+
+def waits_to_be_taken_up(order: Order) -> str:
+    """Say whom an order waits for that has no job yet."""
+    if order.kind in (CANCEL, RETRY):
+        return f"waits for the node that runs job {order.params.get('job')} to take it up"
+    return f"waits for a node of site {order.site} to take it up"
 
 
 def _step(body: Body) -> Step:
@@ -139,26 +203,105 @@ def _seen(site: str, mac: str, body: Body, first_ms: int, last_ms: int) -> Pendi
     )
 
 
-def asset(reference: Body, name: Body | None, presence: Iterable[Body]) -> Asset:
-    """Show a REFERENCE with its NAME row and everybody's PRESENCE rows of that asset."""
-    signed = name or {}
-    wanted = set(_texts(reference.get("want")))
-    sites: dict[str, Residency] = {
-        site: _residency(site, site in wanted) for site in sorted(wanted)
-    }
-    label = _text(reference.get("name")) or ""
-    for body in presence:
-        site = _text(body.get("site"))
-        if site is None or _text(body.get("name")) != label:
+def node(
+    member: MemberLike, body: Body, reachable: bool | None, last_contact_ms: int | None
+) -> Node:
+    """Show a member of the register with the NODE row that it wrote about itself."""
+    return Node(
+        id=member.node_id,
+        name=_text(body.get("name")) or member.name or member.node_id[:8],
+        site=member.site,
+        roles=sorted(member.roles),
+        status=member.status,
+        reachable=reachable,
+        last_contact_ms=last_contact_ms,
+        build=_text(body.get("build")),
+        services=_texts(body.get("services")),
+        boot_url=_text(body.get("boot_url")),
+    )
+
+
+def sites(
+    regions: Mapping[str, str | None],
+    nodes: Iterable[Node],
+    servers: Mapping[str, int],
+    jobs_running: Mapping[str, int],
+) -> list[Site]:
+    """Show the sites that were named (``regions``) or have a node, with their counts."""
+    found: dict[str, Site] = {}
+
+    def at(name: str) -> Site:
+        return found.setdefault(
+            name,
+            Site(
+                name=name,
+                region=regions.get(name),
+                nodes=0,
+                nodes_reachable=0,
+                servers=servers.get(name, 0),
+                jobs_running=jobs_running.get(name, 0),
+                last_contact_ms=None,
+            ),
+        )
+
+    for name in regions:
+        at(name)
+    for item in nodes:
+        if item["status"] != "member" or "node" not in item["roles"]:
             continue
-        merge_residency(sites.setdefault(site, _residency(site, site in wanted)), body)
+        site = at(item["site"])
+        site["nodes"] += 1
+        site["nodes_reachable"] += item["reachable"] is True
+        if item["last_contact_ms"] is not None:
+            site["last_contact_ms"] = max(item["last_contact_ms"], site["last_contact_ms"] or 0)
+    return [found[name] for name in sorted(found)]
+
+
+def assets(
+    references: Iterable[RowLike],
+    names: Iterable[RowLike],
+    presence: Iterable[RowLike],
+    members: Iterable[MemberLike],
+) -> list[Asset]:
+    """Show every REFERENCE with its NAME row and how it fares at the sites.
+
+    Where a PRESENCE row counts is what the roster says of its author, never what the row says.
+    Content that has a signed id is found by that: another name may have brought it here.
+    """
+    at = {m.node_id: m.site for m in members if m.status == "member" and m.site}
+    by_key: dict[str, list[tuple[str, Body]]] = {}
+    by_name: dict[str, list[tuple[str, Body]]] = {}
+    for row in presence:
+        if row.author in at:
+            said = (at[row.author], row.body)
+            by_key.setdefault(row.key, []).append(said)
+            by_name.setdefault(_text(row.body.get("name")) or "", []).append(said)
+    signed = {row.key: row.body for row in names}
+    found: list[Asset] = []
+    for row in references:
+        name = signed.get(row.key, {})
+        asset_id = _text(name.get("asset"))
+        if asset_id is None:
+            rows = by_name.get(row.key, [])
+        else:
+            rows = [*by_key.get(asset_id, []), *by_key.get(f"name:{row.key}", [])]
+        found.append(_asset(row.key, row.body, name, rows))
+    return found
+
+
+def _asset(label: str, reference: Body, signed: Body, said: list[tuple[str, Body]]) -> Asset:
+    wanted = set(_texts(reference.get("want")))
+    residencies: dict[str, Residency] = {site: _residency(site, True) for site in wanted}
+    for site, body in said:
+        here = residencies.setdefault(site, _residency(site, site in wanted))
+        merge_residency(here, body)
     return Asset(
         name=label,
         url=_text(reference.get("url")),
         asset=_text(signed.get("asset")),
         size=_number(signed.get("size")),
         sha256=_text(signed.get("sha256")) or _text(reference.get("sha256")),
-        sites=[sites[site] for site in sorted(sites)],
+        sites=[residencies[site] for site in sorted(residencies)],
     )
 
 

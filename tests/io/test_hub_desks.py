@@ -135,7 +135,7 @@ async def test_who_gave_an_order_finds_its_job_at_once(tmp_path: Path) -> None:
         await at.ingest.read_all()
         (job,) = at.reports.find("job", accepted["job"])
         assert (job["state"], job["server_name"]) == ("queued", "web-1")
-        assert job["waits_for"] == "site lab has not taken it up yet"
+        assert job["waits_for"] == "waits for a node of site lab to take it up"
         await at.put(SITE, tables.JOB, accepted["job"], state="running", kind="server.power")
         (job,) = at.reports.find("job", accepted["job"])
         assert job["state"] == "running"

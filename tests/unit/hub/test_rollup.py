@@ -102,6 +102,44 @@ def test_presence_of_a_revoked_node_does_not_count() -> None:
     assert state(Member(NODE_A, status="revoked")) == "wanted"
 
 
+def residencies(*rows: Row) -> dict[str, dict[str, str]]:
+    """State by site by name."""
+    documents = rollup.fleet_documents(rows, MEMBERS)
+    found = [json.loads(d.text) for d in documents if d.kind == "asset"]
+    return {item["name"]: {r["site"]: r["state"] for r in item["sites"]} for item in found}
+
+
+def held(name: str, key: str, state: str = "verified", author: str = NODE_A) -> Row:
+    body = {"name": name, "site": "anywhere", "state": state, "have": 1, "of": 1}
+    return Row(author, tables.PRESENCE, key, body)
+
+
+def reference(name: str) -> Row:
+    return Row(HUB, tables.REFERENCE, name, {"name": name, "want": ["fra1"]})
+
+
+def test_content_is_there_under_each_of_its_names() -> None:
+    names = [Row(HUB, tables.NAME, name, {"asset": "b3:x"}) for name in ("im0", "im1")]
+    both = [reference("im0"), reference("im1"), reference("new")]
+    found = residencies(*both, *names, held("im0", "b3:x"), held("new", "name:new", "fetching"))
+    assert found == {
+        "im0": {"fra1": "verified"}, "im1": {"fra1": "verified"}, "new": {"fra1": "fetching"},
+    }  # fmt: skip
+    other = residencies(
+        *both, *names, held("im0", "b3:other"), held("im1", "name:im1", "failed")
+    )
+    assert (other["im0"], other["im1"]) == ({"fra1": "wanted"}, {"fra1": "failed"})
+
+
+def test_a_node_cannot_say_that_another_site_holds_something() -> None:
+    assert residencies(reference("im0"), held("im0", "b3:x", author=NODE_B)) == {
+        "im0": {"ams1": "verified", "fra1": "wanted"}
+    }
+    assert residencies(reference("im0"), held("im0", "b3:x", author=HUB)) == {
+        "im0": {"fra1": "wanted"}
+    }
+
+
 def test_a_site_without_a_row_of_its_own_is_known_by_its_members() -> None:
     documents = rollup.fleet_documents([], MEMBERS)
     assert [d.id for d in documents if d.kind == "site"] == ["ams1", "fra1"]
