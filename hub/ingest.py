@@ -19,7 +19,7 @@ from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.codec import pack
-from mesh.proto.order import CANCEL, RETRY, Order, OrderRefused, open_order
+from mesh.proto.order import Order, OrderRefused, open_order
 from mesh.proto.register import Register
 from mesh.store import MeshStore
 
@@ -29,7 +29,7 @@ RETRY_S: Final = 5.0
 """After the reporting store could not be written."""
 EVENTS_PER_SCOPE_MAX: Final = 100
 """More changes than this in one round become one event without an id."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised when ``rollup`` makes other documents of the same rows: everything is read again."""
 log = get_log("ingest")
 
@@ -215,16 +215,15 @@ def _facts(members: Members) -> list[Any]:
 
 
 def order_reader(register: Register) -> rollup.ReadOrder:
-    """Return what opens an ORDER row that stands for a job of its own."""
+    """Return what opens an ORDER row, also one that its site will refuse with a sentence."""
 
     def read(row: rollup.RowLike) -> Order | None:
         signed = row.body.get("signed")
         if not isinstance(signed, bytes):
             return None
         try:
-            order = open_order(signed, register, None)
-        except OrderRefused:
-            return None
-        return None if order.kind in (CANCEL, RETRY) else order
+            return open_order(signed, register, None)
+        except OrderRefused as exc:
+            return exc.order
 
     return read

@@ -187,7 +187,7 @@ def _sections(services: Services) -> dict[str, Callable[[], Json]]:
         "summary": summary,
         "sites": sites,
         "jobs": lambda: with_stale(
-            counted("job", store.jobs(limit=JOBS_SHOWN_MAX), JOBS_SHOWN_MAX)
+            counted("job", read.jobs(services, limit=JOBS_SHOWN_MAX), JOBS_SHOWN_MAX)
         ),
         "servers": lambda: with_stale(
             counted("server", store.documents("server", limit=ROWS_SHOWN_MAX))

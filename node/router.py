@@ -19,7 +19,7 @@ from mesh.errors import MeshError, Refused, RemoteRefused, StoreFull, Unreachabl
 from mesh.host.clock import Clock
 from mesh.host.local_socket import listen_local, may_ask, peer_uid
 from mesh.host.log import get_log
-from mesh.proto.order import CANCEL, RETRY, Order, open_order
+from mesh.proto.order import CANCEL, RETRY, Order, OrderRefused, open_order
 from mesh.proto.tables import (
     FLEET,
     JOB,
@@ -35,6 +35,7 @@ from mesh.proto.tables import (
 )
 from mesh.proto.trust import ROLE_SITE_OPERATOR
 from mesh.rest import views
+from mesh.rest.job_view import Here, as_seen
 from mesh.rest.orders import NOT_AFTER_MS, Known, OrderProblem, draft
 from mesh.rest.types import Node, Status
 from node.boot.http import HttpServer, Request, Response, Route
@@ -170,6 +171,8 @@ class NodeApi:
         )
         jobs = [views.job(row.body) for row in rows]
         jobs += views.waiting_orders(self._f.site, orders, rows, servers, self._read_order)
+        here = self._here()
+        jobs = [as_seen(job, here) for job in jobs]
         if self._f.store.full:  # what it waits for cannot be written into its row
             ours = (None, self._f.node)
             for job in (job for job in jobs if job["runner"] in ours):
@@ -177,13 +180,29 @@ class NodeApi:
                     job["waits_for"] = NO_ROOM
         return sorted(jobs, key=lambda j: (j["state"] in ENDED, -(j["created_ms"] or 0)))
 
+    def _here(self) -> Here:
+        """Return what this node knows beside the rows of jobs."""
+        named = {
+            row.author: row.body.get("name") for row in self._f.store.authored(FLEET, NODE)
+        }
+        members = {
+            member.node_id: str(named.get(member.node_id) or member.node_id[:8])
+            for member in self._f.register.site_members(self._f.site)
+        }
+        return Here(
+            now_ms=self._f.clock.now_ms(),
+            name="this node",
+            reachable={self._f.node, *self._f.peers.connected()},
+            members=members,
+        )
+
     def _read_order(self, row: views.RowLike) -> Order | None:
         signed = row.body.get("signed")
         try:
             if isinstance(signed, bytes):
                 return open_order(signed, self._f.register, None, site=self._f.site)
-        except MeshError:
-            pass  # what is no order here never becomes a job
+        except OrderRefused as exc:
+            return exc.order  # of somebody who may give orders; it ends with the sentence
         return None
 
     async def _job(self, request: Request) -> Response:

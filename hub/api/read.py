@@ -13,9 +13,10 @@ from quart import Blueprint, Response, request
 from hub.api import shape
 from hub.errors import BadRequest, Conflict, NotFound
 from hub.ports import Json, Services
-from hub.store import RUNNING, ReportStore
+from hub.store import LIST_MAX, RUNNING, ReportStore
 from mesh.rest import views
-from mesh.rest.types import Node, Site
+from mesh.rest.job_view import Here, as_seen
+from mesh.rest.types import Job, Node, Site
 
 AFTER_MAX = 1 << 53
 
@@ -38,6 +39,29 @@ def nodes(services: Services) -> list[Json]:
         node["reachable"] = here
         node["last_contact_ms"] = now_ms if here else contacts.get(node["id"])
     return documents
+
+
+def seen_from(services: Services) -> Here:
+    """Return what this hub knows beside the rows of jobs."""
+    reachable = {services.node_id, *services.live.reachable()}
+    members = {
+        node["id"]: node["name"]
+        for node in services.store.documents("node")
+        if node["status"] == "member"
+    }
+    now_ms = services.clock.now_ms()
+    return Here(now_ms=now_ms, name="this hub", reachable=reachable, members=members)
+
+
+def jobs(services: Services, site: str | None = None, limit: int = LIST_MAX) -> list[Json]:
+    """Return jobs as they look from here and now."""
+    return shown(services, services.store.jobs(site, limit))
+
+
+def shown(services: Services, found: list[Json]) -> list[Json]:
+    """Return job documents with what is plain from this hub now."""
+    here = seen_from(services)
+    return [cast(Json, as_seen(cast(Job, job), here)) for job in found]
 
 
 def one(store: ReportStore, kind: str, name: str, noun: str) -> Json:
@@ -98,11 +122,11 @@ def routes(services: Services) -> Blueprint:
 
     @api.get("/jobs")
     async def list_jobs() -> Response:
-        return items("jobs", store.jobs(site()))
+        return items("jobs", jobs(services, site()))
 
     @api.get("/jobs/<job>")
     async def show_job(job: str) -> Response:
-        return item("job", one(store, "job", job, "job"))
+        return item("job", shown(services, [one(store, "job", job, "job")])[0])
 
     @api.get("/assets")
     async def list_assets() -> Response:

@@ -141,6 +141,25 @@ async def test_who_gave_an_order_finds_its_job_at_once(tmp_path: Path) -> None:
         assert job["state"] == "running"
 
 
+async def test_a_cancel_that_waits_for_its_runner_is_shown_as_a_waiting_job(
+    tmp_path: Path,
+) -> None:
+    async with office(tmp_path) as at:
+        job = "01890000-0000-7000-8000-0000000000aa"
+        await at.put(
+            SITE, tables.JOB, job, id=job, state="running", kind="server.power", runner="n9",
+            server=SERVER, site="lab",
+        )  # fmt: skip
+        accepted = await at.orders.submit({"kind": "job.cancel", "job": job}, "admin")
+        await at.ingest.read_all()
+        (verb,) = at.reports.find("job", accepted["order"])
+        assert (verb["kind"], verb["state"], verb["server_name"]) == (
+            "job.cancel", "queued", "web-1",
+        )  # fmt: skip
+        assert verb["waits_for"] == f"waits for the node that runs job {job} to take it up"
+        assert verb["not_after_ms"] > 0
+
+
 async def test_a_repeated_key_gives_the_same_order_and_another_request_is_refused(
     tmp_path: Path,
 ) -> None:

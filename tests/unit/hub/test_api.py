@@ -85,6 +85,21 @@ async def test_jobs_in_hand_come_first(tmp_path: Path) -> None:
         assert [job["id"] for job in body["items"]] == ["j3", "j2", "j1"]
 
 
+async def test_a_job_whose_runner_is_away_says_so(tmp_path: Path) -> None:
+    async with api(tmp_path) as (bench, client, _):
+        _, before = await get(client, "/jobs/j2")
+        bench.peers.links = {}
+        _, body = await get(client, "/jobs/j2")
+        assert body["item"]["state"] == before["item"]["state"]
+        assert (
+            body["item"]["waits_for"]
+            == ("its runner fra1-a is out of reach of this hub")
+            != before["item"]["waits_for"]
+        )
+        _, listed = await get(client, "/jobs")
+        assert body["item"] in listed["items"]
+
+
 async def test_job_logs_come_from_the_runner_as_json_lines(tmp_path: Path) -> None:
     async with api(tmp_path) as (bench, client, _):
         lines = [[n, 1000 + n, f"line {n}"] for n in range(1, 4)]
