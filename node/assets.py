@@ -88,6 +88,10 @@ class Assets:
         """Return the asset id behind a name, if it is known and signed."""
         return self._names().get(name, {}).get("asset")
 
+    def named(self) -> dict[str, str]:
+        """Return the asset ids behind all signed names."""
+        return {name: str(body["asset"]) for name, body in self._names().items()}
+
     async def want(
         self, name: str, asset: str, progress: Callable[[int, int], Awaitable[None]]
     ) -> None:

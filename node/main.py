@@ -46,6 +46,7 @@ from node.proto.site_view import SiteView
 from node.router import NodeApi, NodeFacts
 from node.self_rows import interface_address, own_addresses, publish, subnet_row
 from node.status import node_status
+from node.sweep import Sweeper
 from node.work.boot_desk import BootDesk
 from node.work.engine import Work
 
@@ -100,6 +101,9 @@ class Node:
         )
         self.work = self._make_work()
         self.cache.evictable = lambda: self.assets.evictable(self.work.assets_in_use())
+        self.sweeper = Sweeper(
+            self.store, self.joined.site, self.clock, self.alive, self.assets.named
+        )
         self.desk = BootDesk(self.work, self.is_bound)
         self.files = BootFiles(config.boot.files or data / "boot")
         self.boot = self._make_boot() if config.boot.enabled else None
@@ -291,6 +295,7 @@ class Node:
                     self.ports |= await services.start(self.boot.run)
                 await services.start(self.announce)
                 await services.start(self.work.run)
+                services.start_soon(self.sweeper.run)
                 await services.start(self.api.run, run_folder / "api.sock")
                 await services.start(self._keep_ports_file, run_folder / "ports.json")
                 log.info("node runs", node=self.identity.node_id, site=self.joined.site)
