@@ -15,11 +15,11 @@ from cache.api import Cache, CacheError, put_presence, rpc_handlers
 from hub.errors import BadRequest, Conflict, NotFound
 from hub.live import EventBus
 from hub.proto.naming import Claim, Sign, Wanted, contradiction, decide, is_sha256, read_claim
-from mesh.errors import CodecError, Refused, StoreFull
+from mesh.errors import Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.proto import tables
-from mesh.proto.naming import SignedName, open_name, sign_name
+from mesh.proto.naming import NameReader, SignedName, sign_name
 from mesh.proto.register import Register
 from mesh.proto.sign import KeySigner
 from mesh.proto.trust import ROLE_HUB
@@ -59,6 +59,7 @@ class AssetDesk:
         self._p = parts
         self._told: set[tuple[str, str]] = set()
         self._uploading: set[str] = set()
+        self._names = NameReader(parts.register, _refused)
 
     # -- what operators ask ------------------------------------------------------------------
 
@@ -145,11 +146,7 @@ class AssetDesk:
 
     def _signed(self, row: Row | None) -> SignedName | None:
         """Return what the assets key says in a NAME row, None when it does not."""
-        try:
-            named = open_name(row.body.get("signed") or b"", self._p.register) if row else None
-        except (CodecError, TypeError):
-            return None
-        return named if row and named and named.name == row.key else None
+        return self._names.read(row.key, row.body.get("signed")) if row else None
 
     async def sign_claims(self) -> int:
         """Sign what may be signed now, report what contradicts; return how many names."""
@@ -248,6 +245,10 @@ class AssetDesk:
 
     def _write_presence(self, tx: Tx) -> None:
         put_presence(tx, self._p.node_id, "", self._p.cache)
+
+
+def _refused(name: str, reason: str) -> None:
+    log.warning("name refused", name=name, error=reason)
 
 
 def check_url(url: str) -> None:

@@ -7,7 +7,7 @@ within a second; a NAME counts only under the organisation's assets key.
 
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -23,6 +23,7 @@ from cache.api import (
 )
 from mesh.errors import MeshError, StoreFull
 from mesh.host.log import get_log
+from mesh.proto.naming import SignedName
 from mesh.proto.tables import ASSET, FLEET, NAME, PRESENCE, REFERENCE
 from node.proto.eviction import evictable
 from node.proto.residency import (
@@ -69,12 +70,12 @@ class Assets:
         store: Any,
         peers: Any,
         alive: Callable[[], Sequence[str]],
-        open_name: Callable[[bytes], Mapping[str, Any]],
+        read_name: Callable[[str, object], SignedName | None],
         site_of: Callable[[str], str | None],
     ) -> None:
         """``site_of``: where the roster has an active member, None for anybody else."""
         self._node, self._site, self._cache, self._store = node, site, cache, store
-        self._peers, self._alive, self._open_name = peers, alive, open_name
+        self._peers, self._alive, self._read_name = peers, alive, read_name
         self._site_of = site_of
         self._busy: set[str] = set()
         self._failures: dict[str, tuple[int, float]] = {}
@@ -180,16 +181,9 @@ class Assets:
     def _names(self) -> dict[str, Name]:
         names: dict[str, Name] = {}
         for row in self._store.rows(FLEET, NAME):
-            signed = row.body.get("signed")
-            if not isinstance(signed, bytes):
-                continue
-            try:
-                body = dict(self._open_name(signed))
-            except MeshError as exc:
-                log.warning("name refused", name=row.key, error=exc)
-                continue
-            if body.get("name") == row.key:
-                names[row.key] = body
+            found = self._read_name(row.key, row.body.get("signed"))
+            if found is not None:
+                names[row.key] = {"asset": found.asset, "sha256": found.sha256}
         return names
 
     def _holders(self) -> dict[str, list[Holder]]:

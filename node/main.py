@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ from mesh.identity import load_or_make_identity
 from mesh.link.peers import Peers
 from mesh.proto.codec import unpack_map
 from mesh.proto.ids import uuid7
-from mesh.proto.naming import open_name
+from mesh.proto.naming import NameReader
 from mesh.proto.order import Order, open_order, sign_order
 from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
@@ -96,7 +95,7 @@ class Node:
             store=self.store,
             peers=self.peers,
             alive=self.alive,
-            open_name=lambda signed: asdict(open_name(signed, self.register.register)),
+            read_name=NameReader(self.register.register, _name_refused).read,
             site_of=self.site_of,
         )
         self.work = self._make_work()
@@ -346,6 +345,10 @@ class Node:
             done = await trio.run_process(argv, check=False, stdin=subprocess.DEVNULL)
             log.warning("simulated rack ended", status=done.returncode)
             await trio.sleep(GRACE_S)
+
+
+def _name_refused(name: str, reason: str) -> None:
+    log.warning("name refused", name=name, error=reason)
 
 
 def _json_map(data: bytes) -> dict[str, object]:

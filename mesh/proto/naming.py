@@ -4,6 +4,7 @@ It knows no bytes of any asset. Rule: a node boots or writes only what such a re
 of two records for one name takes the higher version, so an old one cannot be brought back.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,8 @@ from mesh.proto.register import Register
 from mesh.proto.sign import Signer, open_record, sign_record
 
 NAME_RECORD: Final = "name"
+REMEMBERED_MAX: Final = 20_000
+"""Records of which it is known what they say; above that all are checked again once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +62,38 @@ def open_name(data: bytes, register: Register) -> SignedName:
     if len(found.sha256) != 64 or set(found.sha256) - set("0123456789abcdef"):
         raise CodecError("a name record with an impossible SHA-256")
     return found
+
+
+class NameReader:
+    """Reads NAME rows and remembers their records: a signature is checked once, not a change.
+
+    ``on_refused`` is told the name and the reason, once for each record.
+    """
+
+    def __init__(self, register: Register, on_refused: Callable[[str, str], None]) -> None:
+        self._register, self._on_refused = register, on_refused
+        self._keys: tuple[bytes, ...] = ()
+        self._known: dict[tuple[str, bytes], SignedName | None] = {}
+
+    def read(self, name: str, signed: object) -> SignedName | None:
+        """Return what an assets key of today says of a name; None when none does."""
+        keys = self._register.role_key("assets")
+        if keys != self._keys or len(self._known) >= REMEMBERED_MAX:
+            self._keys, self._known = keys, {}
+        if not isinstance(signed, bytes):
+            return None
+        known = self._known
+        if (name, signed) not in known:
+            known[name, signed] = self._open(name, signed)
+        return known[name, signed]
+
+    def _open(self, name: str, signed: bytes) -> SignedName | None:
+        try:
+            found = open_name(signed, self._register)
+        except CodecError as exc:
+            self._on_refused(name, str(exc))
+            return None
+        if found.name != name:
+            self._on_refused(name, f"the record is of the name {found.name}")
+            return None
+        return found
