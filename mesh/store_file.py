@@ -45,8 +45,11 @@ class FileLock:
                 f"the data folder {path.parent} is in use by process {holder or 'unknown'};"
                 " stop it first, or give another folder with --data"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            pass  # a full disk: only whom to name is not written, the lock is held
 
     def release(self) -> None:
         """Let others in; harmless when done twice."""
