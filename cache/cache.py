@@ -177,11 +177,14 @@ class Cache(Shelf):
 
     async def _mark(self, name: str, url: str, validator: str | None, intake: Intake) -> None:
         length = await self.in_thread(intake.sync)
+        forgotten: OSError | None = None
         try:
             self._ledger.save_partial(name, url, validator, length)
-        except OSError:  # what is not remembered must not be taken up under another validator
+        except OSError as exc:
+            forgotten = exc
+        if forgotten is not None:  # it must not be taken up under another validator
             await self.in_thread(intake.restart)
-            raise
+            raise forgotten
 
     async def _seal(self, tally: Tally, intake: Intake, sha256: str | None) -> Manifest:
         manifest = await self.in_thread(intake.finish)

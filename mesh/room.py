@@ -73,5 +73,6 @@ class Room:
     async def wait(self) -> None:
         """Return as soon as writing may be of use again."""
         await trio.lowlevel.checkpoint()
-        while self.full:
-            await trio.sleep(LOOK_S)
+        while self.full:  # the file system tells nobody: look again
+            deadline = trio.current_time() + LOOK_S
+            await trio.sleep_until(deadline)

@@ -5,6 +5,7 @@ Above the marked line only objects are made; below it sockets and files are open
 cleanly, and what was acknowledged is on disk.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -23,7 +24,6 @@ from mesh.host.files import make_private_folder, write_file, write_json
 from mesh.host.log import get_log
 from mesh.identity import load_or_make_identity
 from mesh.link.peers import Peers
-from mesh.proto.codec import unpack_map
 from mesh.proto.ids import uuid7
 from mesh.proto.naming import NameReader
 from mesh.proto.order import Order, open_order, sign_order
@@ -195,7 +195,15 @@ class Node:
     def credentials(self, secret_id: str) -> Mapping[str, object]:
         """Return a BMC's login from the secret sealed to this node."""
         data = read_secret(self.store, self.register.register, self.identity, secret_id)
-        return dict(unpack_map(data)) if data[:1] != b"{" else _json_map(data)
+        try:
+            login = json.loads(data)
+        except ValueError:
+            login = None
+        if not isinstance(login, dict):
+            raise Refused(
+                f"the secret {secret_id!r} is no BMC login; set it again with --username"
+            )
+        return login
 
     def is_bound(self, mac: str, address: str) -> bool:
         """Whether DHCP gives this address to this machine."""
@@ -255,10 +263,8 @@ class Node:
             "subnet": self.config.subnet.cidr or min(subnets, default=None),
         }
 
-    async def announce(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Publish our own rows, now that all ports are known."""
+    def own_rows(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return our NODE row and the SUBNET row we propose, now that all ports are known."""
         config = self.config
         hosts = own_addresses(config.mesh.listen, config.mesh.advertise)
         row: dict[str, Any] = {
@@ -273,8 +279,7 @@ class Node:
         if config.subnet.cidr:
             root_fp = self.register.register.root_fp
             subnet = subnet_row(config.subnet, root_fp, self.joined.site)
-        own = (self.store, self.identity.node_id, self.joined.site)
-        await publish(*own, row, subnet, task_status=task_status)
+        return row, subnet
 
     async def run(self, *, ready: Callable[[], None] = lambda: None) -> None:
         """Start every service in order; return after a signal."""
@@ -292,7 +297,8 @@ class Node:
                 self.ports = {"mesh": self.peers.port}
                 if self.boot is not None:
                     self.ports |= await services.start(self.boot.run)
-                await services.start(self.announce)
+                whose = (self.store, self.identity.node_id, self.joined.site)
+                await services.start(publish, *whose, *self.own_rows())
                 await services.start(self.work.run)
                 services.start_soon(self.sweeper.run)
                 await services.start(self.api.run, run_folder / "api.sock")
@@ -349,14 +355,6 @@ class Node:
 
 def _name_refused(name: str, reason: str) -> None:
     log.warning("name refused", name=name, error=reason)
-
-
-def _json_map(data: bytes) -> dict[str, object]:
-    import json
-
-    value = json.loads(data)
-    assert isinstance(value, dict)
-    return value
 
 
 async def _until_signal(scope: trio.CancelScope) -> None:
