@@ -18,7 +18,13 @@ _NOUNS, _VERBS = "mesh.cli.nouns", "mesh.cli.verbs"
 TABLE: dict[str, Any] = {
     "status": (f"{_NOUNS}:status", "Say how the hub or node fares."),
     "hub": (
-        {"up": ("hub.commands:up", "Run a hub; the first start makes everything.")},
+        {
+            "up": ("hub.commands:up", "Run a hub; the first start makes everything."),
+            "root": (
+                {"export": ("hub.commands:root_export", "Move the root key off this hub.")},
+                "The organisation's root key.",
+            ),
+        },
         "The hub.",
     ),
     "node": (

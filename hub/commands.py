@@ -1,17 +1,19 @@
-"""``rackmesh hub up``: words in, one hub started.
+"""``rackmesh hub up`` and ``rackmesh hub root export``: words in, one thing done.
 
 Rule: configuration is read here and nowhere else; whatever stops the hub before it serves is
 one sentence and an exit code.
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from hub.config import HubConfig
-from mesh.cli.errors import FAILED, Failure
+from mesh.cli.context import read_secret_file
+from mesh.cli.errors import NOT_FOUND, Failure, failure_of
 from mesh.errors import MeshError
 from mesh.host.config import default_data, load
 from mesh.host.log import configure
@@ -31,33 +33,74 @@ from mesh.host.log import configure
 @click.option("--region", help="Region that this hub's orders carry; the first start counts.")
 @click.option("--site", help="First start: make a join token for this site (main; '': none).")
 @click.option("--cache-gib", type=int, help="Quota of the hub's asset cache, GiB.")
+@click.option(
+    "--root-passphrase-file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="First start: file with the passphrase that wraps the root key; - is standard input.",
+)
 @click.option("--log-level", help="debug, info, warning or error.")
-def up(config: Path | None, **flags: Any) -> None:
+def up(config: Path | None, root_passphrase_file: Path | None, **flags: Any) -> None:
     """Run a hub until it is stopped (SIGTERM, SIGINT); the first start makes everything."""
     tree = {
         **flags,
         "advertise": list(flags["advertise"]) or None,
-        "data": flags["data"] or default_data("hub", os.environ),
+        "data": _folder(flags["data"]),
     }
     try:
         settings = load(HubConfig, config, os.environ, tree)
     except MeshError as exc:
         raise Failure(str(exc), 2) from exc
     configure(settings.log_level)
+    passphrase = _passphrase(settings.data, root_passphrase_file)
     import trio
 
     from hub.main import run_hub
 
     try:
-        trio.run(run_hub, settings)
-    except* MeshError as group:
-        raise Failure(str(_first(group)), FAILED) from group
-    except* OSError as group:
-        raise Failure(f"the hub stopped: {_first(group)}", FAILED) from group
+        trio.run(run_hub, settings, passphrase)
+    except (MeshError, OSError, ExceptionGroup) as exc:
+        raise failure_of(exc, "hub", {}) from exc
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+@click.command("export")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--data", type=click.Path(path_type=Path), envvar="RACKMESH_DATA", help="Data folder."
+)
+def root_export(target: Path, data: Path | None) -> None:
+    """Move the root key to TARGET, a file on a medium that is kept offline.
+
+    The hub works without it; only changing role keys or region epochs needs it.
+    """
+    from mesh.hub_keys import RING_FILE, load_or_make_hub_keys
+
+    folder = _folder(data) / "keys"
+    if not (folder / RING_FILE).exists():
+        raise Failure(f"no hub has been started with its data in {folder.parent}", NOT_FOUND)
+    try:
+        load_or_make_hub_keys(folder, "").export_root(target)
+    except (MeshError, OSError) as exc:
+        raise failure_of(exc, "export", {}) from exc
+    click.echo(f"the root key is in {target} and no longer on this hub")
+
+
+def _folder(data: Path | None) -> Path:
+    return data or default_data("hub", os.environ)
+
+
+def _passphrase(data: Path, file: Path | None) -> str | None:
+    """Return what wraps the root key, asked for on a terminal at the first start."""
+    if (data / "keys").exists():
+        return None
+    if file is not None:
+        text = read_secret_file(file)
+        if not text:
+            raise Failure(f"{file} holds no passphrase", 2)
+        return text
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    words = "Passphrase for the organisation's root key (empty: none)"
+    text = click.prompt(words, default="", show_default=False, hide_input=True, err=True)
+    if text and click.prompt("Again", hide_input=True, err=True) != text:
+        raise Failure("the two passphrases differ; start again", 2)
+    return text or None

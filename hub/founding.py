@@ -77,13 +77,15 @@ def lock_folder(data: Path) -> FileLock:
         raise Refused(f"the data folder {data} cannot be used: {exc.strerror}") from exc
 
 
-def open_ground(config: HubConfig, port: int, clock: Clock) -> Ground:
+def open_ground(
+    config: HubConfig, port: int, clock: Clock, passphrase: str | None = None
+) -> Ground:
     """Open or make everything in the data folder; the port is bound already."""
     data, now_ms = config.data, clock.now_ms()
     first = not (data / "state.db").exists()
     hosts = advertised(config)
     urls = tuple(f"https://{_in_url(host)}:{port}" for host in hosts)
-    keys = load_or_make_hub_keys(data / "keys", config.region)
+    keys = load_or_make_hub_keys(data / "keys", config.region, passphrase)
     identity = load_or_make_identity(make_private_folder(data / "identity"))
     tls = load_or_make_tls(make_private_folder(data / "tls"), [*hosts, "localhost"], now_ms)
     register = RegisterStore.open(data / "register", keys.root_fp)

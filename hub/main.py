@@ -112,8 +112,11 @@ def compose(ground: founding.Ground) -> Parts:
 # ---- above: objects only ---- below: sockets, files, signals, tasks --------------------------
 
 
-async def run_hub(config: HubConfig) -> None:
-    """Run a hub until SIGTERM or SIGINT. Raises Refused with one sentence, StoreBroken."""
+async def run_hub(config: HubConfig, passphrase: str | None = None) -> None:
+    """Run a hub until SIGTERM or SIGINT. Raises Refused with one sentence, StoreBroken.
+
+    ``passphrase`` wraps the root key that a first start makes.
+    """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         lock = founding.lock_folder(config.data)
         try:
@@ -121,7 +124,7 @@ async def run_hub(config: HubConfig) -> None:
             port = await listen_tcp(config.listen, config.port)
             async with port:
                 number = int(port.socket.getsockname()[1])
-                ground = founding.open_ground(config, number, SystemClock())
+                ground = founding.open_ground(config, number, SystemClock(), passphrase)
                 try:
                     async with await listen_local(config.data / "run" / "api.sock") as local:
                         await _run(ground, port, local, number, signals)

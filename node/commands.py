@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mesh.cli.context import read_secret_file
-from mesh.cli.errors import DENIED, FAILED, UNREACHABLE, Failure
+from mesh.cli.errors import DENIED, UNREACHABLE, Failure, failure_of
 from mesh.errors import MeshError, Unreachable
 from mesh.host.config import default_data, load
 from mesh.host.log import configure
@@ -106,18 +106,4 @@ def run(config: Path | None, **flags: Any) -> None:
     try:
         trio.run(run_node, settings)
     except (MeshError, OSError, ExceptionGroup) as exc:
-        raise failure_of(exc, "node") from exc
-
-
-def failure_of(exc: Exception, role: str) -> Exception:
-    """Return what a role ended with as one sentence, or the exception itself if it is a bug."""
-    first: BaseException = exc
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    if isinstance(first, NotJoined):
-        return Failure(str(first), UNREACHABLE)
-    if isinstance(first, MeshError):
-        return Failure(str(first), FAILED)
-    if isinstance(first, OSError):
-        return Failure(f"the {role} stopped: {first}", FAILED)
-    return exc
+        raise failure_of(exc, "node", {NotJoined: UNREACHABLE}) from exc

@@ -4,9 +4,12 @@
 7 conflict, 8 timeout of --wait, 130 interrupted.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import click
+
+from mesh.errors import MeshError
 
 SENTENCE_CHARS_MAX: Final = 800
 FAILED: Final = 1
@@ -26,6 +29,21 @@ BY_CODE: Final = {
     "conflict": CONFLICT,
     "timeout": TIMEOUT,
 }
+
+
+def failure_of(exc: BaseException, role: str, codes: Mapping[type, int]) -> BaseException:
+    """Return what ended a role as one sentence, or the exception itself if it is a bug.
+
+    ``codes`` gives the exit codes of errors that do not simply fail.
+    """
+    first = exc
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, MeshError):
+        return Failure(str(first), codes.get(type(first), FAILED))
+    if isinstance(first, OSError):
+        return Failure(f"the {role} stopped: {first}", FAILED)
+    return exc
 
 
 class Failure(click.ClickException):
