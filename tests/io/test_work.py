@@ -15,6 +15,8 @@ from node.work.ports import Limits
 from tests.support.work_machine import MAC, SHA256, Agent, Crash
 from tests.support.work_site import ASSET, QUICK, CutStore, WorkSite, step
 
+pytestmark = pytest.mark.slow
+
 
 async def test_accept_deploy_and_release_with_a_bmc(tmp_path: Path) -> None:
     async with WorkSite(tmp_path).running() as site:
