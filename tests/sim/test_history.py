@@ -14,6 +14,7 @@ from mesh.proto.sets import SetId
 from tests.sim.checks import Violation
 from tests.sim.history import History
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 SHORT = {"storm_s": 700.0, "calm_s": 900.0}
 
@@ -32,8 +33,6 @@ def test_at_rest_little_more_is_stored_than_lives():
 
 TRACE = """
 from tests.sim.history import History
-
-pytestmark = pytest.mark.slow
 print(History(5, storm_s=120.0, calm_s=60.0).run()["trace"])
 """
 
