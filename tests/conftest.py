@@ -4,6 +4,11 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("busy", deadline=None)  # a loaded machine is no failure
+if not os.environ.get("CI"):  # there hypothesis has a profile of its own, with fixed examples
+    settings.load_profile("busy")
 
 NEEDS = {"root": "root", "vm": "qemu-system-x86_64", "browser": "chromium"}
 
