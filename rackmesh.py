@@ -4,7 +4,6 @@ It knows the names of all commands and nothing of what they do. Rule: a command'
 imported only when that command runs, so ``rackmesh version`` loads no daemon code.
 """
 
-import importlib.metadata
 import sys
 from typing import Any
 
@@ -94,12 +93,9 @@ TABLE: dict[str, Any] = {
 @click.command("version")
 def version() -> None:
     """Print the version."""
-    click.echo(f"rackmesh {build()}")
+    from mesh.host.build import BUILD
 
-
-def build() -> str:
-    """Return the version of this program."""
-    return importlib.metadata.version("rackmesh")
+    click.echo(f"rackmesh {BUILD}")
 
 
 cli = LazyGroup(

@@ -4,7 +4,6 @@ Above the marked line only objects are made; below it the machine is touched. Ru
 starts first and stops last; nobody is let in before everything behind the doors runs.
 """
 
-import importlib.metadata
 import signal
 import sys
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from hub.orders import OrderDesk
 from hub.ports import Services
 from hub.status import StatusDesk
 from mesh.errors import StoreFull
+from mesh.host.build import BUILD
 from mesh.host.clock import SystemClock
 from mesh.host.local_socket import listen_local
 from mesh.host.log import get_log
@@ -56,7 +56,7 @@ class Parts:
 def compose(ground: founding.Ground) -> Parts:
     """Build the hub over what was opened; touches nothing."""
     store, register, clock = ground.store, ground.register, ground.clock
-    node_id, build = ground.identity.node_id, importlib.metadata.version("rackmesh")
+    node_id, build = ground.identity.node_id, BUILD
     bus = EventBus(f"{clock.now_ms():x}")
     replication = Replication(store, register)
     assets = AssetDesk(
@@ -173,7 +173,7 @@ async def _describe(ground: founding.Ground) -> None:
     body = {
         "name": ground.config.name,
         "site": "",
-        "build": importlib.metadata.version("rackmesh"),
+        "build": BUILD,
         "addresses": [],
         "services": ["console", "api", "cache"],
         "started_ms": ground.clock.now_ms(),
