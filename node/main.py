@@ -38,12 +38,13 @@ from node.assets import Assets
 from node.boot.files import BootFiles
 from node.boot.routes import is_bound
 from node.boot.service import BootConfig, BootServices
+from node.boot.sockets import interface_address
 from node.config import NodeConfig
 from node.disk import keep_room
 from node.joining import KEYS, REGISTER, Joined, read_joined
 from node.proto.site_view import SiteView
 from node.router import NodeApi, NodeFacts
-from node.self_rows import interface_address, own_addresses, publish, subnet_row
+from node.self_rows import own_addresses, publish, subnet_row
 from node.status import node_status
 from node.sweep import Sweeper
 from node.work.boot_desk import BootDesk

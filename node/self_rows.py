@@ -5,32 +5,21 @@ candidate rule is a function of organisation, site and subnet, so that two nodes
 talked yet compute the same addresses.
 """
 
-import fcntl
 import hashlib
 import ipaddress
 import socket
-import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
 
-from mesh.errors import Refused, StoreFull
+from mesh.errors import LocalError, Refused, StoreFull
 from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
+from node.boot.sockets import interface_address
 from node.config import Subnet
 
-SIOCGIFADDR: Final = 0x8915
 ADDRESSES_MAX: Final = 8
-
-
-def interface_address(name: str) -> str | None:
-    """Return the first IPv4 address of an interface, or None."""
-    request = struct.pack("256s", name.encode()[:15])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            return socket.inet_ntoa(fcntl.ioctl(sock.fileno(), SIOCGIFADDR, request)[20:24])
-        except OSError:
-            return None
 
 
 def own_addresses(listen: str, advertise: Sequence[str]) -> list[str]:
@@ -39,8 +28,10 @@ def own_addresses(listen: str, advertise: Sequence[str]) -> list[str]:
         return list(advertise)[:ADDRESSES_MAX]
     if listen not in ("0.0.0.0", "::", ""):  # noqa: S104 - the wildcard is compared, not bound
         return [listen]
-    names = [name for _, name in socket.if_nameindex()]
-    found = [address for name in names if (address := interface_address(name)) is not None]
+    found: list[str] = []
+    for _, name in socket.if_nameindex():
+        with suppress(LocalError):  # an interface without an address is none of ours
+            found.append(interface_address(name))
     found.sort(key=lambda text: ipaddress.IPv4Address(text).is_loopback)
     return found[:ADDRESSES_MAX]
 
