@@ -8,6 +8,7 @@ that reads on an event finds what the event was about.
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import trio
@@ -16,6 +17,7 @@ from hub.live import EventBus
 from hub.proto import rollup
 from hub.store import ReportStore
 from mesh.host.clock import Clock
+from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.codec import pack
@@ -132,14 +134,9 @@ class Ingest:
             await self._wait_past(*seen)
 
     async def _wait_past(self, rows: int, members: int) -> None:
-        async with trio.open_nursery() as nursery:
-
-            async def either(source: Rows | Members, version: int) -> None:
-                await source.wait_past(version)
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(either, self._rows, rows)
-            nursery.start_soon(either, self._members, members)
+        await first_of(
+            partial(self._rows.wait_past, rows), partial(self._members.wait_past, members)
+        )
 
     async def read_all(self) -> int:
         """Read every scope whose mark moved; return how many documents changed."""

@@ -7,11 +7,13 @@ memory only; on disk it stands sealed, also to ourselves.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
 
 from mesh.errors import CodecError, StoreFull
+from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.identity import Identity
 from mesh.ports import StorePort, TxPort
@@ -125,14 +127,10 @@ class SiteSecrets:
 
     async def _changed(self) -> None:
         """Wait until the store or the register changes."""
-        async with trio.open_nursery() as nursery:
-
-            async def either(wait: Callable[[int], object], version: int) -> None:
-                await wait(version)  # type: ignore[misc]
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(either, self._store.wait_past, self._store.version)
-            nursery.start_soon(either, self._register.wait_past, self._register.version)
+        await first_of(
+            partial(self._store.wait_past, self._store.version),
+            partial(self._register.wait_past, self._register.version),
+        )
 
     def _read(self) -> list[SecretRow]:
         """Read every row of the site; open what is ours; return the rows."""

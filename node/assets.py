@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, Protocol
 
 import trio
@@ -22,6 +23,7 @@ from cache.api import (
     put_presence,
 )
 from mesh.errors import MeshError, StoreFull
+from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto.naming import SignedName
 from mesh.proto.tables import ASSET, FLEET, NAME, PRESENCE, REFERENCE
@@ -85,10 +87,6 @@ class Assets:
 
     # -- for local work ----------------------------------------------------------------------
 
-    def asset_of(self, name: str) -> str | None:
-        """Return the asset id behind a name, if it is known and signed."""
-        return self._names().get(name, {}).get("asset")
-
     def named(self) -> dict[str, str]:
         """Return the asset ids behind all signed names."""
         return {name: str(body["asset"]) for name, body in self._names().items()}
@@ -144,9 +142,7 @@ class Assets:
                         self._busy.add(order.name)
                         nursery.start_soon(self._carry_out, order)
                 with trio.move_on_after(RETRY_FIRST_S):
-                    async with trio.open_nursery() as either:
-                        either.start_soon(_cancel_after, either, self._store.wait_past, version)
-                        either.start_soon(_cancel_after, either, self._bell.wait)
+                    await first_of(partial(self._store.wait_past, version), self._bell.wait)
 
     def _due(self, order: Resolve | Fetch) -> bool:
         now = trio.current_time()
@@ -342,10 +338,3 @@ class _Holders:
         except MeshError as exc:
             self._links.pop(node, None)
             raise ChunkUnavailable(str(exc)) from exc
-
-
-async def _cancel_after(
-    nursery: trio.Nursery, function: Callable[..., Awaitable[Any]], *args: Any
-) -> None:
-    await function(*args)
-    nursery.cancel_scope.cancel()

@@ -6,12 +6,14 @@ goes on; on shutdown nothing is written, a job is resumable at any time; while t
 orders and jobs stand still, and go on from their rows when there is room."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import trio
 
 from mesh.errors import Refused, StoreFull
 from mesh.host.clock import Clock
+from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.ids import UUID_PATTERN
@@ -223,14 +225,7 @@ class Work:
                 await trio.sleep(self.limits.coalesce_s)
 
     async def _changed(self, version: int) -> None:
-        async with trio.open_nursery() as either:
-
-            async def one(wait: Callable[[], Awaitable[Any]]) -> None:
-                await wait()
-                either.cancel_scope.cancel()
-
-            either.start_soon(one, lambda: self._store.wait_past(version))
-            either.start_soon(one, self._bell.wait)
+        await first_of(partial(self._store.wait_past, version), self._bell.wait)
 
     async def _look_unless_full(self) -> None:
         """Look, unless nothing could be written: what a full disk cuts short is seen again."""
