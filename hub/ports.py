@@ -8,6 +8,7 @@ from hub.desk import Desk
 from hub.live import EventBus, Live
 from hub.store import ReportStore
 from mesh.host.clock import Clock
+from mesh.rest.roles import Role
 from mesh.rest.types import OrderAccepted, Secret, Status, Token
 
 Json = dict[str, Any]
@@ -19,6 +20,7 @@ class Principal:
 
     name: str
     via: Literal["session", "token", "socket"]
+    role: Role
 
 
 class Orders(Protocol):

@@ -33,7 +33,7 @@ def principal_of(request: Request, services: Services) -> Principal | None:
     """Return who asks, checking a browser's write; Denied when that check fails."""
     uid = cast(Any, request.scope).get(LOCAL_UID)
     if uid is not None:
-        return Principal(f"uid {uid}", "socket")
+        return Principal(f"uid {uid}", "socket", "admin")
     header = request.headers.get("Authorization", "")
     if header:
         return bearer(header, services.api_token)
@@ -46,7 +46,7 @@ def principal_of(request: Request, services: Services) -> Principal | None:
             request.headers.get(CSRF_HEADER, ""), session.csrf
         ):
             raise Denied(f"a browser's write needs the header {CSRF_HEADER} of this session")
-    return Principal(session.account, "session")
+    return Principal(session.account, "session", "admin")
 
 
 def bearer(header: str, api_token: str) -> Principal:
@@ -54,7 +54,7 @@ def bearer(header: str, api_token: str) -> Principal:
     scheme, _, given = header.partition(" ")
     if scheme.lower() != "bearer" or not same_text(given.strip(), api_token):
         raise SignInNeeded("the API token is wrong; it stands in DATA/api-token on the hub")
-    return Principal("api-token", "token")
+    return Principal("api-token", "token", "admin")
 
 
 def check_origin(request: Request) -> None:

@@ -82,6 +82,7 @@ def routes(services: Services, sign_in: SignIn) -> Blueprint:
         shown = {
             "account": principal.name,
             "via": principal.via,
+            "role": principal.role,
             "csrf": session.csrf if session else None,
         }
         return shape.item("session", services.clock.now_ms(), shown)
