@@ -52,6 +52,10 @@ class PeerSource(Protocol):
         """Return the bytes of a chunk from a node (unverified)."""
         ...
 
+    def near(self, node: str) -> bool:
+        """Tell whether a node stands at our own site, on this side of the uplink."""
+        ...
+
 
 class Cache(Shelf):
     """The shelf and the transfers onto it."""
@@ -308,6 +312,7 @@ class Cache(Shelf):
             return
         if good:
             plan.on_chunk(ask)
+            tally.near_bytes += len(data) if peers.near(ask.node) else 0
         else:
             plan.on_corrupt(ask)
             tally.rejected_bytes += len(data)

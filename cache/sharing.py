@@ -16,6 +16,8 @@ from mesh.proto.tables import FLEET, PRESENCE
 
 CORE_PIECE_BYTES: Final = 1 << 20
 """A manifest goes out in pieces that fit a frame."""
+COUNTS: Final = ("origin_bytes", "peer_bytes", "near_bytes")
+"""What names of one content cost, which adds up."""
 INDEX_MAX: Final = 1 << 32
 
 Handler = Callable[[str, Any], Awaitable[Any]]
@@ -70,7 +72,7 @@ def put_presence(tx: Tx, author: str, site: str, cache: Cache) -> None:
         other = rows.get(key)  # the same content under another name
         if other is not None:
             better, worse = (other, body) if other["state"] == "verified" else (body, other)
-            counts = {k: better[k] + worse[k] for k in ("origin_bytes", "peer_bytes")}
+            counts = {k: better[k] + worse[k] for k in COUNTS}
             body = {**better, **counts}
         rows[key] = body
     mine = {r.key: r.body for r in tx.authored(FLEET, PRESENCE) if r.author == author}
@@ -86,7 +88,7 @@ def _presence(state: AssetState, site: str) -> dict[str, Any]:
     return {
         "name": state.name, "site": site, "state": state.state, "have": state.have,
         "of": state.of, "origin_bytes": state.origin_bytes, "peer_bytes": state.peer_bytes,
-        "error": state.error,
+        "near_bytes": state.near_bytes, "error": state.error,
     }  # fmt: skip
 
 

@@ -41,6 +41,8 @@ class AssetState:
     rejected_bytes: int
     error: str | None
     updated_ms: int
+    near_bytes: int
+    """Of peer_bytes, what nodes of our own site gave, verified."""
 
 
 class AssetReader:
@@ -149,6 +151,7 @@ class Shelf:
         return AssetState(
             tally.name, tally.asset, tally.state, have, of, size, tally.origin_bytes,
             tally.peer_bytes, tally.rejected_bytes, tally.error, tally.updated_ms,
+            tally.near_bytes,
         )  # fmt: skip
 
     def manifest(self, asset: str) -> Manifest | None:

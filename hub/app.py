@@ -66,6 +66,7 @@ def make_app(services: Services) -> QuartTrio:
 
     problems.install(app)
     app.register_blueprint(read.routes(services))
+    app.register_blueprint(read.inventory_routes(services))
     app.register_blueprint(read.log_routes(services))
     app.register_blueprint(write.routes(services))
     app.register_blueprint(events.routes(services))

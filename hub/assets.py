@@ -109,6 +109,21 @@ class AssetDesk:
 
         await self._p.store.write(write)
 
+    async def unwant(self, name: str, site: str) -> None:
+        """Let a site drop the asset when it needs the room."""
+
+        def write(tx: Tx) -> None:
+            old = tx.get(tables.FLEET, tables.REFERENCE, name)
+            if old is None:
+                raise NotFound(f"there is no asset {name[:60]!r}")
+            want = _union(old.body.get("want"), [])
+            if site not in want:
+                raise NotFound(f"site {site!r} does not want {name}")
+            body = {**old.body, "want": [one for one in want if one != site]}
+            tx.put(tables.FLEET, tables.REFERENCE, name, body)
+
+        await self._p.store.write(write)
+
     def _check_sites(self, sites: list[str]) -> None:
         known = {row.key for row in self._p.store.rows(tables.FLEET, tables.SITE)}
         for site in sites:

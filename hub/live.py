@@ -5,6 +5,7 @@ costs nothing and misses nothing that the ring still holds; live data is never s
 when each node was last in contact.
 """
 
+import json
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Final, Protocol
@@ -26,6 +27,9 @@ LOG_RPC_S: Final = 10.0
 LOG_POLL_S: Final = 0.5
 LOG_LINES_MAX: Final = 500
 """Most lines of one answer that are passed on."""
+LOG_READERS_MAX: Final = 64
+LOG_RETRY_S: Final = 5.0
+"""Until the node that runs a job is asked again after it was out of reach."""
 
 log = get_log("live")
 
@@ -102,6 +106,7 @@ class Live:
         self._store = store
         self._bus = bus
         self._clock = clock
+        self.log_readers = 0
 
     def reachable(self) -> dict[str, int | None]:
         """Return the connected nodes with the moment since when they are (Unix ms)."""
@@ -149,6 +154,31 @@ class Live:
             if not lines:
                 await trio.sleep(LOG_POLL_S)
 
+    async def log_events(self, job: str, after: int) -> AsyncGenerator[bytes]:
+        """Yield a job's log as server-sent events, numbers as ids, until the job is over.
+
+        While nobody can be asked it says so (``trouble``) and tries again.
+        """
+        if self.log_readers >= LOG_READERS_MAX:
+            raise Unavailable(f"{LOG_READERS_MAX} pages read job logs already; close some")
+        self.log_readers += 1
+        try:
+            while True:
+                try:
+                    async for line in self.job_log(job, after, follow=True):
+                        after = line["seq"]
+                        yield line_event(line)
+                    break
+                except Unavailable as exc:
+                    yield _event("trouble", {"text": str(exc)})
+                    documents = self._store.find("job", job)
+                    if not documents or documents[0]["state"] not in RUNNING:
+                        break
+                await trio.sleep(LOG_RETRY_S)
+            yield _event("end", {})
+        finally:
+            self.log_readers -= 1
+
     async def _lines(
         self, runner: str, job: str, after: int
     ) -> tuple[list[dict[str, Any]], int]:
@@ -160,6 +190,15 @@ class Live:
         except RemoteRefused as exc:
             raise Unavailable(f"node {runner} answers: {exc}") from exc
         return checked_lines(answer, after)
+
+
+def line_event(line: Mapping[str, Any]) -> bytes:
+    """Return a line of a log as a server-sent event."""
+    return f"id: {line['seq']}\n".encode() + _event("line", line)
+
+
+def _event(kind: str, data: Mapping[str, Any]) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(data, sort_keys=True)}\n\n".encode()
 
 
 def checked_lines(answer: Any, after: int) -> tuple[list[dict[str, Any]], int]:

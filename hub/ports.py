@@ -72,6 +72,10 @@ class Assets(Protocol):
         """Make a site hold the asset."""
         ...
 
+    async def unwant(self, name: str, site: str) -> None:
+        """Let a site drop the asset when it needs the room."""
+        ...
+
     async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         """Keep uploaded content in the hub's cache and sign its name."""
         ...

@@ -257,6 +257,10 @@ class Assets:
         """Return whom to ask for an asset now."""
         return fetch_from(self._holders().get(asset, ()), self._site, self._node)
 
+    def is_near(self, node: str) -> bool:
+        """Tell whether the roster has a node at our own site."""
+        return self._site_of(node) == self._site
+
     def open_bulk(self, node: str) -> Any:
         """Return the context manager of a bulk link to a node."""
         return self._peers.bulk(node)
@@ -325,6 +329,10 @@ class _Holders:
         if not isinstance(data, bytes):
             raise ChunkUnavailable(f"{node} does not give chunks as it should")
         return data
+
+    def near(self, node: str) -> bool:
+        """Tell whether a node is on this side of the uplink."""
+        return self._assets.is_near(node)
 
     async def _call(self, node: str, method: str, body: Any) -> Any:
         try:

@@ -19,6 +19,7 @@ from mesh.rest.job_view import Here, as_seen
 from mesh.rest.types import Job, Node, Site
 
 AFTER_MAX = 1 << 53
+EVENTS = "text/event-stream"
 
 
 def sites(services: Services) -> list[Site]:
@@ -73,6 +74,15 @@ def one(store: ReportStore, kind: str, name: str, noun: str) -> Json:
         where = ", ".join(sorted(document["site"] for document in found))
         raise Conflict(f"{noun} {name!r} exists in several sites ({where}); give its id")
     return found[0]
+
+
+def inventory(store: ReportStore, server: Json) -> Json:
+    """Return what was found in a server; NotFound until its ramdisk has reported once."""
+    for mac in server["macs"]:
+        for found in store.find("inventory", mac):
+            if found["server"] == server["id"]:
+                return found
+    raise NotFound(f"{server['name']} has not been inspected: it never ran the ramdisk")
 
 
 def routes(services: Services) -> Blueprint:
@@ -147,14 +157,40 @@ def routes(services: Services) -> Blueprint:
     return api
 
 
+def inventory_routes(services: Services) -> Blueprint:
+    """Return the route of what servers are made of."""
+    api = Blueprint("inventory", __name__, url_prefix="/api/v1")
+    store = services.store
+
+    @api.get("/servers/<name>/inventory")
+    async def show_inventory(name: str) -> Response:
+        found = inventory(store, one(store, "server", name, "server"))
+        return shape.item("inventory", services.clock.now_ms(), found)
+
+    return api
+
+
 def log_routes(services: Services) -> Blueprint:
-    """Return the route of job logs: live, from the node that runs the job."""
+    """Return the route of job logs: live, from the node that runs the job.
+
+    Lines of JSON, or server-sent events for a reader that asks for them: each line's number is
+    its id, so a reader that comes back goes on behind the last one it had.
+    """
     api = Blueprint("logs", __name__, url_prefix="/api/v1")
 
     @api.get("/jobs/<job>/logs")
     async def job_logs(job: str) -> Response:
         after, follow = _number("after"), request.args.get("follow") not in (None, "", "0")
         one(services.store, "job", job, "job")
+        if request.accept_mimetypes.best == EVENTS:
+            last = request.headers.get("Last-Event-ID", "")
+            after = (
+                int(last) if last.isascii() and last.isdigit() and len(last) <= 16 else after
+            )
+            response = Response(services.live.log_events(job, after), content_type=EVENTS)
+            response.headers["Cache-Control"] = "no-store"
+            response.timeout = None
+            return response
         lines = services.live.job_log(job, after, follow)
         try:
             first = [await anext(lines)]

@@ -80,4 +80,9 @@ def routes(services: Services) -> Blueprint:
         await services.assets.want(name, site)
         return item("asset", {"name": name, "want": [site]})
 
+    @api.delete("/assets/<name>/want/<site>")
+    async def unwant_asset(name: str, site: str) -> Response:
+        await services.assets.unwant(name, shape.site_name(site))
+        return item("asset", {"name": name, "want": []})
+
     return api

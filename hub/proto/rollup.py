@@ -20,7 +20,9 @@ PLAIN_DEPTH_MAX: Final = 16
 """Deepest nesting of a row that is shown; what lies deeper becomes null."""
 INT_MAX: Final = 1 << 53
 """Larger integers are shown as text: JSON readers keep only 53 bits."""
-SITE_TABLES: Final = (tables.SERVER, tables.SIGHTING, tables.JOB, tables.ORDER)
+SITE_TABLES: Final = (
+    tables.SERVER, tables.SIGHTING, tables.INVENTORY, tables.JOB, tables.ORDER,
+)  # fmt: skip
 FLEET_TABLES: Final = (
     tables.NODE, tables.SITE, tables.REFERENCE, tables.NAME, tables.PRESENCE,
 )  # fmt: skip
@@ -61,7 +63,7 @@ class Changes:
 def site_documents(
     site: str, rows: Iterable[RowLike], read_order: ReadOrder = lambda _row: None
 ) -> list[Document]:
-    """Return servers, jobs and pending machines of one site.
+    """Return servers, their inventories, jobs and pending machines of one site.
 
     An order that the site has not made a job of yet stands as a queued job, so that who gave it
     finds it at once; ``read_order`` opens an ORDER row, None for what is no order.
@@ -85,6 +87,8 @@ def site_documents(
     for job in waiting:
         name = job["server_name"] or ""
         documents.append(_document("job", job["id"], site, name, job["state"], job))
+    for mac, found in views.inventories(by_table[tables.INVENTORY], by_table[tables.SERVER]):
+        documents.append(_document("inventory", mac, site, found["server"] or "", "", found))
     sightings = [
         (row.author, {**row.body, "mac": row.key}) for row in by_table[tables.SIGHTING]
     ]

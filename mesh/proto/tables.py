@@ -140,6 +140,7 @@ class PresenceRow(TypedDict, total=False):
     of: int  # chunks
     origin_bytes: int
     peer_bytes: int
+    near_bytes: int  # of peer_bytes, from nodes of its own site: never on the uplink
     error: str | None
     updated_ms: int
 

@@ -66,6 +66,16 @@ class Server(TypedDict):
     changed_ms: int | None
 
 
+class Inventory(TypedDict):
+    """What the ramdisk found in a server, when it last ran there."""
+
+    server: str | None  # id; None: the machine is not accepted
+    mac: str  # of the interface it booted from
+    summary: str | None
+    seen_ms: int | None
+    hardware: dict[str, Any]  # shape: node/ramdisk/inventory.py
+
+
 class Pending(TypedDict):
     """A machine that was seen and not accepted."""
 
@@ -128,6 +138,7 @@ class Residency(TypedDict):
     of: int
     origin_bytes: int
     peer_bytes: int
+    near_bytes: int  # of peer_bytes, from nodes of the site itself: uplink saved
     error: str | None
     updated_ms: int | None
 
@@ -140,6 +151,9 @@ class Asset(TypedDict):
     asset: str | None
     size: int | None
     sha256: str | None
+    kind: str  # image | qcow2 | live | iso | file
+    trust: str | None  # why its name was signed: declared-sha256 | tofu | upload
+    created_ms: int | None
     sites: list[Residency]
 
 

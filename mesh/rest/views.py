@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from mesh.proto.order import CANCEL, RETRY, Order
-from mesh.rest.types import Asset, Job, Node, Pending, Residency, Server, Site, Step
+from mesh.rest.types import Asset, Inventory, Job, Node, Pending, Residency, Server, Site, Step
 
 Body = Mapping[str, Any]
 
@@ -162,6 +162,28 @@ def _step(body: Body) -> Step:
     )
 
 
+def inventory(body: Body, server: str | None) -> Inventory:
+    """Show an INVENTORY row; ``server`` is the id of the server that has its MAC."""
+    hardware = body.get("inventory")
+    return Inventory(
+        server=server,
+        mac=_text(body.get("mac")) or "",
+        summary=_text(body.get("summary")),
+        seen_ms=_number(body.get("at_ms")),
+        hardware=dict(hardware) if isinstance(hardware, Mapping) else {},
+    )
+
+
+def inventories(
+    found: Iterable[RowLike], servers: Iterable[RowLike]
+) -> list[tuple[str, Inventory]]:
+    """Show the INVENTORY rows of a site, by MAC; each names the server that has that MAC."""
+    owner = {mac: row.key for row in servers for mac in _texts(row.body.get("macs"))}
+    return [
+        (row.key, inventory({**row.body, "mac": row.key}, owner.get(row.key))) for row in found
+    ]
+
+
 def pending(
     site: str, sightings: Iterable[tuple[str, Body]], servers: Iterable[Body]
 ) -> list[Pending]:
@@ -301,6 +323,9 @@ def _asset(label: str, reference: Body, signed: Body, said: list[tuple[str, Body
         asset=_text(signed.get("asset")),
         size=_number(signed.get("size")),
         sha256=_text(signed.get("sha256")) or _text(reference.get("sha256")),
+        kind=_text(reference.get("kind")) or "image",
+        trust=_text(signed.get("trust")),
+        created_ms=_number(reference.get("created_ms")),
         sites=[residencies[site] for site in sorted(residencies)],
     )
 
@@ -314,6 +339,7 @@ def _residency(site: str, wanted: bool) -> Residency:
         of=0,
         origin_bytes=0,
         peer_bytes=0,
+        near_bytes=0,
         error=None,
         updated_ms=None,
     )
@@ -329,6 +355,7 @@ def merge_residency(into: Residency, body: Body) -> None:
         into["error"] = _text(body.get("error"))
     into["origin_bytes"] += _number(body.get("origin_bytes")) or 0
     into["peer_bytes"] += _number(body.get("peer_bytes")) or 0
+    into["near_bytes"] += _number(body.get("near_bytes")) or 0
     into["updated_ms"] = max(into["updated_ms"] or 0, _number(body.get("updated_ms")) or 0)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cache.api import (
     OriginError,
 )
 from cache.files import AssetFiles
+from cache.ledger import Ledger
 from mesh.host.clock import FixedClock
 from tests.support.origin import Origin
 
@@ -37,6 +39,7 @@ class Peers:
         self.caches = caches
         self.corrupt: set[str] = set()
         self.dead: set[str] = set()
+        self.here: set[str] = set()
         self.asked: list[tuple[str, int]] = []
 
     async def holders(self) -> Sequence[str]:
@@ -56,6 +59,9 @@ class Peers:
             raise ChunkUnavailable(f"{node} is gone")
         data = await self.caches[node].read_chunk(asset, index)
         return bytes([data[0] ^ 1]) + data[1:] if node in self.corrupt else data
+
+    def near(self, node: str) -> bool:
+        return node in self.here
 
 
 async def test_an_origin_is_read_once_and_the_bytes_are_right(
@@ -139,7 +145,37 @@ async def test_a_second_node_takes_every_chunk_from_the_first(tmp_path: Path) ->
     assert (tmp_path / "2/assets" / manifest.asset[3:] / "data").read_bytes() == CONTENT
     (state,) = second.assets()
     assert (state.state, state.peer_bytes, state.origin_bytes) == ("verified", len(CONTENT), 0)
+    assert state.near_bytes == 0
     assert sorted(index for _, index in peers.asked) == list(range(6))
+
+
+async def test_only_what_the_own_site_gives_spares_the_uplink(tmp_path: Path) -> None:
+    first, second = open_cache(tmp_path / "1"), open_cache(tmp_path / "2")
+    manifest = await first.add_stream("image", pieces(CONTENT))
+    peers = Peers({"first": first})
+    peers.here = {"first"}
+    await second.fetch("image", manifest.asset, peers)
+    second.close()
+    again = open_cache(tmp_path / "2")
+    (state,) = again.assets()
+    assert state.near_bytes == state.peer_bytes == len(CONTENT)
+
+
+def test_a_ledger_of_an_earlier_build_is_taken_over(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "cache.db")
+    old.execute(
+        "CREATE TABLE tally (name TEXT PRIMARY KEY, asset TEXT, state TEXT NOT NULL,"
+        " origin_bytes INTEGER NOT NULL, peer_bytes INTEGER NOT NULL,"
+        " rejected_bytes INTEGER NOT NULL, error TEXT, updated_ms INTEGER NOT NULL)"
+    )
+    old.execute("INSERT INTO tally VALUES ('a', NULL, 'absent', 1, 2, 3, NULL, 4)")
+    old.commit()
+    old.close()
+    ledger = Ledger(tmp_path / "cache.db")
+    (tally,) = ledger.tallies()
+    assert (tally.peer_bytes, tally.updated_ms, tally.near_bytes) == (2, 4, 0)
+    ledger.save(tally)
+    ledger.close()
 
 
 async def test_chunks_stored_by_several_threads_at_once_are_all_kept(tmp_path: Path) -> None:

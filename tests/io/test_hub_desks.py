@@ -295,6 +295,16 @@ async def test_an_upload_never_changes_what_a_name_stands_for(tmp_path: Path) ->
         assert at.assets.names()["img"] == named
 
 
+async def test_a_site_that_wants_an_asset_no_more_is_taken_off(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        await at.assets.declare("img", "https://example.net/x", None, ["lab"])
+        await at.assets.unwant("img", "lab")
+        row = at.store.get(tables.FLEET, tables.REFERENCE, "img")
+        assert row is not None and row.body["want"] == []
+        with pytest.raises(NotFound, match="does not want"):
+            await at.assets.unwant("img", "lab")
+
+
 async def test_what_no_node_could_fetch_is_no_reference(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         for url in ("file:///etc/passwd", "https://", "http://u:p@host/x", "http://a b", "x"):

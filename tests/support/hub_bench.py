@@ -145,6 +145,10 @@ class FakeDesk:
         await trio.lowlevel.checkpoint()
         self.declared.append((name, site))
 
+    async def unwant(self, name: str, site: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.declared.append((name, f"not {site}"))
+
     async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         self.uploads[name] = b"".join([piece async for piece in chunks])
 

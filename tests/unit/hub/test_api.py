@@ -114,6 +114,59 @@ async def test_job_logs_come_from_the_runner_as_json_lines(tmp_path: Path) -> No
         assert bench.peers.asked[0][0] == NODE_A
 
 
+async def test_a_reader_of_events_gets_the_log_behind_the_last_line_it_had(
+    tmp_path: Path,
+) -> None:
+    async with api(tmp_path) as (bench, client, _):
+        lines = [[n, 1000 + n, f"line {n}"] for n in range(1, 5)]
+        bench.peers.answers["job.logs"] = lambda body: {
+            "lines": [line for line in lines if line[0] > body["after"]]
+        }
+        headers = {**BEARER, "Accept": "text/event-stream", "Last-Event-ID": "2"}
+        response = await client.get("/api/v1/jobs/j1/logs", headers=headers)
+        assert response.content_type == "text/event-stream"
+        text = await response.get_data(as_text=True)
+        assert [part for part in text.split("\n") if part.startswith("id: ")] == [
+            "id: 3", "id: 4",
+        ]  # fmt: skip
+        assert text.endswith("event: end\ndata: {}\n\n")
+        assert bench.services.live.log_readers == 0
+
+
+async def test_events_of_a_log_say_when_nobody_can_be_asked(tmp_path: Path) -> None:
+    async with api(tmp_path) as (bench, client, _):
+        bench.peers.answers["job.logs"] = Unreachable("no link")
+        headers = {**BEARER, "Accept": "text/event-stream"}
+        response = await client.get("/api/v1/jobs/j1/logs", headers=headers)
+        text = await response.get_data(as_text=True)
+        assert "event: trouble" in text and "out of reach" in text
+        assert text.endswith("event: end\ndata: {}\n\n")
+
+
+async def test_what_a_server_is_made_of_is_found_by_the_servers_name(tmp_path: Path) -> None:
+    async with api(tmp_path) as (bench, client, _):
+        scope, mac = tables.site_scope("fra1"), "52:54:00:00:00:00"
+        cpu = {"model": "EPYC", "cores": 8}
+        bench.rows.put(
+            scope, tables.INVENTORY, mac, inventory={"cpu": cpu}, summary="one line", at_ms=5
+        )
+        await bench.ingest.read_all()
+        status, body = await get(client, "/servers/web-1/inventory")
+        assert status == 200
+        assert body["item"]["hardware"] == {"cpu": cpu}
+        assert (body["item"]["seen_ms"], body["item"]["server"]) == (5, "s1")
+        status, body = await get(client, "/servers/db-1/inventory")
+        assert (status, body["code"]) == (404, "not-found")
+        assert "db-1 has not been inspected" in body["detail"]
+
+
+async def test_a_site_may_stop_wanting_an_asset(tmp_path: Path) -> None:
+    async with api(tmp_path) as (bench, client, _):
+        status, _ = await post(client, "/assets/debian-12/want/ams1", b"", "delete")
+        assert status == 200
+        assert bench.fake.declared[-1] == ("debian-12", "not ams1")
+
+
 @pytest.mark.parametrize("error", [Unreachable("x"), RemoteRefused("no such job")])
 async def test_job_logs_of_a_node_out_of_reach_are_one_sentence(
     tmp_path: Path, error: Exception
