@@ -4,8 +4,9 @@
 
 It runs in the emulator's own environment and imports nothing of Rackmesh; CONFIG is JSON:
 {"listen": [ip, port], "state": folder, "users": htpasswd file | null, "systems": [{"uuid",
-"name", "mac", "log", "argv": {"network": [...], "disk": [...]}}]}. Rule: power is switched at
-once and a repeated order changes nothing; all machines die with this process.
+"name", "mac", "mode": "Legacy" | "UEFI", "log", "argv": {"network": [...], "disk": [...]}}]}.
+Rule: power is switched at once and a repeated order changes nothing; all machines die with this
+process.
 """
 
 import ctypes
@@ -66,7 +67,7 @@ class QemuDriver(fakedriver.FakeDriver):  # type: ignore[misc]
         self.boot[self._get(identity)["uuid"]] = boot_source
 
     def get_boot_mode(self, identity: str) -> str:
-        return "Legacy"
+        return str(self._get(identity)["mode"])
 
     def _on(self, system: dict[str, Any]) -> None:
         if self.get_power_state(system["uuid"]) == "On":

@@ -1,11 +1,13 @@
-"""Redfish BMCs of a lab: one emulator process (bmc.py) in a host's namespace for some machines.
+"""BMCs of a lab's machines: what a test may order, and the one that speaks Redfish.
 
     with Lab("x", folder) as lab:
         machines = [lab.machine("srv1")]
         bmc = RedfishLab(lab.host("bmc", "10.77.0.201"), machines)
-        bmc.url(machines[0])            # of the ComputerSystem; user ``admin``, PASSWORD
+        bmc.url(machines[0])            # what ``server accept --bmc`` takes; USER, PASSWORD
 
-It knows bmc.py's configuration. Rule: a test that cannot have the emulator is skipped with the
+``Bmcs`` is the seam: whatever protocol a BMC speaks, the scenarios order it about by these four
+words. RedfishLab is one emulator process (bmc.py) in a host's namespace for some machines; it
+knows bmc.py's configuration. Rule: a test that cannot have the emulator is skipped with the
 sentence of scripts/lib/emulator-env.
 """
 
@@ -14,9 +16,10 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, Protocol
 
 from tests.support.redfish_emulator import HASH, need_emulator
-from tests.vm.lab import POLL_S, Host, Machine
+from tests.vm.lab import POLL_S, Boot, Host, Machine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PYTHON = REPOSITORY / ".venv-emulator/bin/python"
@@ -24,6 +27,29 @@ USER = "admin"
 PASSWORD = "lab-password"
 PORT = 8000
 START_S = 30.0
+TARGETS = {"network": "Pxe", "disk": "Hdd"}
+
+Power = Literal["on", "off"]
+
+
+class Bmcs(Protocol):
+    """The BMCs of some machines; all take the login USER, PASSWORD."""
+
+    def url(self, machine: Machine) -> str:
+        """Return the address that ``server accept --bmc`` takes."""
+        ...
+
+    def boot(self, machine: Machine, device: Boot) -> None:
+        """Set what the machine boots from at its next starts."""
+        ...
+
+    def reset(self, machine: Machine, power: Power) -> None:
+        """Switch the power on, or off at once; on when it is on changes nothing."""
+        ...
+
+    def power(self, machine: Machine) -> Power:
+        """Return what the BMC says now."""
+        ...
 
 
 class RedfishLab:
@@ -58,18 +84,20 @@ class RedfishLab:
             argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
         return self._host.run([*argv, self.url(machine) + path])
 
-    def boot(self, machine: Machine, target: str) -> None:
-        """Set what the machine boots from: ``Pxe`` or ``Hdd``."""
-        once = {"BootSourceOverrideTarget": target, "BootSourceOverrideEnabled": "Once"}
-        self.ask(machine, "PATCH", "", {"Boot": once})
+    def boot(self, machine: Machine, device: Boot) -> None:
+        """Set what the machine boots from at its next starts."""
+        target = {"BootSourceOverrideTarget": TARGETS[device]}
+        boot = {"Boot": target | {"BootSourceOverrideEnabled": "Once"}}
+        self.ask(machine, "PATCH", "", boot)
 
-    def reset(self, machine: Machine, kind: str) -> None:
-        """Switch the power: ``On``, ``ForceOff``."""
+    def reset(self, machine: Machine, power: Power) -> None:
+        """Switch the power on, or off at once."""
+        kind = "On" if power == "on" else "ForceOff"
         self.ask(machine, "POST", "/Actions/ComputerSystem.Reset", {"ResetType": kind})
 
-    def power(self, machine: Machine) -> str:
-        """Return ``On`` or ``Off``."""
-        return str(json.loads(self.ask(machine, "GET"))["PowerState"])
+    def power(self, machine: Machine) -> Power:
+        """Return what the BMC says now."""
+        return "on" if json.loads(self.ask(machine, "GET"))["PowerState"] == "On" else "off"
 
     def _users(self) -> Path:
         made = subprocess.run(
@@ -85,6 +113,7 @@ class RedfishLab:
             "uuid": machine.uuid,
             "name": machine.name,
             "mac": machine.mac,
+            "mode": "UEFI" if machine.firmware == "uefi" else "Legacy",
             "log": str(machine.folder / "qemu.log"),
             "argv": {
                 "network": [*enter, *machine.argv("network")],

@@ -1,13 +1,15 @@
 """Bare-metal servers out of QEMU, in network namespaces of their own, for tests.
 
-    with Lab("deploy") as lab:
+    with Lab("deploy", folder) as lab:
         node = lab.host("node1", "10.77.0.1")     # a namespace, its eth0 on the lab's bridge
         node.popen(["rackmesh", "node", "run", ...], "node1.log")
-        vm = lab.machine("srv1")                  # its BMC starts it (bmc.py), or vm.start()
+        vm = lab.machine("srv1", firmware="uefi", disk="nvme", network="pxe")
+        ...                                       # its BMC starts it (bmcs.py), or vm.start()
 
-It knows namespaces, taps and QEMU (TCG, SeaBIOS), nothing of Rackmesh. Rule: whatever was made
-is gone at the end: processes die with their parent, namespaces are deleted even after an error,
-and every wait has a limit. Needs root, iproute2, qemu-system-x86, ipxe-qemu; see why_not.
+It knows namespaces, taps and QEMU (TCG, SeaBIOS, OVMF), nothing of Rackmesh. Rule: whatever was
+made is gone at the end: processes die with their parent, namespaces are deleted even after an
+error, and every wait has a limit. Needs root, iproute2, qemu-system-x86, ipxe-qemu, ovmf; see
+why_not.
 """
 
 import os
@@ -29,7 +31,13 @@ CONSOLE_SHOWN = 1500
 PREFIX = 24
 MIB = 1 << 20
 
+OVMF = Path("/usr/share/OVMF")
+
 Boot = Literal["network", "disk"]
+Firmware = Literal["bios", "uefi"]
+Disk = Literal["virtio", "nvme"]
+Network = Literal["rom", "pxe", "http"]
+"""Who boots from the network: iPXE in the card's ROM, or UEFI's own PXE or HTTP boot."""
 
 
 def why_not() -> str | None:
@@ -45,6 +53,8 @@ def why_not() -> str | None:
             return f"{tool} is missing: apt-get install {package}"
     if not Path("/usr/lib/ipxe/qemu").is_dir():
         return "the network boot ROMs are missing: apt-get install ipxe-qemu"
+    if not (OVMF / "OVMF_CODE_4M.fd").exists():
+        return "the UEFI firmware is missing: apt-get install ovmf"
     if not Path("/dev/net/tun").exists():
         return "there is no /dev/net/tun"
     return None
@@ -103,13 +113,24 @@ class Lab:
         self.ip("link", "set", "eth0", "up", namespace=namespace)
         return Host(self, namespace, address)
 
-    def machine(self, name: str, disk_bytes: int = 1024 * MIB) -> "Machine":
+    def machine(
+        self,
+        name: str,
+        disk_bytes: int = 1024 * MIB,
+        *,
+        firmware: Firmware = "bios",
+        disk: Disk = "virtio",
+        network: Network = "rom",
+    ) -> "Machine":
         """Make a server that is switched off, with an empty disk."""
         self._taps += 1
         tap = f"tap{self._taps}"
         self.ip("tuntap", "add", tap, "mode", "tap")
         self.ip("link", "set", tap, "master", "br0", "up")
-        return Machine(self, name, self._taps, tap, disk_bytes)
+        machine = Machine(self, name, self._taps, tap, firmware, disk, network)
+        with machine.disk.open("wb") as file:
+            file.truncate(disk_bytes)
+        return machine
 
     def popen(
         self, argv: Sequence[str | Path], log: str, namespace: str | None = None
@@ -157,12 +178,25 @@ class Host:
 
 
 class Machine:
-    """One server: BIOS, one virtio disk, one virtio network card. Off until started."""
+    """One server: a firmware, one disk, one virtio network card. Off until started."""
 
-    def __init__(self, lab: Lab, name: str, number: int, tap: str, disk_bytes: int) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        name: str,
+        number: int,
+        tap: str,
+        firmware: Firmware,
+        disk: Disk,
+        network: Network,
+    ) -> None:
+        assert firmware == "uefi" or network == "rom", "SeaBIOS has no network boot of its own"
         self.lab = lab
         self.name = name
         self.tap = tap
+        self.firmware = firmware
+        self.disk_kind = disk
+        self.network = network
         self.mac = f"52:54:00:77:00:{number:02x}"
         self.uuid = f"00000000-0000-4000-8000-{number:012x}"
         self.disk_serial = f"DISK{number:04d}"
@@ -171,13 +205,18 @@ class Machine:
         self.console_path = self.folder / "console.log"
         self.console_path.touch()
         self.disk = self.folder / "disk.img"
-        with self.disk.open("wb") as file:
-            file.truncate(disk_bytes)
+        self.drive = f"format=raw,file={self.disk},cache=writeback"
+        """The disk as QEMU's -drive takes it; a test may put a faulty one in its place."""
+        self._variables = self.folder / "variables.fd"
+        if firmware == "uefi":
+            shutil.copy(OVMF / "OVMF_VARS_4M.fd", self._variables)
         self._process: subprocess.Popen[bytes] | None = None
 
     def argv(self, boot: Boot, extra: Sequence[str] = ()) -> list[str]:
         """Return QEMU's command line for a boot from that device first."""
         network, disk = ("1", "2") if boot == "network" else ("2", "1")
+        rom = "" if self.network == "rom" else ",romfile="
+        block = "nvme" if self.disk_kind == "nvme" else "virtio-blk-pci"
         return [
             QEMU, "-name", self.name, "-machine", "q35,graphics=off",
             "-accel", "tcg,thread=multi", "-m", str(MEMORY_MIB), "-smp", "1",
@@ -185,13 +224,26 @@ class Machine:
             "-smbios", "type=1,manufacturer=Rackmesh Lab,product=Virtual Server,"
             f"serial=SN-{self.name},uuid={self.uuid}",
             "-chardev", f"file,id=console,path={self.console_path},append=on",
-            "-serial", "chardev:console",
+            "-serial", "chardev:console", *self._firmware_argv(),
             "-netdev", f"tap,id=n0,ifname={self.tap},script=no,downscript=no",
-            "-device", f"virtio-net-pci,netdev=n0,mac={self.mac},bootindex={network}",
-            "-drive", f"if=none,id=d0,format=raw,file={self.disk},cache=writeback",
-            "-device", f"virtio-blk-pci,drive=d0,serial={self.disk_serial},bootindex={disk}",
+            "-device", f"virtio-net-pci,netdev=n0,mac={self.mac},bootindex={network}{rom}",
+            "-drive", f"if=none,id=d0,{self.drive}",
+            "-device", f"{block},drive=d0,serial={self.disk_serial},bootindex={disk}",
             "-device", "virtio-rng-pci", *extra,
         ]  # fmt: skip
+
+    def _firmware_argv(self) -> list[str]:
+        """OVMF keeps its variables, the boot order among them, from start to start."""
+        if self.firmware == "bios":
+            return []
+        argv = [
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={OVMF}/OVMF_CODE_4M.fd",
+            "-drive", f"if=pflash,unit=1,format=raw,file={self._variables}",
+        ]  # fmt: skip
+        if self.network == "http":  # else PXE comes first; over IPv6 it waits for a minute
+            for version in ("IPv4", "IPv6"):
+                argv += ["-fw_cfg", f"name=opt/org.tianocore/{version}PXESupport,string=n"]
+        return argv
 
     def start(self, boot: Boot, extra: Sequence[str] = ()) -> None:
         """Switch on without a BMC."""

@@ -19,18 +19,18 @@ def test_power_and_boot_device_follow_redfish(virtual_machines, tmp_path):
         machine = lab.machine("srv1", 16 * MIB)
         bmc = RedfishLab(lab.host("bmc", "10.77.0.201"), [machine])
 
-        assert bmc.power(machine) == "Off"
-        bmc.boot(machine, "Pxe")
+        assert bmc.power(machine) == "off"
+        bmc.boot(machine, "network")
         assert '"BootSourceOverrideTarget": "Pxe"' in bmc.ask(machine, "GET")
-        bmc.reset(machine, "On")
-        assert bmc.power(machine) == "On"
+        bmc.reset(machine, "on")
+        assert bmc.power(machine) == "on"
         machine.wait_console("net0: 52:54:00:77:00:01", BOOT_S)
-        bmc.reset(machine, "On")
+        bmc.reset(machine, "on")
         assert machine.console().count("SeaBIOS (version") == 1
-        bmc.reset(machine, "ForceOff")
-        assert bmc.power(machine) == "Off"
+        bmc.reset(machine, "off")
+        assert bmc.power(machine) == "off"
         at = len(machine.console())
-        bmc.boot(machine, "Hdd")
-        bmc.reset(machine, "On")
+        bmc.boot(machine, "disk")
+        bmc.reset(machine, "on")
         machine.wait_console("Booting from Hard Disk", BOOT_S, after=at)
     assert "net0" not in machine.console()[at:].split("Booting from Hard Disk")[0]

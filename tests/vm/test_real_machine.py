@@ -48,8 +48,8 @@ def test_a_bare_server_is_discovered_deployed_boots_phones_in_and_is_released_em
         url = site.serve_image(image)
         site.rackmesh("asset", "add", "vm-os", url, "--want", SITE, "--data", site.hub)
 
-        bmc.boot(machine, "Pxe")
-        bmc.reset(machine, "On")
+        bmc.boot(machine, "network")
+        bmc.reset(machine, "on")
 
         def seen() -> bool:
             items = site.ask("server", "pending", "--data", site.node)["items"]
@@ -79,5 +79,5 @@ def test_a_bare_server_is_discovered_deployed_boots_phones_in_and_is_released_em
         site.rackmesh("server", "release", "srv1", "--yes", "--wait", "--timeout", JOB_S,
                       "--data", site.hub)  # fmt: skip
         assert site.state("srv1") == "available"
-        assert bmc.power(machine) == "Off"
+        assert bmc.power(machine) == "off"
         assert machine.disk_is_empty()
