@@ -12,6 +12,7 @@ from quart_trio import QuartTrio
 
 from hub import pages, static_files
 from hub.api import auth, events, problems, read, session, shape, write
+from hub.api.bind import Bindings, may, operation_of
 from hub.api.session import SignIn
 from hub.errors import SignInNeeded
 from hub.ports import Services
@@ -45,14 +46,16 @@ def make_app(services: Services) -> QuartTrio:
         g.principal = None
         if auth.is_open(request.path):
             return None
-        g.principal = auth.principal_of(request, services)
-        if g.principal is None:
-            if request.path.startswith("/api/"):
-                raise SignInNeeded("sign in first, or give the API token as a bearer")
-            if request.path.startswith("/live/"):
-                return Response("", 401, headers={"HX-Redirect": "/sign-in"})
-            return redirect("/sign-in")
-        return None
+        g.principal = principal = auth.principal_of(request, services)
+        if principal is not None:
+            rule = request.url_rule.rule if request.url_rule else None
+            may(principal, operation_of(request.method, rule))
+            return None
+        if request.path.startswith("/api/"):
+            raise SignInNeeded("sign in first, or give the API token as a bearer")
+        if request.path.startswith("/live/"):
+            return Response("", 401, headers={"HX-Redirect": "/sign-in"})
+        return redirect("/sign-in")
 
     @app.after_request
     async def harden(response: Response) -> Response:
@@ -65,11 +68,10 @@ def make_app(services: Services) -> QuartTrio:
         return Response("ok\n", content_type="text/plain")
 
     problems.install(app)
-    app.register_blueprint(read.routes(services))
-    app.register_blueprint(read.inventory_routes(services))
-    app.register_blueprint(read.log_routes(services))
-    app.register_blueprint(write.routes(services))
-    app.register_blueprint(events.routes(services))
+    bindings = Bindings(services)
+    for room in (read, write, events):
+        room.bind(bindings, services)
+    app.register_blueprint(bindings.blueprint())
     app.register_blueprint(session.routes(services, sign_in))
     app.register_blueprint(static_files.routes())
     app.register_blueprint(pages.routes(services, sign_in))

@@ -8,14 +8,18 @@ deleted at any time and is filled again from the mesh.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
+import msgspec
+
+from hub.page_query import page_query
 from hub.proto.rollup import Changes, Document
 from mesh.errors import Refused
 from mesh.host.log import get_log
 from mesh.proto.tables import ServerState
+from mesh.rest.lists import Page, Plan, Value
 
 LIST_MAX: Final = 10_000
 """Most documents that one list returns."""
@@ -25,7 +29,10 @@ RUNNING: Final = ("queued", "blocked", "running", "retry_wait")
 FAILED: Final = tuple(state for state in get_args(ServerState) if state.endswith(" failed"))
 """Server states that want a person."""
 
+CHUNK: Final = 200
+"""Documents that are in memory at once while a page is filled."""
 Json = dict[str, Any]
+Seen = Callable[[list[Json]], list[Json]]
 log = get_log("reports")
 
 
@@ -143,6 +150,40 @@ class ReportStore:
             (site, site, *RUNNING, limit),
         )
         return [cast(Json, json.loads(doc)) for (doc,) in rows]
+
+    def page(self, kind: str, asked: Plan, as_seen: Seen | None = None) -> Page:
+        """Return a page of the documents of a kind.
+
+        The order and what the filter says of columns is SQLite's work, the rest is told
+        document by document. ``as_seen`` shows documents as they are now: it may change any
+        field but those of the order, and the state of queued ones.
+        """
+        query, values = page_query(kind, asked, changing=as_seen is not None)
+        found = self._reader.execute(query, values).fetchall()
+        items: list[Json] = []
+        last: tuple[Value, ...] = ()
+        for start in range(0, len(found), CHUNK):
+            rows = found[start : start + CHUNK]
+            documents = self._texts([row[0] for row in rows])
+            for row, item in zip(
+                rows, as_seen(documents) if as_seen else documents, strict=True
+            ):
+                if not asked.keeps(item):
+                    continue
+                if len(items) == asked.limit:
+                    return Page(items, asked.cursor(last))
+                items.append(asked.shown(item))
+                last = row[1:]
+        return Page(items, None)
+
+    def _texts(self, numbers: list[int]) -> list[Json]:
+        marks = ", ".join("?" * len(numbers))
+        rows = self._reader.execute(
+            f"SELECT rowid, doc FROM document WHERE rowid IN ({marks})",  # noqa: S608
+            numbers,
+        )
+        found = dict(rows.fetchall())
+        return [cast(Json, msgspec.json.decode(found[number])) for number in numbers]
 
     def find(self, kind: str, name_or_id: str) -> list[Json]:
         """Return the documents of a kind with this id, or else with this name."""

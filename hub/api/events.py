@@ -1,21 +1,20 @@
 """Server-sent events: what changed, as it changes; resumed by Last-Event-ID."""
 
-from quart import Blueprint, Response, request
+from quart import Response, request
 
+from hub.api.bind import Bindings
 from hub.ports import Services
+from mesh.rest.calls import Call
 
 
-def routes(services: Services) -> Blueprint:
-    """Return the event stream."""
-    api = Blueprint("events", __name__, url_prefix="/api/v1")
+def bind(on: Bindings, services: Services) -> None:
+    """Bind the event stream."""
 
-    @api.get("/events")
-    async def events() -> Response:
-        last = request.headers.get("Last-Event-ID") or request.args.get("since")
+    @on.on("followEvents")
+    async def events(call: Call) -> Response:
+        last = request.headers.get("Last-Event-ID") or call.query.since
         services.bus.check_room()
         response = Response(services.bus.stream(last), content_type="text/event-stream")
         response.headers["Cache-Control"] = "no-store"
         response.timeout = None
         return response
-
-    return api

@@ -15,13 +15,13 @@ from werkzeug.exceptions import HTTPException
 from hub.errors import HubError
 from mesh.errors import Refused, RemoteRefused, StoreFull, Unreachable
 from mesh.host.log import get_log
-from mesh.rest.types import Problem
+from mesh.rest import problems
 
 log = get_log("api")
 
 _CODES: Final = {
     400: "bad-request", 401: "denied", 403: "denied", 404: "not-found",
-    405: "bad-request", 413: "too-large", 429: "too-many",
+    405: "not-allowed", 413: "too-large", 429: "too-many",
 }  # fmt: skip
 _SENTENCES: Final = {
     404: "there is nothing at this address",
@@ -30,15 +30,9 @@ _SENTENCES: Final = {
 }
 
 
-def problem(status: int, code: str, detail: str) -> Response:
+def problem(status: int, code: str, detail: str, hint: str | None = None) -> Response:
     """Return a problem document."""
-    document = Problem(
-        type="about:blank",
-        title=code.replace("-", " "),
-        status=status,
-        code=code,
-        detail=detail,
-    )
+    document = problems.problem(status, code, detail, hint)
     response = Response(json.dumps(document), status, content_type="application/problem+json")
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
@@ -50,6 +44,8 @@ def of_error(error: Exception) -> Response:
     match error:
         case HubError():
             return problem(error.status, error.code, str(error))
+        case problems.RequestProblem():
+            return problem(problems.STATUS[error.code], error.code, str(error), error.hint)
         case Refused():
             return problem(409, "conflict", str(error))
         case RemoteRefused():

@@ -6,19 +6,21 @@ It never touches the mesh store. Rule: what is unknown is null, and ages can be 
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import cast
 
-from quart import Blueprint, Response, request
+from quart import Response, request
 
-from hub.api import shape
-from hub.errors import BadRequest, Conflict, NotFound
+from hub.api.bind import Bindings
+from hub.errors import Conflict, NotFound
 from hub.ports import Json, Services
 from hub.store import LIST_MAX, RUNNING, ReportStore
 from mesh.rest import views
+from mesh.rest.calls import Call
 from mesh.rest.job_view import Here, as_seen
-from mesh.rest.types import Job, Node, Site
+from mesh.rest.lists import Page, Plan, page
+from mesh.rest.operations import OPERATIONS
+from mesh.rest.types import Job, Node, Site, Status
 
-AFTER_MAX = 1 << 53
 EVENTS = "text/event-stream"
 
 
@@ -85,113 +87,69 @@ def inventory(store: ReportStore, server: Json) -> Json:
     raise NotFound(f"{server['name']} has not been inspected: it never ran the ramdisk")
 
 
-def routes(services: Services) -> Blueprint:
-    """Return the routes that only read."""
-    api = Blueprint("read", __name__, url_prefix="/api/v1")
+def listed(services: Services, asked: Plan) -> Page:
+    """Return a page of any list of the API; what the console's pages read too."""
+    store, noun = services.store, asked.of.noun
+    match noun:
+        case "jobs":
+            return store.page("job", asked, lambda found: shown(services, found))
+        case "servers" | "assets" | "pending":
+            return store.page(noun.removesuffix("s"), asked)
+        case "sites":
+            return page(asked, cast(list[Json], sites(services)))
+        case "nodes":
+            return page(asked, nodes(services))
+        case "tokens":
+            return page(asked, cast(list[Json], services.tokens.list()))
+        case "secrets":
+            return page(asked, cast(list[Json], services.secrets.list()))
+        case _:
+            raise AssertionError(noun)
+
+
+def bind(on: Bindings, services: Services) -> None:
+    """Bind the operations that only read."""
     store = services.store
 
-    def items(noun: str, values: Any) -> Response:
-        return shape.items(noun, services.clock.now_ms(), values)
+    async def show_list(call: Call) -> Page:
+        assert call.plan is not None
+        return listed(services, call.plan)
 
-    def item(noun: str, value: Any) -> Response:
-        return shape.item(noun, services.clock.now_ms(), value)
+    for operation in OPERATIONS.values():
+        if operation.form == "list":
+            on.on(operation.id)(show_list)
 
-    def site() -> str | None:
-        return request.args.get("site") or None
+    @on.on("getVersion")
+    async def version(_call: Call) -> Json:
+        return {"build": services.build, "role": "hub", "api": 1}
 
-    @api.get("/version")
-    async def version() -> Response:
-        return item("version", {"build": services.build, "role": "hub", "api": 1})
+    @on.on("getStatus")
+    async def status(_call: Call) -> Status:
+        return services.status.status()
 
-    @api.get("/status")
-    async def status() -> Response:
-        return item("status", services.status.status())
+    @on.on("getServer")
+    async def show_server(call: Call) -> Json:
+        return one(store, "server", call.parts["server"], "server")
 
-    @api.get("/sites")
-    async def list_sites() -> Response:
-        return items("sites", sites(services))
+    @on.on("getInventory")
+    async def show_inventory(call: Call) -> Json:
+        return inventory(store, one(store, "server", call.parts["server"], "server"))
 
-    @api.get("/nodes")
-    async def list_nodes() -> Response:
-        wanted = site()
-        found = [n for n in nodes(services) if wanted is None or n["site"] == wanted]
-        return items("nodes", found)
+    @on.on("getJob")
+    async def show_job(call: Call) -> Json:
+        return shown(services, [one(store, "job", call.parts["job"], "job")])[0]
 
-    @api.get("/servers")
-    async def list_servers() -> Response:
-        return items("servers", store.documents("server", site()))
+    @on.on("getAsset")
+    async def show_asset(call: Call) -> Json:
+        return one(store, "asset", call.parts["name"], "asset")
 
-    @api.get("/servers/<name>")
-    async def show_server(name: str) -> Response:
-        return item("server", one(store, "server", name, "server"))
-
-    @api.get("/pending")
-    async def list_pending() -> Response:
-        found = store.documents("pending", site())
-        return items("pending", sorted(found, key=lambda seen: -seen["last_ms"]))
-
-    @api.get("/jobs")
-    async def list_jobs() -> Response:
-        return items("jobs", jobs(services, site()))
-
-    @api.get("/jobs/<job>")
-    async def show_job(job: str) -> Response:
-        return item("job", shown(services, [one(store, "job", job, "job")])[0])
-
-    @api.get("/assets")
-    async def list_assets() -> Response:
-        return items("assets", store.documents("asset"))
-
-    @api.get("/assets/<name>")
-    async def show_asset(name: str) -> Response:
-        return item("asset", one(store, "asset", name, "asset"))
-
-    @api.get("/tokens")
-    async def list_tokens() -> Response:
-        return items("tokens", services.tokens.list())
-
-    @api.get("/secrets")
-    async def list_secrets() -> Response:
-        return items("secrets", services.secrets.list())
-
-    return api
-
-
-def inventory_routes(services: Services) -> Blueprint:
-    """Return the route of what servers are made of."""
-    api = Blueprint("inventory", __name__, url_prefix="/api/v1")
-    store = services.store
-
-    @api.get("/servers/<name>/inventory")
-    async def show_inventory(name: str) -> Response:
-        found = inventory(store, one(store, "server", name, "server"))
-        return shape.item("inventory", services.clock.now_ms(), found)
-
-    return api
-
-
-def log_routes(services: Services) -> Blueprint:
-    """Return the route of job logs: live, from the node that runs the job.
-
-    Lines of JSON, or server-sent events for a reader that asks for them: each line's number is
-    its id, so a reader that comes back goes on behind the last one it had.
-    """
-    api = Blueprint("logs", __name__, url_prefix="/api/v1")
-
-    @api.get("/jobs/<job>/logs")
-    async def job_logs(job: str) -> Response:
-        after, follow = _number("after"), request.args.get("follow") not in (None, "", "0")
-        one(services.store, "job", job, "job")
+    @on.on("getJobLog")
+    async def job_log(call: Call) -> Response:
+        job = call.parts["job"]
+        one(store, "job", job, "job")
         if request.accept_mimetypes.best == EVENTS:
-            last = request.headers.get("Last-Event-ID", "")
-            after = (
-                int(last) if last.isascii() and last.isdigit() and len(last) <= 16 else after
-            )
-            response = Response(services.live.log_events(job, after), content_type=EVENTS)
-            response.headers["Cache-Control"] = "no-store"
-            response.timeout = None
-            return response
-        lines = services.live.job_log(job, after, follow)
+            return _log_events(services, job, call.query.after)
+        lines = services.live.job_log(job, call.query.after, call.query.follow)
         try:
             first = [await anext(lines)]
         except StopAsyncIteration:
@@ -200,14 +158,16 @@ def log_routes(services: Services) -> Blueprint:
         response.timeout = None
         return response
 
-    return api
 
-
-def _number(field: str) -> int:
-    given = request.args.get(field, "0")
-    if not (given.isascii() and given.isdigit()) or len(given) > 16 or int(given) > AFTER_MAX:
-        raise BadRequest(f"{field} must be a whole number, not {given[:60]!r}")
-    return int(given)
+def _log_events(services: Services, job: str, after: int) -> Response:
+    """Follow a log as server-sent events: each line's number is its id, so a reader that comes
+    back goes on behind the last one it had."""
+    last = request.headers.get("Last-Event-ID", "")
+    after = int(last) if last.isascii() and last.isdigit() and len(last) <= 16 else after
+    response = Response(services.live.log_events(job, after), content_type=EVENTS)
+    response.headers["Cache-Control"] = "no-store"
+    response.timeout = None
+    return response
 
 
 async def _json_lines(first: list[Json], lines: AsyncIterator[Json]) -> AsyncIterator[bytes]:

@@ -1,8 +1,8 @@
 """The outer form of answers and the checks of what comes in.
 
-Lists are ``{"schema", "as_of_ms", "items"}``, single resources ``{"schema", "as_of_ms",
-"item"}``. Rule: a body is one JSON object of at most BODY_BYTES_MAX; each field is checked here
-before it goes further, and a wrong one is named in one sentence.
+What the table of operations describes is checked by ``mesh/rest/calls.py``; this is for what
+stands beside it (sessions, uploads). Rule: a body is one JSON object of at most BODY_BYTES_MAX;
+each field is checked here before it goes further, and a wrong one is named in one sentence.
 """
 
 import json
@@ -11,15 +11,10 @@ from typing import Any, Final, cast
 from quart import Request, Response
 
 from hub.errors import BadRequest
-from mesh.proto.ids import NAME_PATTERN, SITE_PATTERN
+from mesh.proto.ids import NAME_PATTERN
 
 BODY_BYTES_MAX: Final = 1 << 20
 TEXT_CHARS_MAX: Final = 4096
-
-
-def items(noun: str, now_ms: int, values: Any) -> Response:
-    """Return a list."""
-    return answer({"schema": f"rackmesh/{noun}/1", "as_of_ms": now_ms, "items": values})
 
 
 def item(noun: str, now_ms: int, value: Any, status: int = 200) -> Response:
@@ -52,40 +47,6 @@ def text(value: dict[str, Any], field: str, chars_max: int = TEXT_CHARS_MAX) -> 
     found = value.get(field)
     if not isinstance(found, str) or not found or len(found) > chars_max:
         raise BadRequest(f"{field} must be text of 1 to {chars_max} characters")
-    return found
-
-
-def optional_text(value: dict[str, Any], field: str) -> str | None:
-    """Return a text field that may be missing or null."""
-    return None if value.get(field) is None else text(value, field)
-
-
-def texts(value: dict[str, Any], field: str, count_max: int = 100) -> list[str]:
-    """Return a list of texts; missing is empty."""
-    found = value.get(field, [])
-    if (
-        not isinstance(found, list)
-        or len(found) > count_max
-        or not all(isinstance(entry, str) and len(entry) <= TEXT_CHARS_MAX for entry in found)
-    ):
-        raise BadRequest(f"{field} must be a list of at most {count_max} texts")
-    return found
-
-
-def whole(value: dict[str, Any], field: str, least: int, most: int, default: int) -> int:
-    """Return a whole number within bounds."""
-    found = value.get(field, default)
-    if not isinstance(found, int) or isinstance(found, bool) or not least <= found <= most:
-        raise BadRequest(f"{field} must be a whole number from {least} to {most}")
-    return found
-
-
-def site_name(found: str) -> str:
-    """Return a site name after checking its spelling."""
-    if not SITE_PATTERN.match(found):
-        raise BadRequest(
-            f"a site is 1 to 31 lower-case letters, digits and dashes, not {found[:60]!r}"
-        )
     return found
 
 

@@ -14,8 +14,10 @@ from quart import Request, Response
 from werkzeug.datastructures import Headers
 
 from hub.api import auth, problems, shape
+from hub.api.bind import may
 from hub.errors import BadRequest, SignInNeeded, TooLarge, TooMany
 from hub.ports import Services
+from mesh.rest.operations import OPERATIONS
 
 PATH: Final = re.compile(r"/api/v1/assets/([^/]{1,100})/content\Z")
 UPLOADS_MAX: Final = 4
@@ -58,8 +60,10 @@ class Uploads:
 
     async def _store(self, scope: dict[str, Any], receive: Any) -> Response:
         request = as_request(scope)
-        if auth.principal_of(request, self._services) is None:
+        principal = auth.principal_of(request, self._services)
+        if principal is None:
             raise SignInNeeded("sign in first, or give the API token as a bearer")
+        may(principal, OPERATIONS["uploadAsset"])
         match = PATH.match(scope["path"])
         assert match is not None
         name = shape.plain_name(match[1], "an asset's name")

@@ -16,6 +16,15 @@ class Problem(TypedDict, total=False):
     status: int
     code: str  # stable word: not-found, conflict, denied, bad-request, unreachable, ...
     detail: str  # one sentence with the offending value and what would be right
+    hint: str  # what to do next, where that is known
+
+
+class Version(TypedDict):
+    """Which program answers."""
+
+    build: str
+    role: str  # hub | node
+    api: int
 
 
 class Site(TypedDict):
@@ -119,6 +128,7 @@ class Job(TypedDict):
     waits_for: str | None
     author: str | None
     runner: str | None
+    group: str | None  # of the orders that were given together
     attempt: int
     created_ms: int | None
     started_ms: int | None
@@ -126,6 +136,14 @@ class Job(TypedDict):
     not_after_ms: int | None  # when the order runs out unless its work has begun
     error: str | None
     steps: list[Step]
+
+
+class LogLine(TypedDict):
+    """A line of a job's log."""
+
+    seq: int
+    at_ms: int
+    text: str
 
 
 class Residency(TypedDict):
@@ -157,6 +175,28 @@ class Asset(TypedDict):
     sites: list[Residency]
 
 
+class AssetNamed(TypedDict):
+    """An asset that was uploaded."""
+
+    name: str
+
+
+class AssetDeclared(TypedDict):
+    """A reference as it was asked for."""
+
+    name: str
+    url: str | None
+    sha256: str | None
+    want: list[str]
+
+
+class AssetWanted(TypedDict):
+    """An asset and the site that shall hold it from now on."""
+
+    name: str
+    want: list[str]
+
+
 class Token(TypedDict):
     """A join token without its secret."""
 
@@ -169,6 +209,12 @@ class Token(TypedDict):
     used_by: str | None
 
 
+class NewToken(Token):
+    """A token just made, with its text, which is shown this once."""
+
+    token: str
+
+
 class Secret(TypedDict):
     """A secret without its value."""
 
@@ -178,22 +224,6 @@ class Secret(TypedDict):
     version: int
     released: list[str]  # node ids that could ever read it
     changed_ms: int
-
-
-class OrderRequest(TypedDict, total=False):
-    """Body of ``POST /orders``: the one way to ask for work.
-
-    ``kind`` as in mesh/proto/order.py; ``server`` is a name or id, ``machine`` a MAC (accept),
-    ``job`` a job id (cancel, retry); ``site`` may be left out where it follows from those.
-    """
-
-    kind: str
-    site: str
-    server: str
-    machine: str
-    job: str
-    params: dict[str, Any]
-    idempotency_key: str
 
 
 class OrderAccepted(TypedDict):
@@ -220,3 +250,28 @@ class Status(TypedDict):
     root_fingerprint: str
     peers: list[dict[str, Any]]
     services: dict[str, Any]
+
+
+class Event(TypedDict):
+    """What changed: read that resource again."""
+
+    kind: str
+    id: str
+    site: str
+
+
+class Session(TypedDict):
+    """Who asks."""
+
+    account: str
+    via: str  # session | token | socket
+    role: str
+    csrf: str | None
+
+
+class SignedIn(TypedDict):
+    """A session that began; ``csrf`` goes into the header X-CSRF-Token of every write."""
+
+    account: str
+    csrf: str
+    until_ms: int

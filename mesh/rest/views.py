@@ -84,6 +84,7 @@ def job(body: Body) -> Job:
         waits_for=_text(body.get("waits_for")),
         author=_text(body.get("author")),
         runner=_text(body.get("runner")),
+        group=_text(body.get("group")),
         attempt=_number(body.get("attempt")) or 1,
         created_ms=_number(body.get("created_ms")),
         started_ms=_number(body.get("started_ms")),

@@ -13,9 +13,15 @@ from hypothesis import strategies as st
 from quart_trio import QuartTrio
 
 from hub.api.auth import COOKIE, LOCAL_UID
+from hub.api.bind import may, operation_of
+from hub.api.upload import PATH as UPLOAD
 from hub.app import CSP, make_app
+from hub.errors import Denied
+from hub.ports import Principal
 from mesh.errors import RemoteRefused, Unreachable
 from mesh.proto import tables
+from mesh.rest.operations import OPERATIONS
+from mesh.rest.roles import ROLES, Role
 from tests.support.hub_bench import API_TOKEN, NODE_A, Bench, fill, hub_bench
 
 BEARER = {"Authorization": f"Bearer {API_TOKEN}"}
@@ -190,6 +196,66 @@ async def test_nobody_gets_anything_without_signing_in(tmp_path: Path) -> None:
         assert (await client.get("/")).headers["Location"] == "/sign-in"
         assert (await client.get("/live/jobs")).status_code == 401
         assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_the_routes_are_the_operations_of_the_table(tmp_path: Path) -> None:
+    async with api(tmp_path) as (_, _client, app):
+        rules = [rule for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/")]
+        routes = {
+            found.id
+            for rule in rules
+            for method in rule.methods - {"OPTIONS", "HEAD"}
+            if (found := operation_of(method, rule.rule)) is not None
+        }
+        assert len(routes) == sum(len(rule.methods - {"OPTIONS", "HEAD"}) for rule in rules)
+        assert UPLOAD.match("/api/v1/assets/x/content")
+        assert routes | {"uploadAsset"} == {n for n, o in OPERATIONS.items() if "hub" in o.at}
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_the_guard_asks_the_table_who_may(tmp_path: Path, role: Role) -> None:
+    for operation in OPERATIONS.values():
+        who = Principal("somebody", "session", role)
+        least = operation.role or "viewer"
+        if ROLES.index(role) >= ROLES.index(least):
+            may(who, operation)
+        else:
+            with pytest.raises(Denied, match=f"needs the role {least}; somebody is {role}"):
+                may(who, operation)
+
+
+async def test_a_list_comes_in_pages_that_a_cursor_joins(tmp_path: Path) -> None:
+    async with api(tmp_path) as (_, client, _app):
+        names: list[str] = []
+        cursor = ""
+        while True:
+            _, body = await get(client, f"/servers?limit=3&filter=site:fra1&cursor={cursor}")
+            names += [item["name"] for item in body["items"]]
+            cursor = body["next"]
+            if cursor is None:
+                break
+        assert names == ["db-1", "db-2", "web-1", "web-2"]
+        _, body = await get(client, "/servers?filter=state:*failed&fields=name,state")
+        assert body["items"] == [{"name": "db-2", "state": "deploying failed"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/servers?filter=color:red", "there is no filter key 'color' here"),
+        ("/servers?limit=0", "limit is '0': expected int >= 1"),
+        ("/servers?limit=many", "limit is 'many': expected int"),
+        ("/servers?site=fra1", "the query has no field 'site'; known: filter, sort, limit,"),
+        ("/jobs/j1/logs?after=-1", "after is '-1'"),
+    ],
+)
+async def test_a_wrong_query_is_named_with_what_would_be_right(
+    tmp_path: Path, path: str, says: str
+) -> None:
+    async with api(tmp_path) as (_, client, _app):
+        status, body = await get(client, path)
+        assert (status, body["code"]) == (400, "bad-request")
+        assert says in body["detail"]
 
 
 async def test_a_wrong_token_is_refused_and_a_local_user_needs_none(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""Handlers bound to the table of operations: the only way a route of the API comes to be.
+
+It knows the forms of calls and answers, not what any operation does. Rules: a handler without
+an operation, or an operation of the hub without a handler, ends the program at its start; after
+a write the answer leaves when the reporting store has read it.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
+
+from quart import Blueprint, Response, g, request
+
+from hub.api import shape
+from hub.errors import Denied
+from hub.ports import Principal, Services
+from mesh.rest.calls import Call, answer_of, read_call
+from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find
+
+Handler = Callable[[Call], Awaitable[Any]]
+ELSEWHERE: Final = frozenset({"uploadAsset", "signIn", "getSession", "signOut"})
+"""Served beside this: uploads go past Quart, sessions answer with cookies."""
+_PART: Final = re.compile(r"<(?:[^<>:]+:)?([^<>]+)>")
+
+
+class Bindings:
+    """The handlers of the hub, by operation."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._handlers: dict[str, Handler] = {}
+
+    def on(self, operation: str) -> Callable[[Handler], Handler]:
+        """Bind a handler to an operation of the table."""
+        assert operation in OPERATIONS, f"there is no operation {operation}"
+        assert operation not in self._handlers, f"{operation} has a handler already"
+
+        def bind(handler: Handler) -> Handler:
+            self._handlers[operation] = handler
+            return handler
+
+        return bind
+
+    def blueprint(self) -> Blueprint:
+        """Return the routes; every operation of the hub must have its handler by now."""
+        here = {name for name, o in OPERATIONS.items() if "hub" in o.at} - ELSEWHERE
+        assert here == self._handlers.keys(), sorted(here ^ self._handlers.keys())
+        api = Blueprint("api", __name__, url_prefix=PREFIX)
+        for name, handler in self._handlers.items():
+            operation = OPERATIONS[name]
+            path = operation.path.replace("{", "<").replace("}", ">")
+            view = self._view(operation, handler)
+            api.add_url_rule(path, endpoint=name, view_func=view, methods=[operation.method])
+        return api
+
+    def _view(
+        self, operation: Operation, handler: Handler
+    ) -> Callable[..., Awaitable[Response]]:
+        async def view(**parts: str) -> Response:
+            who = cast(Principal, g.principal).name
+            body = b""
+            if operation.body is not None:
+                body = cast(bytes, await request.get_data(as_text=False))
+            call = read_call(operation, who, parts, request.args.to_dict(), body)
+            value = await handler(call)
+            if isinstance(value, Response):
+                return value
+            if operation.method != "GET":
+                await self._services.settle()
+            now_ms = self._services.clock.now_ms()
+            return shape.answer(answer_of(operation, now_ms, value), operation.status)
+
+        return view
+
+
+def operation_of(method: str, rule: str | None) -> Operation | None:
+    """Return the operation that a route of the application stands for."""
+    if rule is None or not rule.startswith(f"{PREFIX}/"):
+        return None
+    found = find(
+        "GET" if method == "HEAD" else method, _PART.sub(r"{\1}", rule).removeprefix(PREFIX)
+    )
+    return found[0] if found else None
+
+
+def may(principal: Principal, operation: Operation | None) -> None:
+    """Raise Denied unless somebody has the role that an operation needs."""
+    if operation is not None and not operation.allows(principal.role):
+        raise Denied(
+            f"{operation.summary[:-1].lower()} needs the role {operation.role};"
+            f" {principal.name} is {principal.role}"
+        )

@@ -1,0 +1,73 @@
+"""A page of a list as SQL over the reporting store's table: the same plan, the same page.
+
+It builds text and touches no database. Rule: what SQL leaves out, the filter would leave out
+too; what only the filter can tell, SQL lets pass (``tests/unit/hub/test_pages_of_lists.py``
+compares the two over random documents).
+"""
+
+import re
+from typing import Final
+
+from mesh.rest.lists import JOB_OVER, Plan, Value
+
+COLUMNS: Final = ("id", "site", "name", "state")
+"""Columns of the table that hold the field of that name."""
+_DERIVED: Final = {"over": f"(state IN ({', '.join(repr(state) for state in JOB_OVER)}))"}
+_PLAIN_WORD: Final = re.compile(r"[a-z0-9.:_-]+\Z")
+"""Words that stand in a document's JSON as they are."""
+
+
+def page_query(kind: str, asked: Plan, *, changing: bool) -> tuple[str, list[Value]]:
+    """Return SQL for (rowid, place...) of what may be on the page, in order, and its values.
+
+    ``changing``: documents are shown otherwise than they are stored.
+    """
+    terms = [_term(kind, name, asked.of.sorts.get(name, "")) for name, _ in asked.order]
+    where, values = ["kind = ?"], list[Value]([kind])
+    for key in ("site", "state", "name", "group"):
+        found = asked.kept.exact(key)
+        if found is None or asked.of.keys[key] != key:
+            continue
+        known = [*found, "queued"] if changing and key == "state" else list(found)
+        expression = key if key in COLUMNS else f"json_extract(doc, '$.{key}')"
+        where.append(f"lower({expression}) IN ({', '.join('?' * len(known))})")
+        values += known
+    for word in asked.kept.words:
+        if _PLAIN_WORD.match(word) and not changing:
+            where.append("instr(lower(doc), ?)")
+            values.append(word)
+    if asked.after is not None:
+        text, more = _beyond(list(zip(terms, asked.order, asked.after, strict=True)))
+        where.append(text)
+        values += more
+    order = ", ".join(
+        f"{term}{' DESC' if down else ''}"
+        for term, (_, down) in zip(terms, asked.order, strict=True)
+    )
+    return (
+        f"SELECT rowid, {', '.join(terms)} FROM document"  # noqa: S608
+        f" WHERE {' AND '.join(where)} ORDER BY {order}",
+        values,
+    )
+
+
+def _term(kind: str, name: str, missing: Value) -> str:
+    """Return the expression of a sortable field, the same as ``Plan.place`` tells."""
+    if name in _DERIVED:
+        return _DERIVED[name]
+    if name in COLUMNS and (kind, name) != ("job", "name"):
+        return name
+    assert name.isidentifier()
+    return f"coalesce(json_extract(doc, '$.{name}'), {missing!r})"
+
+
+def _beyond(
+    fields: list[tuple[str, tuple[str, bool], Value]],
+) -> tuple[str, list[Value]]:
+    """Return the condition that a place lies after another one."""
+    (term, (_, down), value), *rest = fields
+    sign = "<" if down else ">"
+    if not rest:
+        return f"{term} {sign} ?", [value]
+    text, values = _beyond(rest)
+    return f"({term} {sign} ? OR ({term} = ? AND {text}))", [value, value, *values]

@@ -1,0 +1,128 @@
+"""One call of an operation: what came in, checked; what goes out, in its form.
+
+Hub and node read and answer through these functions, so both refuse the same input with the
+same sentence. Rule: a handler sees only what fits the operation's types and limits.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from mesh.rest.lists import LISTS, Page, Plan, plan
+from mesh.rest.operations import Operation
+from mesh.rest.problems import RequestProblem
+from mesh.rest.requests import Closed, ListQuery
+
+VALUE_CHARS_MAX: Final = 60
+PART_CHARS_MAX: Final = 100
+_AT: Final = re.compile(r" - at `(?:key in )?\$?([^`]*)`\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a handler is given."""
+
+    operation: Operation
+    who: str
+    """Who asks, for the author of orders."""
+    parts: Mapping[str, str]
+    """The named parts of the path."""
+    query: Any
+    """An object of ``operation.query``."""
+    body: Any
+    """An object of ``operation.body``; None without one."""
+    plan: Plan | None
+    """Of a list: the page that is asked for."""
+
+
+def read_call(
+    operation: Operation,
+    who: str,
+    parts: Mapping[str, str],
+    query: Mapping[str, str],
+    body: bytes,
+) -> Call:
+    """Return the checked call; raises RequestProblem with one sentence."""
+    for name, value in parts.items():
+        if len(value) > PART_CHARS_MAX or not value.isprintable():
+            raise RequestProblem("not-found", f"there is no {name} {value[:PART_CHARS_MAX]!r}")
+    asked = _query(operation.query, query)
+    return Call(
+        operation=operation,
+        who=who,
+        parts=parts,
+        query=asked,
+        body=_body(operation.body, body) if operation.body is not None else None,
+        plan=plan(operation.noun, asked)
+        if isinstance(asked, ListQuery) and operation.noun in LISTS
+        else None,
+    )
+
+
+def given(body: Closed) -> dict[str, Any]:
+    """Return the fields of a request that were given."""
+    pairs = ((name, getattr(body, name)) for name in body.__struct_fields__)
+    return {name: value for name, value in pairs if value is not None}
+
+
+def answer_of(operation: Operation, now_ms: int, value: Any) -> dict[str, Any]:
+    """Return the document that answers a list or an item."""
+    document: dict[str, Any] = {"schema": f"rackmesh/{operation.noun}/1", "as_of_ms": now_ms}
+    if operation.form == "list":
+        assert isinstance(value, Page)
+        return {**document, "items": value.items, "next": value.next}
+    return {**document, "item": value}
+
+
+def _query(form: type[Closed], query: Mapping[str, str]) -> Any:
+    filled = {name: value for name, value in query.items() if value != ""}
+    return _convert(form, filled, "the query", strict=False)
+
+
+def _body(form: type[Closed], body: bytes) -> Any:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise RequestProblem("bad-request", "the body must be JSON") from exc
+    if not isinstance(value, dict):
+        raise RequestProblem("bad-request", "the body must be a JSON object")
+    known = {name: entry for name, entry in value.items() if entry is not None}
+    return _convert(form, known, "the body", strict=True)
+
+
+def _convert(form: type[Closed], value: Mapping[str, Any], what: str, strict: bool) -> Any:
+    try:
+        return msgspec.convert(value, form, strict=strict)
+    except msgspec.ValidationError as exc:
+        raise RequestProblem("bad-request", _sentence(str(exc), form, value, what)) from exc
+
+
+def _sentence(error: str, form: type[Closed], value: Mapping[str, Any], what: str) -> str:
+    """Return a sentence that names the field, its value and what would be right."""
+    at = _AT.search(error)
+    said = _AT.sub("", error).replace("`", "")
+    unknown = re.match(r"Object contains unknown field (.*)", said, re.DOTALL)
+    if unknown and not at:
+        known = ", ".join(form.__struct_fields__) or "none"
+        return f"{what} has no field {unknown[1][:VALUE_CHARS_MAX]!r}; known: {known}"
+    path = (at[1] if at else "").lstrip(".")
+    name = re.split(r"[.\[]", path)[0]
+    said = said[:1].lower() + said[1:]
+    if name not in value:
+        return f"{what} is not right: {said}"
+    have = repr(value[name])
+    have = have if len(have) <= VALUE_CHARS_MAX else have[:VALUE_CHARS_MAX] + "..."
+    meant = _meaning(form, name)
+    return f"{path} is {have}: {said}" + (f" ({meant})" if meant else "")
+
+
+def _meaning(form: type[Closed], name: str) -> str | None:
+    """Return the description of a field's type, which says what would be right."""
+    field = next(f for f in msgspec.inspect.type_info(form).fields if f.name == name)  # type: ignore[attr-defined]
+    kinds = [field.type, *getattr(field.type, "types", ())]
+    kinds += [kind.item_type for kind in kinds if hasattr(kind, "item_type")]
+    notes = (getattr(kind, "extra_json_schema", None) or {} for kind in kinds)
+    return next((str(note["description"]) for note in notes if "description" in note), None)

@@ -1,0 +1,192 @@
+"""The table of operations: everything that ``/api/v1`` can do stands here once.
+
+Hub and node bind their handlers to it by id, the guard asks it who may, the OpenAPI document is
+made from it, and the command line is compared with it. Rule: a route that is not in the table
+cannot exist, and an operation without a route ends the program at its start.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from mesh.rest import requests as ask
+from mesh.rest import types as show
+from mesh.rest.roles import Role, covers
+
+PREFIX: Final = "/api/v1"
+Server = Literal["hub", "node"]
+BOTH: Final[tuple[Server, ...]] = ("hub", "node")
+HUB: Final[tuple[Server, ...]] = ("hub",)
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+Form = Literal["list", "item", "lines", "events", "document", "nothing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One operation of the API."""
+
+    id: str
+    method: Method
+    path: str
+    """Below PREFIX; ``{name}`` is one part of the path."""
+    summary: str
+    role: Role | None
+    """The least role that may; None: whoever reaches the daemon."""
+    noun: str
+    """Of the answer's schema, ``rackmesh/<noun>/1``."""
+    answer: Any
+    """Type of the item or, in a list, of each; of a whole document."""
+    form: Form = "item"
+    at: tuple[Server, ...] = BOTH
+    """Who serves it."""
+    query: type[ask.Closed] = ask.NoQuery
+    body: type[ask.Closed] | None = None
+    """None: no body. A body of bytes has its type in ``content``."""
+    content: str | None = None
+    status: int = 200
+    secret: bool = False
+    """The answer holds a secret: it is kept in memory only."""
+
+    @property
+    def repeats(self) -> bool:
+        """Tell whether an Idempotency-Key is understood."""
+        return self.method == "POST" and self.role is not None
+
+    def allows(self, role: str) -> bool:
+        """Tell whether somebody with this role may."""
+        return self.role is None or covers(role, self.role)
+
+
+def _list(noun: str, answer: Any, summary: str, **more: Any) -> Operation:
+    return Operation(
+        id=f"list{noun[0].upper()}{noun[1:]}", method="GET", path=f"/{noun}", summary=summary,
+        role="viewer", noun=noun, answer=answer, form="list", query=ask.ListQuery, **more,
+    )  # fmt: skip
+
+
+def _get(id_: str, path: str, noun: str, answer: Any, summary: str, **more: Any) -> Operation:
+    more.setdefault("role", "viewer")
+    return Operation(
+        id=id_, method="GET", path=path, summary=summary, noun=noun, answer=answer, **more
+    )
+
+
+_READS: Final = (
+    _get("getVersion", "/version", "version", show.Version, "Say which build answers."),
+    _get("getStatus", "/status", "status", show.Status, "Say how the hub or node fares."),
+    _list("sites", show.Site, "List the sites with their counts."),
+    _list("nodes", show.Node, "List the members of the mesh."),
+    _list("servers", show.Server, "List the accepted servers."),
+    _get("getServer", "/servers/{server}", "server", show.Server,
+         "Show a server by name or id."),
+    _get("getInventory", "/servers/{server}/inventory", "inventory", show.Inventory,
+         "Show what a server is made of, as its ramdisk found it.", at=HUB),
+    _list("pending", show.Pending, "List machines that were seen and not accepted."),
+    _list("jobs", show.Job, "List jobs, those in hand first."),
+    _get("getJob", "/jobs/{job}", "job", show.Job, "Show a job with its steps."),
+    _get("getJobLog", "/jobs/{job}/logs", "line", show.LogLine,
+         "Read or follow a job's log: a JSON object a line, or server-sent events.",
+         form="lines", query=ask.LogQuery),
+    _list("assets", show.Asset, "List assets and where they are."),
+    _get("getAsset", "/assets/{name}", "asset", show.Asset, "Show an asset by name."),
+    _list("tokens", show.Token, "List join tokens, never their secrets.", at=HUB),
+    _list("secrets", show.Secret, "List secrets, never their values.", at=HUB),
+    _get("followEvents", "/events", "event", show.Event,
+         "Follow what changes, as server-sent events.", form="events", query=ask.EventQuery,
+         at=HUB),
+)  # fmt: skip
+
+_WRITES: Final = (
+    Operation(
+        id="createOrder", method="POST", path="/orders", role="operator", noun="order",
+        summary="Ask for work: accept, deploy, release, power, cancel, retry.",
+        body=ask.OrderRequest, answer=show.OrderAccepted, status=202,
+    ),
+    Operation(
+        id="createToken", method="POST", path="/tokens", role="operator", noun="token", at=HUB,
+        summary="Make a join token; its text is shown once.", body=ask.TokenRequest,
+        answer=show.NewToken, status=201, secret=True,
+    ),
+    Operation(
+        id="revokeToken", method="DELETE", path="/tokens/{token}", role="operator",
+        noun="token", summary="Make a join token worthless.", answer=show.Token, at=HUB,
+    ),
+    Operation(
+        id="setSecret", method="PUT", path="/secrets/{secret}", role="operator", noun="secret",
+        summary="Seal a secret to every node of a site.", body=ask.SecretRequest,
+        answer=show.Secret, at=HUB,
+    ),
+    Operation(
+        id="declareAsset", method="POST", path="/assets", role="operator", noun="asset",
+        summary="Make or change a reference to content.", body=ask.AssetRequest,
+        answer=show.AssetDeclared, status=201, at=HUB,
+    ),
+    Operation(
+        id="wantAsset", method="POST", path="/assets/{name}/want", role="operator",
+        noun="asset", summary="Make a site hold an asset.", body=ask.WantRequest,
+        answer=show.AssetWanted, at=HUB,
+    ),
+    Operation(
+        id="unwantAsset", method="DELETE", path="/assets/{name}/want/{site}", role="operator",
+        noun="asset", summary="Let a site drop an asset when it needs the room.",
+        answer=show.AssetWanted, at=HUB,
+    ),
+    Operation(
+        id="uploadAsset", method="PUT", path="/assets/{name}/content", role="operator",
+        noun="asset", summary="Upload an asset's content.",
+        content="application/octet-stream", answer=show.AssetNamed, status=201, at=HUB,
+    ),
+)  # fmt: skip
+
+_SESSION: Final = (
+    Operation(
+        id="signIn", method="POST", path="/session", role=None, noun="session", at=HUB,
+        summary="Sign in; the answer sets the session's cookie.", body=ask.SignInRequest,
+        answer=show.SignedIn, status=201, secret=True,
+    ),
+    Operation(
+        id="getSession", method="GET", path="/session", role=None, noun="session", at=HUB,
+        summary="Say who asks.", answer=show.Session,
+    ),
+    Operation(
+        id="signOut", method="DELETE", path="/session", role=None, noun="session", at=HUB,
+        summary="End the session.", answer=None, form="nothing",
+    ),
+)  # fmt: skip
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    operation.id: operation for operation in (*_READS, *_WRITES, *_SESSION)
+}
+
+
+def find(method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
+    """Return the operation of a method and a path below PREFIX, with the parts of the path.
+
+    The path is decoded, or a route's pattern (``{name}`` then stands for itself).
+    """
+    parts = path.split("/")
+    for operation in OPERATIONS.values():
+        if operation.method == method:
+            found = _match(operation.path.split("/"), parts)
+            if found is not None:
+                return operation, found
+    return None
+
+
+def methods(path: str) -> list[str]:
+    """Return the methods that some operation takes at a path below PREFIX."""
+    return sorted(m for m in ("GET", "POST", "PUT", "DELETE") if find(m, path) is not None)
+
+
+def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
+    if len(pattern) != len(parts):
+        return None
+    found: dict[str, str] = {}
+    for want, have in zip(pattern, parts, strict=True):
+        if want.startswith("{"):
+            if not have:
+                return None
+            found[want[1:-1]] = have
+        elif want != have:
+            return None
+    return found

@@ -1,0 +1,146 @@
+"""What ``/api/v1`` takes in: queries and bodies as types with their limits.
+
+``mesh/rest/calls.py`` checks what comes in against them and ``mesh/rest/openapi.py`` describes
+them, so the two cannot differ. Rule: an unknown field is refused, and null is the same as
+missing.
+"""
+
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from mesh.proto.order import KINDS
+
+LIMIT: Final = 1000
+LIMIT_MAX: Final = 5000
+CURSOR_CHARS_MAX: Final = 2000
+TTL_S_MAX: Final = 30 * 24 * 3600
+TTL_S: Final = 24 * 3600
+TEXT_CHARS_MAX: Final = 4096
+SECRET_CHARS_MAX: Final = 16 * 1024
+KEY_CHARS_MAX: Final = 128
+
+SiteName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?$",
+        max_length=31,
+        description="1 to 31 lower-case letters, digits and dashes",
+    ),
+]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        max_length=63,
+        description="1 to 63 letters, digits, dots, dashes, underscores",
+    ),
+]
+Text = Annotated[str, Meta(min_length=1, max_length=TEXT_CHARS_MAX)]
+Key = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=KEY_CHARS_MAX,
+        pattern=r"^[!-~]+$",
+        description="1 to 128 visible ASCII characters",
+    ),
+]
+
+Word = Annotated[str, Meta(max_length=64)]
+LastEvent = Annotated[str, Meta(max_length=100, description="id of the last event had")]
+
+
+class Closed(Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A request that has these fields and no others."""
+
+
+class NoQuery(Closed):
+    """No query."""
+
+
+class ListQuery(Closed):
+    """Which part of a list."""
+
+    filter: Annotated[
+        str, Meta(max_length=2000, description="as in site:fra1 state:!active text")
+    ] | None = None  # fmt: skip
+    sort: Annotated[
+        str, Meta(max_length=200, description="fields, comma between, - before for descending")
+    ] | None = None  # fmt: skip
+    limit: Annotated[int, Meta(ge=1, le=LIMIT_MAX)] = LIMIT
+    cursor: Annotated[
+        str, Meta(max_length=CURSOR_CHARS_MAX, description="`next` of the page before")
+    ] | None = None  # fmt: skip
+    fields: Annotated[
+        str, Meta(max_length=500, description="fields to show, comma between; default: all")
+    ] | None = None  # fmt: skip
+
+
+class LogQuery(Closed):
+    """Which lines of a job's log."""
+
+    after: Annotated[int, Meta(ge=0, le=1 << 53, description="number of the last line had")] = 0
+    follow: bool = False
+    """Go on until the job ends (hub only; a node answers with what there is)."""
+
+
+class EventQuery(Closed):
+    """Where a stream of events begins."""
+
+    since: LastEvent | None = None
+
+
+class OrderRequest(Closed):
+    """The one way to ask for work.
+
+    ``server`` is a name or id, ``machine`` a MAC (accept), ``job`` a job id (cancel, retry);
+    ``site`` may be left out where it follows from those. ``params`` by kind: accept {name, bmc:
+    {url, secret}}, deploy {image, hostname, ssh_keys, user_data}, power {on}.
+    """
+
+    kind: Annotated[str, Meta(extra_json_schema={"enum": sorted(KINDS)})]
+    site: SiteName | None = None
+    server: Word | None = None
+    machine: Word | None = None
+    job: Word | None = None
+    params: dict[str, Any] | None = None
+    idempotency_key: Key | None = None
+
+
+class TokenRequest(Closed):
+    """A join token to make."""
+
+    site: SiteName
+    roles: Annotated[list[Word], Meta(max_length=8)] | None = None
+    ttl_s: Annotated[int, Meta(ge=1, le=TTL_S_MAX)] = TTL_S
+
+
+class SecretRequest(Closed):
+    """A secret to seal; ``kind`` bmc wants {"username", "password"} as JSON text."""
+
+    site: SiteName
+    kind: Annotated[str, Meta(extra_json_schema={"enum": ["bmc", "opaque"]})]
+    value: Annotated[str, Meta(min_length=1, max_length=SECRET_CHARS_MAX)]
+
+
+class AssetRequest(Closed):
+    """A reference to content, to make or change."""
+
+    name: Name
+    url: Text | None = None
+    sha256: Text | None = None
+    want: Annotated[list[SiteName], Meta(max_length=100)] | None = None
+
+
+class WantRequest(Closed):
+    """A site that shall hold an asset."""
+
+    site: SiteName
+
+
+class SignInRequest(Closed):
+    """Who signs in."""
+
+    account: Text
+    password: Text
