@@ -10,11 +10,13 @@ from quart import Response, g, redirect, request
 from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 
-from hub import pages, static_files
+from hub import static_files
 from hub.api import auth, events, problems, read, session, shape, write
 from hub.api.bind import Bindings, may, operation_of
 from hub.api.session import SignIn
 from hub.errors import SignInNeeded
+from hub.pages import forms
+from hub.pages.routes import routes as page_routes
 from hub.ports import Services
 
 CSP: Final = (
@@ -50,10 +52,12 @@ def make_app(services: Services) -> QuartTrio:
         if principal is not None:
             rule = request.url_rule.rule if request.url_rule else None
             may(principal, operation_of(request.method, rule))
+            if auth.is_form(request) and principal.via == "session":
+                await forms.check_token(request, services)
             return None
         if request.path.startswith("/api/"):
             raise SignInNeeded("sign in first, or give the API token as a bearer")
-        if request.path.startswith("/live/"):
+        if "HX-Request" in request.headers:
             return Response("", 401, headers={"HX-Redirect": "/sign-in"})
         return redirect("/sign-in")
 
@@ -67,12 +71,13 @@ def make_app(services: Services) -> QuartTrio:
     async def healthz() -> Response:
         return Response("ok\n", content_type="text/plain")
 
-    problems.install(app)
+    pages, renderer = page_routes(services, sign_in)
+    problems.install(app, renderer.error)
     bindings = Bindings(services)
     for room in (read, write, events):
         room.bind(bindings, services)
     app.register_blueprint(bindings.blueprint())
     app.register_blueprint(session.routes(services, sign_in))
     app.register_blueprint(static_files.routes())
-    app.register_blueprint(pages.routes(services, sign_in))
+    app.register_blueprint(pages)
     return app

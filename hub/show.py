@@ -1,10 +1,14 @@
 """How figures and states read to people: ages, sizes, shares, words. Pure functions."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
+STATES: Final = ("down", "degraded", "unknown", "maintenance", "ok")
+"""The five words for how anything fares, worst first."""
 STATE_TONES: Final = {
+    "ok": "good", "degraded": "warn", "down": "bad", "unknown": "quiet", "maintenance": "busy",
     "active": "good", "available": "good", "succeeded": "good", "verified": "good",
     "done": "good", "member": "good",
     "failed": "bad", "corrupt": "bad", "revoked": "bad",
@@ -21,6 +25,45 @@ def tone(state: str) -> str:
     if state.endswith(" failed"):
         return "bad"
     return STATE_TONES.get(state, "quiet")
+
+
+def node_state(node: Mapping[str, Any], site_reached: bool) -> str:
+    """Return how a node fares in one of the five words.
+
+    A node is down when another node of its site is reached and it is not; when nobody of the
+    site is, the way there may be cut, and nothing is known of the node itself.
+    """
+    if node["status"] == "suspended":
+        return "maintenance"
+    if node["reachable"]:
+        return "ok"
+    return "down" if site_reached else "unknown"
+
+
+def site_state(members: Iterable[Mapping[str, Any]]) -> str:
+    """Return how a site fares, from the states of its nodes; unknown without any node."""
+    states = [node["state"] for node in members]
+    known = [state for state in states if state != "maintenance"]
+    if not known:
+        return "maintenance" if states else "unknown"
+    if all(state == "ok" for state in known):
+        return "ok"
+    return "degraded" if "ok" in known else "unknown"
+
+
+def worst(things: Iterable[Mapping[str, Any]]) -> str:
+    """Return the worst state among things that each have one."""
+    return min((thing["state"] for thing in things), key=STATES.index, default="unknown")
+
+
+def sentence(text: str) -> str:
+    """Return a clause as a sentence."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def age(then_ms: int | None, now_ms: int) -> str:

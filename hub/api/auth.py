@@ -19,8 +19,6 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN: Final = frozenset({"/healthz", "/sign-in", "/favicon.ico", "/api/v1/session"})
 """Addresses that need nobody; what lies under /static/ neither."""
-FORMS: Final = frozenset({"/sign-out"})
-"""Addresses of plain forms: their handlers check the token in the form itself."""
 
 
 def session_of(request: Request, services: Services) -> Session | None:
@@ -42,7 +40,7 @@ def principal_of(request: Request, services: Services) -> Principal | None:
         return None
     if request.method not in SAFE:
         check_origin(request)
-        if request.path not in FORMS and not same_text(
+        if not is_form(request) and not same_text(
             request.headers.get(CSRF_HEADER, ""), session.csrf
         ):
             raise Denied(f"a browser's write needs the header {CSRF_HEADER} of this session")
@@ -62,6 +60,11 @@ def check_origin(request: Request) -> None:
     origin = request.headers.get("Origin")
     if origin is not None and origin != f"https://{request.host}":
         raise Denied(f"a page of {origin[:100]} may not write here")
+
+
+def is_form(request: Request) -> bool:
+    """Tell whether this is a form of a page, which carries its token in a field."""
+    return request.method not in SAFE and not request.path.startswith("/api/")
 
 
 def is_open(path: str) -> bool:

@@ -6,9 +6,10 @@ and becomes a 500 that says nothing of the inside.
 
 import json
 import sqlite3
+from collections.abc import Callable
 from typing import Any, Final
 
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -39,37 +40,46 @@ def problem(status: int, code: str, detail: str, hint: str | None = None) -> Res
     return response
 
 
-def of_error(error: Exception) -> Response:
-    """Return the problem document of any exception."""
+Described = tuple[int, str, str, str | None]
+"""Status, stable code, sentence, and a hint if there is one."""
+
+
+def described(error: Exception) -> Described:
+    """Return what is said of any exception."""
     match error:
         case HubError():
-            return problem(error.status, error.code, str(error))
+            return error.status, error.code, str(error), None
         case problems.RequestProblem():
-            return problem(problems.STATUS[error.code], error.code, str(error), error.hint)
-        case Refused():
-            return problem(409, "conflict", str(error))
-        case RemoteRefused():
-            return problem(409, "conflict", str(error))
+            return problems.STATUS[error.code], error.code, str(error), error.hint
+        case Refused() | RemoteRefused():
+            return 409, "conflict", str(error), None
         case Unreachable():
-            return problem(503, "unreachable", str(error))
+            return 503, "unreachable", str(error), None
         case StoreFull() | sqlite3.OperationalError(sqlite_errorcode=sqlite3.SQLITE_FULL):
-            return problem(507, "full", "the hub's disk is full: nothing was changed")
+            return 507, "full", "the hub's disk is full: nothing was changed", None
         case HTTPException():
             status = error.code or 500
-            return problem(
-                status,
-                _CODES.get(status, "failed"),
-                _SENTENCES.get(status, error.description or error.name),
-            )
+            sentence = _SENTENCES.get(status, error.description or error.name)
+            return status, _CODES.get(status, "failed"), sentence, None
         case _:
             log.error("request failed", error=f"{type(error).__name__}: {error}")
-            return problem(500, "failed", "the hub failed on this request; its log says why")
+            sentence = "the hub failed on this request; its log says why"
+            return 500, "failed", sentence, None
 
 
-def install(app: QuartTrio) -> None:
-    """Make every error of an app a problem document."""
+def of_error(error: Exception) -> Response:
+    """Return the problem document of any exception."""
+    return problem(*described(error))
+
+
+def install(app: QuartTrio, page: Callable[[int, str], Response]) -> None:
+    """Make every error a problem document, or a page where a browser asks for one."""
 
     async def handle(error: Any) -> Response:
-        return of_error(error)
+        said = described(error)
+        asks_for_page = "text/html" in request.headers.get("Accept", "")
+        if asks_for_page and not request.path.startswith(("/api/", "/static/")):
+            return page(said[0], said[2])
+        return problem(*said)
 
     app.register_error_handler(Exception, handle)

@@ -71,10 +71,10 @@ def test_signing_in_shows_the_live_page_without_complaints(
     with page_of(browser) as (page, complaints):
         sign_in(page, hub)
         page.wait_for_selector("#feed.good")
-        for section in ("summary", "jobs", "sites", "servers", "pending", "assets"):
+        for section in ("summary", "cards", "tree", "badges", "strip"):
             assert page.is_visible(f"#{section}"), section
-        assert "fra1" in page.inner_text("#sites")
-        assert page.title() == "demo · Rackmesh"
+        assert "fra1" in page.inner_text("#cards")
+        assert page.title() == "Overview · demo · Rackmesh"
         assert page.inner_text(".verdict strong") == "All well"
         cookie = page.context.cookies()[0]
         assert cookie["name"] == "__Host-rackmesh"
@@ -88,6 +88,8 @@ def test_what_changes_shows_by_itself(hub: HubProcess, browser: Any) -> None:
     with page_of(browser) as (page, complaints):
         sign_in(page, hub)
         page.wait_for_selector("#feed.good")
+        page.goto(hub.url + "/assets")
+        page.wait_for_selector("#feed.good")
         with hub.api() as api:
             name = "debian-12"
             api.post("/assets", {"name": name, "url": "https://x.invalid/i", "want": ["fra1"]})
@@ -100,7 +102,7 @@ def test_ages_go_on_by_themselves(hub: HubProcess, browser: Any) -> None:
     with page_of(browser) as (page, _):
         sign_in(page, hub)
         page.wait_for_selector("#feed.good")
-        page.wait_for_selector(".as-of time:text-matches('^[2-9] s ago$')")
+        page.wait_for_selector(".verdict .as-of time:text-matches('^[2-9] s ago$')")
 
 
 def test_a_wrong_password_says_so_and_signing_out_ends_it(
@@ -113,6 +115,7 @@ def test_a_wrong_password_says_so_and_signing_out_ends_it(
         page.fill("#password", hub.password)
         page.click("button[type=submit]")
         page.wait_for_selector("#feed.good")
+        page.click("#menu-who summary")
         page.click("text=Sign out")
         page.wait_for_selector("#password")
         page.goto(hub.url + "/")
@@ -122,8 +125,8 @@ def test_a_wrong_password_says_so_and_signing_out_ends_it(
 def test_the_page_is_whole_without_javascript(hub: HubProcess, browser: Any) -> None:
     with page_of(browser, java_script_enabled=False) as (page, complaints):
         sign_in(page, hub)
-        page.wait_for_selector("#sites")
-        assert "fra1" in page.inner_text("#sites")
+        page.wait_for_selector("#cards")
+        assert "fra1" in page.inner_text("#cards")
         assert "Renewed every 10 s" in page.content()
         assert complaints == []
 

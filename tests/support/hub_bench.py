@@ -213,9 +213,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def hub_bench(folder: Path, *members: Member) -> AsyncGenerator[Bench]:
+async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncGenerator[Bench]:
     """Yield services over a real reporting store and a real desk, with fakes behind."""
-    clock, bus = FixedClock(), EventBus("run1")
+    clock, bus = clock or FixedClock(), EventBus("run1")
     store, desk = ReportStore.open(folder / "report.db"), Desk.open(folder / "hub.db")
     rows, peers, fake = FakeRows(), FakePeers(), FakeDesk()
     roster = FakeMembers(*(members or (Member(NODE_A), Member(NODE_B))))

@@ -1,0 +1,30 @@
+"""All pages in one blueprint; a new page module is one line here."""
+
+from quart import Blueprint
+
+from hub.api.session import SignIn
+from hub.pages import (
+    assets,
+    jobs,
+    nodes,
+    overview,
+    pending,
+    search,
+    servers,
+    session,
+    sites,
+)
+from hub.pages.context import Console
+from hub.pages.render import Renderer
+from hub.ports import Services
+
+
+def routes(services: Services, sign_in: SignIn) -> tuple[Blueprint, Renderer]:
+    """Return the routes of the console and its renderer."""
+    blueprint = Blueprint("pages", __name__)
+    render = Renderer(services)
+    console = Console(services, render, sign_in)
+    for module in (overview, sites, nodes, pending, servers, jobs, assets, search, session):
+        module.add(blueprint, console)
+
+    return blueprint, render
