@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from cache.api import Cache
-from hub import orders
 from hub.config import HubConfig
 from hub.desk import ADMIN, Desk
 from hub.store import ReportStore
 from hub.tls import Tls, load_or_make_tls
+from mesh import answers
 from mesh.errors import Refused
 from mesh.host.clock import Clock
 from mesh.host.files import make_private_folder, write_file, write_json
@@ -97,7 +97,7 @@ def open_ground(
         sign_head=lambda body: identity.sign(HEAD_KIND, HEAD_N, keys.root_fp, body),
         clock=clock,
     )
-    store.local_schema(orders.SCHEMA)
+    store.local_schema(answers.SCHEMA)
     return Ground(
         config=config,
         clock=clock,

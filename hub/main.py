@@ -24,6 +24,7 @@ from hub.live import EventBus, Live
 from hub.orders import OrderDesk
 from hub.ports import Services
 from hub.status import StatusDesk
+from mesh.answers import Answers
 from mesh.errors import StoreFull
 from mesh.host.build import BUILD
 from mesh.host.clock import SystemClock
@@ -88,7 +89,8 @@ def compose(ground: founding.Ground) -> Parts:
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, secrets=SecretDesk(store, register.register), assets=assets,
-        status=status, settle=ingest.settle, api_token=ground.api_token,
+        answers=Answers(store.write, clock), status=status, settle=ingest.settle,
+        api_token=ground.api_token,
         hub_name=ground.config.name,
         node_id=node_id, build=build,
     )  # fmt: skip

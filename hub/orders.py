@@ -1,18 +1,19 @@
-"""The order desk: from a request to a signed order that the site will find in its rows.
+"""The order desk: from a request to signed orders that the sites will find in their rows.
 
-It knows no job. Rules: the order's row and the memory of its idempotency key are written in one
-transaction, so a request that is repeated, whatever happened to the first answer, gives the
-same order; the same key with another request is refused.
+It knows no job. Rule: the rows of a request's orders and the memory of its idempotency key are
+written in one transaction, so a request that is repeated, whatever happened to the first
+answer, gives the same orders.
 """
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from hub.errors import BadRequest, Conflict, Denied, HubError, NotFound
+import trio
+
+from hub.errors import Denied, NotFound
+from hub.known import HubKnown
 from hub.store import ReportStore
 from mesh.errors import CodecError
 from mesh.host.clock import Clock
@@ -20,24 +21,17 @@ from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.ids import uuid7
 from mesh.proto.naming import open_name
-from mesh.proto.order import CANCEL, RETRY, Order, sign_order
+from mesh.proto.order import CANCEL, DESTRUCTIVE, RETRY, Order, sign_order
 from mesh.proto.register import Register
 from mesh.proto.sign import KeySigner
-from mesh.rest.orders import NOT_AFTER_MS, Draft, Known, OrderProblem, draft
-from mesh.rest.types import OrderAccepted
+from mesh.rest import groups
+from mesh.rest.calls import Keep
+from mesh.rest.lists import plan
+from mesh.rest.orders import NOT_AFTER_MS, Draft, draft
+from mesh.rest.requests import GROUP_MAX, LIMIT_MAX, ListQuery
+from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted
 from mesh.store import MeshStore, Tx
 
-KEY_CHARS_MAX: Final = 128
-KEY_MS: Final = 24 * 3600 * 1000
-"""How long an idempotency key is remembered."""
-SCHEMA: Final = (
-    "CREATE TABLE IF NOT EXISTS hub_idempotency (key TEXT PRIMARY KEY, request BLOB NOT NULL,"
-    " order_id TEXT NOT NULL, job TEXT NOT NULL, site TEXT NOT NULL, server TEXT,"
-    " at_ms INTEGER NOT NULL)",
-)
-_ERRORS: Final[Mapping[str, type[HubError]]] = {
-    "bad-request": BadRequest, "not-found": NotFound, "conflict": Conflict, "denied": Denied,
-}  # fmt: skip
 log = get_log("orders")
 
 
@@ -53,51 +47,89 @@ class OrderDesk:
     clock: Clock
     hub: str
 
-    async def submit(self, request: Mapping[str, Any], author: str) -> OrderAccepted:
-        """Resolve names, sign and store; returns once the order is durable here."""
-        key = request.get("idempotency_key")
-        if key is not None and (not isinstance(key, str) or not 0 < len(key) <= KEY_CHARS_MAX):
-            raise BadRequest(f"idempotency_key must be text of 1 to {KEY_CHARS_MAX} characters")
-        asked = {name: value for name, value in request.items() if name != "idempotency_key"}
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
-        if key is not None:
-            before = await self.store.write(lambda tx: _recall(tx, key, digest))
-            if before is not None:
-                return before
-        now_ms = self.clock.now_ms()
-        made = self._draft(asked, now_ms)
-        order_id = uuid7(now_ms, os.urandom(10))
-        signed = self._sign(made, order_id, author, now_ms)
-        job = str(made.params["job"]) if made.kind in (CANCEL, RETRY) else order_id
-        accepted = OrderAccepted(order=order_id, job=job, site=made.site, server=made.server)
+    async def submit(
+        self, asked: Mapping[str, Any], author: str, keep: Keep | None = None
+    ) -> OrderAccepted:
+        """Resolve names, sign and store; returns once the order is durable here.
 
-        def write(tx: Tx) -> OrderAccepted:
-            earlier = _recall(tx, key, digest) if key is not None else None
-            if earlier is not None:
-                return earlier
-            body = {"signed": signed, "created_ms": now_ms}
-            tx.put(tables.site_scope(made.site), tables.ORDER, order_id, body)
-            if key is not None:
-                _remember(tx, key, digest, accepted, now_ms)
-            return accepted
+        ``keep`` remembers the answer in the transaction that writes the order.
+        """
+        made = draft(asked, self._known(), self._new_id())
+        order = self._order(made, author)
+        job = str(made.params["job"]) if made.kind in (CANCEL, RETRY) else order.id
+        answer = OrderAccepted(order=order.id, job=job, site=made.site, server=made.server)
+        await self._write([order], answer, keep)
+        log.info("order given", order=order.id, kind=made.kind, site=made.site, user=author)
+        return answer
 
-        answer = await self.store.write(write)
+    async def submit_group(
+        self, asked: Mapping[str, Any], author: str, keep: Keep | None = None
+    ) -> GroupAccepted:
+        """Give the same order for many servers; all orders are durable, or none."""
+        known = self._known()
+        servers = groups.chosen(asked, known, self._filtered)
+        params = asked.get("params") or {}
+        made, refused = groups.drafts(str(asked["kind"]), params, servers, known)
+        names = {server["id"]: str(server["name"]) for server in servers}
+        group = self._new_id()
+        orders = [self._order(one, author, group) for one in made]
+        answer = GroupAccepted(
+            group=group,
+            kind=str(asked["kind"]),
+            destructive=sum(one.order_class == DESTRUCTIVE for one in made),
+            orders=[
+                groups.ordered(order.id, one, names)
+                for order, one in zip(orders, made, strict=True)
+            ],
+            refused=refused,
+        )
+        await self._write(orders, answer, keep)
         log.info(
-            "order given", order=answer["order"], kind=made.kind, site=made.site, user=author
+            "group ordered", order=group, kind=answer["kind"], count=len(orders), user=author
         )
         return answer
 
-    def _draft(self, asked: Mapping[str, Any], now_ms: int) -> Draft:
-        known = Known(
-            servers=self.reports.documents("server"),
-            pending=self.reports.documents("pending"),
-            jobs=self.reports.jobs(),
-            images=self._images(),
+    async def tell_group(
+        self, group: str, kind: str, author: str, keep: Keep | None = None
+    ) -> GroupVerb:
+        """Cancel or retry (``kind``) every job of a group that can take it."""
+        jobs = self.reports.grouped(group)
+        if not jobs:
+            raise NotFound(f"there is no group {group[:100]!r}")
+        made = groups.to_do(group, kind, jobs)
+        answer = GroupVerb(
+            group=group, kind=kind, jobs=[str(one.params["job"]) for one in made]
         )
-        try:
-            return draft(asked, known, uuid7(now_ms, os.urandom(10)))
-        except OrderProblem as exc:
-            raise _ERRORS.get(exc.code, Conflict)(str(exc)) from exc
+        await self._write([self._order(one, author) for one in made], answer, keep)
+        log.info("group told", order=group, kind=kind, count=len(made), user=author)
+        return answer
+
+    def _filtered(self, text: str) -> list[Mapping[str, Any]]:
+        """Return the servers that pass a filter, one more than a group may have."""
+        assert GROUP_MAX < LIMIT_MAX
+        asked = plan("servers", ListQuery(filter=text, limit=GROUP_MAX + 1))
+        return list(self.reports.page("server", asked).items)
+
+    async def _write(self, orders: Sequence[Order], answer: Any, keep: Keep | None) -> None:
+        now_ms, signed = self.clock.now_ms(), list[bytes]()
+        for order in orders:
+            signed.append(sign_order(order, self.key, self.register.root_fp))
+            await trio.lowlevel.checkpoint()
+
+        def write(tx: Tx) -> None:
+            for order, data in zip(orders, signed, strict=True):
+                body = {"signed": data, "created_ms": now_ms}
+                tx.put(tables.site_scope(order.site), tables.ORDER, order.id, body)
+            if keep is not None:
+                keep(tx, answer)
+
+        await self.store.write(write)
+
+    def _known(self) -> HubKnown:
+        return HubKnown(self.reports, self._images())
+
+    def _new_id(self) -> str:
+        return uuid7(self.clock.now_ms(), os.urandom(10))
 
     def _images(self) -> dict[str, str | None]:
         """Return every reference with the asset that the assets key names for it."""
@@ -112,39 +144,19 @@ class OrderDesk:
                 images[row.key] = named.asset
         return images
 
-    def _sign(self, made: Draft, order_id: str, author: str, now_ms: int) -> bytes:
+    def _order(self, made: Draft, author: str, group: str | None = None) -> Order:
         keys = self.register.order_keys(self.region)
         if keys is None or self.key.public not in keys.keys:
             raise Denied(f"this hub's key gives no orders for region {self.region} any more")
-        order = Order(
-            id=order_id,
+        return Order(
+            id=self._new_id(),
             region=self.region,
             region_epoch=keys.epoch,
             site=made.site,
             kind=made.kind,
             params=made.params,
             author=f"{author}@{self.hub}",
-            not_after_ms=now_ms + NOT_AFTER_MS,
+            not_after_ms=self.clock.now_ms() + NOT_AFTER_MS,
             order_class=made.order_class,
+            group=group,
         )
-        return sign_order(order, self.key, self.register.root_fp)
-
-
-def _recall(tx: Tx, key: str, digest: bytes) -> OrderAccepted | None:
-    found = tx.execute(
-        "SELECT request, order_id, job, site, server FROM hub_idempotency WHERE key = ?", (key,)
-    ).fetchone()
-    if found is None:
-        return None
-    if found[0] != digest:
-        raise Conflict(f"the idempotency key {key[:40]!r} was used for another request")
-    return OrderAccepted(order=found[1], job=found[2], site=found[3], server=found[4])
-
-
-def _remember(tx: Tx, key: str, digest: bytes, accepted: OrderAccepted, now_ms: int) -> None:
-    tx.execute("DELETE FROM hub_idempotency WHERE at_ms < ?", (now_ms - KEY_MS,))
-    tx.execute(
-        "INSERT INTO hub_idempotency VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (key, digest, accepted["order"], accepted["job"], accepted["site"],
-         accepted["server"], now_ms),
-    )  # fmt: skip

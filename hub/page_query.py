@@ -29,7 +29,7 @@ def page_query(kind: str, asked: Plan, *, changing: bool) -> tuple[str, list[Val
         if found is None or asked.of.keys[key] != key:
             continue
         known = [*found, "queued"] if changing and key == "state" else list(found)
-        expression = key if key in COLUMNS else f"json_extract(doc, '$.{key}')"
+        expression = "job_group" if key == "group" else key
         where.append(f"lower({expression}) IN ({', '.join('?' * len(known))})")
         values += known
     for word in asked.kept.words:

@@ -7,9 +7,11 @@ from typing import Any, Literal, Protocol
 from hub.desk import Desk
 from hub.live import EventBus, Live
 from hub.store import ReportStore
+from mesh.answers import Answers
 from mesh.host.clock import Clock
+from mesh.rest.calls import Keep
 from mesh.rest.roles import Role
-from mesh.rest.types import OrderAccepted, Secret, Status, Token
+from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Secret, Status, Token
 
 Json = dict[str, Any]
 
@@ -26,8 +28,25 @@ class Principal:
 class Orders(Protocol):
     """The one way to ask for work."""
 
-    async def submit(self, request: Mapping[str, Any], author: str) -> OrderAccepted:
-        """Resolve names, sign the order and make it durable; raises HubError."""
+    async def submit(
+        self, asked: Mapping[str, Any], author: str, keep: Keep | None = None
+    ) -> OrderAccepted:
+        """Resolve names, sign the order and make it durable; raises Refused.
+
+        ``keep`` remembers the answer in the transaction that does so.
+        """
+        ...
+
+    async def submit_group(
+        self, asked: Mapping[str, Any], author: str, keep: Keep | None = None
+    ) -> GroupAccepted:
+        """Give the same order for many servers."""
+        ...
+
+    async def tell_group(
+        self, group: str, kind: str, author: str, keep: Keep | None = None
+    ) -> GroupVerb:
+        """Cancel or retry the jobs of a group; NotFound when there is none."""
         ...
 
 
@@ -99,6 +118,7 @@ class Services:
     desk: Desk
     clock: Clock
     orders: Orders
+    answers: Answers
     tokens: Tokens
     secrets: Secrets
     assets: Assets

@@ -19,7 +19,7 @@ from hub.proto.rollup import Changes, Document
 from mesh.errors import Refused
 from mesh.host.log import get_log
 from mesh.proto.tables import ServerState
-from mesh.rest.lists import Page, Plan, Value
+from mesh.rest.lists import JOB_OVER, Page, Plan, Value
 
 LIST_MAX: Final = 10_000
 """Most documents that one list returns."""
@@ -105,8 +105,8 @@ class ReportStore:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
                 "INSERT OR REPLACE INTO document"
-                " (scope, kind, id, site, name, state, digest, doc, changed_ms)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " (scope, kind, id, site, name, state, job_group, digest, doc, changed_ms)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [_parameters(scope, document, now_ms) for document in changes.put],
             )
             self._db.executemany(
@@ -197,6 +197,33 @@ class ReportStore:
                 return [cast(Json, json.loads(doc)) for (doc,) in rows]
         return []
 
+    def saying(self, kind: str, text: str) -> list[Json]:
+        """Return the documents of a kind in whose JSON a text stands."""
+        rows = self._reader.execute(
+            "SELECT doc FROM document WHERE kind = ? AND instr(doc, ?) LIMIT 100", (kind, text)
+        )
+        return [cast(Json, json.loads(doc)) for (doc,) in rows]
+
+    def ordered(self) -> set[str]:
+        """Return the ids of servers with a job that has not ended."""
+        marks = ", ".join("?" * len(JOB_OVER))
+        rows = self._reader.execute(
+            "SELECT DISTINCT json_extract(doc, '$.server') FROM document"  # noqa: S608
+            f" WHERE kind = 'job' AND state NOT IN ({marks})",
+            JOB_OVER,
+        )
+        return {server for (server,) in rows if server is not None}
+
+    def grouped(self, group: str | None = None) -> list[Json]:
+        """Return the jobs of one group, or of all groups without their steps."""
+        column = "doc" if group is not None else "json_remove(doc, '$.steps')"
+        rows = self._reader.execute(
+            f"SELECT {column} FROM document WHERE job_group != ''"  # noqa: S608
+            " AND (? IS NULL OR job_group = ?) ORDER BY id",
+            (group, group),
+        )
+        return [cast(Json, json.loads(doc)) for (doc,) in rows]
+
     def counts(self, kind: str, states: Iterable[str] | None = None) -> dict[str, int]:
         """Return how many documents of a kind each site has, counting only these states."""
         chosen = list(states) if states is not None else None
@@ -215,7 +242,7 @@ class ReportStore:
 def _parameters(scope: str, document: Document, now_ms: int) -> tuple[Any, ...]:
     return (
         scope, document.kind, document.id, document.site, document.name, document.state,
-        document.digest, document.text, now_ms,
+        document.group, document.digest, document.text, now_ms,
     )  # fmt: skip
 
 
@@ -239,5 +266,10 @@ def _migrate(connection: sqlite3.Connection) -> None:
         scope = cast(Any, db["scope"])
         scope.create({"scope": str, "cursor": bytes, "read_ms": int}, pk="scope")
         cast(Any, db["contact"]).create({"node": str, "last_ms": int}, pk="node")
+
+    @steps(name="0002-groups")
+    def _groups(db: Database) -> None:
+        db.execute("ALTER TABLE document ADD COLUMN job_group TEXT NOT NULL DEFAULT ''")
+        db.execute("CREATE INDEX document_group ON document (job_group) WHERE job_group != ''")
 
     steps.apply(Database(connection))

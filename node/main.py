@@ -10,13 +10,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
 from cache.api import Cache, rpc_handlers
+from mesh.answers import SCHEMA as ANSWERS_SCHEMA
+from mesh.answers import Answers
 from mesh.errors import Refused
 from mesh.host.build import BUILD
 from mesh.host.clock import SystemClock
@@ -43,6 +45,7 @@ from node.config import NodeConfig
 from node.disk import keep_room
 from node.joining import KEYS, REGISTER, Joined, read_joined
 from node.proto.site_view import SiteView
+from node.resources import Resources
 from node.router import NodeApi, NodeFacts
 from node.self_rows import own_addresses, publish, subnet_row
 from node.status import node_status
@@ -181,14 +184,18 @@ class Node:
         )
 
     def _facts(self) -> NodeFacts:
+        self.store.local_schema(ANSWERS_SCHEMA)
         return NodeFacts(
-            node=self.identity.node_id,
-            site=self.joined.site,
+            resources=Resources(
+                node=self.identity.node_id,
+                site=self.joined.site,
+                store=self.store,
+                register=self.register.register,
+                peers=self.peers,
+                clock=self.clock,
+            ),
             build=BUILD,
-            store=self.store,
-            register=self.register.register,
-            peers=self.peers,
-            clock=self.clock,
+            answers=Answers(self.store.write, self.clock),
             status=lambda: node_status(self),
             submit=self.submit,
             job_logs=self.work.logs,
@@ -216,10 +223,11 @@ class Node:
         """Return a new UUIDv7."""
         return uuid7(self.clock.now_ms(), os.urandom(10))
 
-    async def submit(self, order: Order) -> str:
-        """Sign an order given here and start it; raises Refused."""
-        signed = sign_order(order, self.identity.signer, self.register.register.root_fp)
-        return await self.work.submit(signed)
+    async def submit(self, orders: Sequence[Order], also: Callable[[Any], None]) -> None:
+        """Sign orders given here and start them, all or none; raises Refused."""
+        root_fp = self.register.register.root_fp
+        signed = [sign_order(order, self.identity.signer, root_fp) for order in orders]
+        await self.work.submit(*signed, also=also)
 
     def addresses(self) -> dict[str, list[tuple[str, int]]]:
         """Return where other members listen, as they say themselves."""

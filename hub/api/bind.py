@@ -14,7 +14,7 @@ from quart import Blueprint, Response, g, request
 from hub.api import shape
 from hub.errors import Denied
 from hub.ports import Principal, Services
-from mesh.rest.calls import Call, answer_of, read_call
+from mesh.rest.calls import KEY_HEADER, Call, read_call
 from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find
 
 Handler = Callable[[Call], Awaitable[Any]]
@@ -57,18 +57,20 @@ class Bindings:
         self, operation: Operation, handler: Handler
     ) -> Callable[..., Awaitable[Response]]:
         async def view(**parts: str) -> Response:
-            who = cast(Principal, g.principal).name
+            principal = cast(Principal, g.principal)
             body = b""
             if operation.body is not None:
                 body = cast(bytes, await request.get_data(as_text=False))
-            call = read_call(operation, who, parts, request.args.to_dict(), body)
-            value = await handler(call)
-            if isinstance(value, Response):
-                return value
+            call = read_call(
+                operation, principal.name, parts, request.args.to_dict(), body,
+                request.headers.get(KEY_HEADER),
+            )  # fmt: skip
+            answer = await self._services.answers.answer(call, handler)
+            if isinstance(answer, Response):
+                return answer
             if operation.method != "GET":
                 await self._services.settle()
-            now_ms = self._services.clock.now_ms()
-            return shape.answer(answer_of(operation, now_ms, value), operation.status)
+            return shape.answer(answer, operation.status)
 
         return view
 

@@ -14,12 +14,12 @@ from hub.api.bind import Bindings
 from hub.errors import Conflict, NotFound
 from hub.ports import Json, Services
 from hub.store import LIST_MAX, RUNNING, ReportStore
-from mesh.rest import views
+from mesh.rest import groups, views
 from mesh.rest.calls import Call
 from mesh.rest.job_view import Here, as_seen
 from mesh.rest.lists import Page, Plan, page
 from mesh.rest.operations import OPERATIONS
-from mesh.rest.types import Job, Node, Site, Status
+from mesh.rest.types import Group, Job, Node, Site, Status
 
 EVENTS = "text/event-stream"
 
@@ -95,6 +95,8 @@ def listed(services: Services, asked: Plan) -> Page:
             return store.page("job", asked, lambda found: shown(services, found))
         case "servers" | "assets" | "pending":
             return store.page(noun.removesuffix("s"), asked)
+        case "groups":
+            return page(asked, groups.groups(shown(services, store.grouped())))
         case "sites":
             return page(asked, cast(list[Json], sites(services)))
         case "nodes":
@@ -138,6 +140,13 @@ def bind(on: Bindings, services: Services) -> None:
     @on.on("getJob")
     async def show_job(call: Call) -> Json:
         return shown(services, [one(store, "job", call.parts["job"], "job")])[0]
+
+    @on.on("getGroup")
+    async def show_group(call: Call) -> Group:
+        jobs = shown(services, store.grouped(call.parts["group"]))
+        if not jobs:
+            raise NotFound(f"there is no group {call.parts['group']!r}")
+        return groups.group(call.parts["group"], jobs)
 
     @on.on("getAsset")
     async def show_asset(call: Call) -> Json:

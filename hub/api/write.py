@@ -4,8 +4,9 @@ from hub.api.bind import Bindings
 from hub.api.shape import plain_name
 from hub.errors import BadRequest
 from hub.ports import Json, Services
+from mesh.proto.order import CANCEL, RETRY
 from mesh.rest.calls import Call, given
-from mesh.rest.types import OrderAccepted, Secret, Token
+from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Secret, Token
 
 SECRET_KINDS = ("bmc", "opaque")
 
@@ -15,7 +16,21 @@ def bind(on: Bindings, services: Services) -> None:
 
     @on.on("createOrder")
     async def order(call: Call) -> OrderAccepted:
-        return await services.orders.submit(given(call.body), call.who)
+        return await services.orders.submit(given(call.body), call.who, call.keep)
+
+    @on.on("createGroup")
+    async def group(call: Call) -> GroupAccepted:
+        return await services.orders.submit_group(given(call.body), call.who, call.keep)
+
+    @on.on("cancelGroup")
+    async def cancel_group(call: Call) -> GroupVerb:
+        return await services.orders.tell_group(
+            call.parts["group"], CANCEL, call.who, call.keep
+        )
+
+    @on.on("retryGroup")
+    async def retry_group(call: Call) -> GroupVerb:
+        return await services.orders.tell_group(call.parts["group"], RETRY, call.who, call.keep)
 
     @on.on("createToken")
     async def create_token(call: Call) -> Json:

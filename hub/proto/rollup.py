@@ -50,6 +50,7 @@ class Document:
     state: str
     text: str  # canonical JSON
     digest: bytes
+    group: str = ""  # of a job, "" for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,8 @@ def _document(
 ) -> Document:
     text = json.dumps(plain(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
     digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
-    return Document(kind, key, site, name, state, text, digest)
+    group = _text(body.get("group")) if kind == "job" else None
+    return Document(kind, key, site, name, state, text, digest, group or "")
 
 
 def _text(value: Any) -> str | None:

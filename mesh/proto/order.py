@@ -36,6 +36,8 @@ POWER: Final = "server.power"
 CANCEL: Final = "job.cancel"
 RETRY: Final = "job.retry"
 KINDS: Final = frozenset({ACCEPT, DEPLOY, RELEASE, POWER, CANCEL, RETRY})
+GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER})
+"""Kinds that can be given for many servers at once."""
 
 OrderClass = Literal["normal", "destructive"]
 NORMAL: Final = "normal"
@@ -67,6 +69,8 @@ class Order:
     author: str  # "name@hub" or, signed by a site operator, "uid@<node id>"
     not_after_ms: int
     order_class: OrderClass
+    group: str | None = None
+    """UUIDv7 that the orders have in common which were given together."""
 
 
 def order_class(
@@ -100,6 +104,8 @@ def sign_order(order: Order, signer: Signer, root_fp: bytes) -> bytes:
         "not_after_ms": order.not_after_ms,
         "class": order.order_class,
     }
+    if order.group is not None:
+        body["group"] = order.group
     assert UUID_PATTERN.match(order.id)
     assert SITE_PATTERN.match(order.site)
     return sign_record(signer, ORDER, 1, root_fp, body)
@@ -248,7 +254,10 @@ def _read(body: Mapping[str, Any]) -> Order:
         author=fields.text(body, "author", chars_max=AUTHOR_CHARS_MAX),
         not_after_ms=fields.integer(body, "not_after_ms"),
         order_class=_class(fields.text(body, "class")),
+        group=fields.text(body, "group", chars_max=64) if "group" in body else None,
     )
+    if order.group is not None and not UUID_PATTERN.match(order.group):
+        raise CodecError("the order's group is no id of ours (UUIDv7)")
     if not UUID_PATTERN.match(order.id) or not SITE_PATTERN.match(order.site):
         raise CodecError("the order's id or site is impossible")
     return order

@@ -5,7 +5,7 @@ same sentence. Rule: a handler sees only what fits the operation's types and lim
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,11 +14,20 @@ import msgspec
 from mesh.rest.lists import LISTS, Page, Plan, plan
 from mesh.rest.operations import Operation
 from mesh.rest.problems import RequestProblem
-from mesh.rest.requests import Closed, ListQuery
+from mesh.rest.requests import Closed, Key, ListQuery
 
 VALUE_CHARS_MAX: Final = 60
 PART_CHARS_MAX: Final = 100
+KEY_HEADER: Final = "Idempotency-Key"
 _AT: Final = re.compile(r" - at `(?:key in )?\$?([^`]*)`\Z")
+
+
+Keep = Callable[[Any, Any], None]
+"""Called in the transaction (first argument) that carries a request out, with its item."""
+
+
+class _KeyHeader(Closed):
+    key: Key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +45,10 @@ class Call:
     """An object of ``operation.body``; None without one."""
     plan: Plan | None
     """Of a list: the page that is asked for."""
+    key: str | None
+    """The request's idempotency key."""
+    keep: Keep | None = None
+    """Remembers the answer under the key, in a transaction of the handler's."""
 
 
 def read_call(
@@ -44,28 +57,45 @@ def read_call(
     parts: Mapping[str, str],
     query: Mapping[str, str],
     body: bytes,
+    key: str | None,
 ) -> Call:
-    """Return the checked call; raises RequestProblem with one sentence."""
+    """Return the checked call; raises RequestProblem with one sentence.
+
+    ``key`` is what stands in the header KEY_HEADER.
+    """
     for name, value in parts.items():
         if len(value) > PART_CHARS_MAX or not value.isprintable():
             raise RequestProblem("not-found", f"there is no {name} {value[:PART_CHARS_MAX]!r}")
     asked = _query(operation.query, query)
+    content = _body(operation.body, body) if operation.body is not None else None
     return Call(
         operation=operation,
         who=who,
         parts=parts,
         query=asked,
-        body=_body(operation.body, body) if operation.body is not None else None,
+        body=content,
+        key=_key(key, content) if operation.repeats else None,
         plan=plan(operation.noun, asked)
         if isinstance(asked, ListQuery) and operation.noun in LISTS
         else None,
     )
 
 
+def _key(header: str | None, body: Any) -> str | None:
+    inner = getattr(body, "idempotency_key", None)
+    if header is None:
+        return inner
+    if inner not in (None, header):
+        raise RequestProblem(
+            "bad-request", f"{KEY_HEADER} and idempotency_key differ: one of them is enough"
+        )
+    return str(_convert(_KeyHeader, {"key": header}, KEY_HEADER, strict=True).key)
+
+
 def given(body: Closed) -> dict[str, Any]:
-    """Return the fields of a request that were given."""
+    """Return the fields of a request that were given, without its key."""
     pairs = ((name, getattr(body, name)) for name in body.__struct_fields__)
-    return {name: value for name, value in pairs if value is not None}
+    return {name: v for name, v in pairs if v is not None and name != "idempotency_key"}
 
 
 def answer_of(operation: Operation, now_ms: int, value: Any) -> dict[str, Any]:

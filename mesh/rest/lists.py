@@ -89,6 +89,12 @@ LISTS: Final[Mapping[str, ListOf]] = {
             derived={"over": lambda job: int(job.get("state") in JOB_OVER)},
         ),
         ListOf(
+            noun="groups", item=types.Group,
+            keys={"site": "sites", "state": "state", "kind": "kind", "author": "author"},
+            text=("id", "kind", "author", "error"), order="-id",
+            sorts={"id": "", "state": "", "created_ms": -1, "total": -1},
+        ),
+        ListOf(
             noun="assets", item=types.Asset,
             keys={"name": "name", "site": "sites.site", "state": "sites.state",
                   "kind": "kind", "trust": "trust"},

@@ -5,11 +5,10 @@ nothing of keys and stores. Rule: what cannot be meant, or is not legal in the s
 server is known to be in, is refused here with one sentence; the site has the last word.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from mesh.errors import Refused
 from mesh.proto.ids import NAME_PATTERN, UUID_PATTERN, parse_mac
 from mesh.proto.lifecycle import refuse
 from mesh.proto.order import (
@@ -23,30 +22,81 @@ from mesh.proto.order import (
     OrderClass,
     order_class,
 )
+from mesh.rest.lists import JOB_OVER
+from mesh.rest.problems import RequestProblem
 
 NOT_AFTER_MS: Final = 24 * 3600 * 1000
 """An order that a site has not met after a day is not carried out any more."""
-ENDED: Final = ("succeeded", "failed", "cancelled")
 Body = Mapping[str, Any]
 
 
-class OrderProblem(Refused):
-    """The request cannot become an order; ``code`` is the API's word for it."""
-
-    def __init__(self, code: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(Protocol):
     """What the daemon that takes the request knows now (resources of mesh/rest/types.py)."""
 
-    servers: Iterable[Body]
-    pending: Iterable[Body]
-    jobs: Iterable[Body]
-    images: Mapping[str, str | None]
-    """Reference name -> signed asset id, None while it is not known yet."""
+    @property
+    def images(self) -> Mapping[str, str | None]:
+        """Reference name -> signed asset id, None while it is not known yet."""
+        ...
+
+    def named(self, name_or_id: str) -> Sequence[Body]:
+        """Return the servers with this id or name."""
+        ...
+
+    def owning(self, mac: str) -> Sequence[Body]:
+        """Return the servers that have an interface with this MAC."""
+        ...
+
+    def seen(self, mac: str) -> Sequence[Body]:
+        """Return the pending machines with this MAC, one a site."""
+        ...
+
+    def job(self, job_id: str) -> Body | None:
+        """Return a job."""
+        ...
+
+    def ordered(self, server_id: str) -> bool:
+        """Tell whether a job or order for the server has not ended."""
+        ...
+
+
+class KnownLists:
+    """What is known, out of whole lists."""
+
+    def __init__(
+        self,
+        *,
+        servers: Iterable[Body],
+        pending: Iterable[Body],
+        jobs: Iterable[Body],
+        images: Mapping[str, str | None],
+    ) -> None:
+        self.images = images
+        self._servers = list(servers)
+        self._pending = list(pending)
+        self._jobs = {str(job["id"]): job for job in jobs}
+        self._ordered = {
+            job.get("server") for job in self._jobs.values() if job.get("state") not in JOB_OVER
+        }
+
+    def named(self, name_or_id: str) -> list[Body]:
+        """Return the servers with this id or name."""
+        return [s for s in self._servers if name_or_id in (s["id"], s["name"])]
+
+    def owning(self, mac: str) -> list[Body]:
+        """Return the servers that have an interface with this MAC."""
+        return [s for s in self._servers if mac in s["macs"]]
+
+    def seen(self, mac: str) -> list[Body]:
+        """Return the pending machines with this MAC, one a site."""
+        return [m for m in self._pending if m["mac"] == mac]
+
+    def job(self, job_id: str) -> Body | None:
+        """Return a job."""
+        return self._jobs.get(job_id)
+
+    def ordered(self, server_id: str) -> bool:
+        """Tell whether a job or order for the server has not ended."""
+        return server_id in self._ordered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,64 +115,61 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
     kind = request.get("kind")
     params = request.get("params") or {}
     if kind not in KINDS:
-        raise OrderProblem("bad-request", f"there is no order {kind!r}; known: {sorted(KINDS)}")
+        raise RequestProblem(
+            "bad-request", f"there is no order {kind!r}; known: {sorted(KINDS)}"
+        )
     if not isinstance(params, Mapping):
-        raise OrderProblem("bad-request", "params must be an object")
+        raise RequestProblem("bad-request", "params must be an object")
     if kind in (CANCEL, RETRY):
         return _job(str(kind), request, known)
     if kind == ACCEPT:
         return _accept(request, params, known, new_server)
-    server = _server(request, known)
+    server = server_named(request.get("server"), known)
     wanted = request.get("site")
     if wanted is not None and wanted != server["site"]:
-        raise OrderProblem("bad-request", f"{server['name']} is at site {server['site']}")
+        raise RequestProblem("bad-request", f"{server['name']} is at site {server['site']}")
     body: dict[str, Any] = {"server": server["id"]}
     if kind == DEPLOY:
         body |= _deploy(params, server, known)
     elif kind == POWER:
         if not isinstance(params.get("on"), bool):
-            raise OrderProblem("bad-request", "power needs params.on, true or false")
+            raise RequestProblem("bad-request", "power needs params.on, true or false")
         body["on"] = params["on"]
     assert kind in (DEPLOY, POWER, RELEASE)
-    if not _busy(server, known):  # else the order waits, and the state then counts
+    busy = bool(server.get("job")) or known.ordered(server["id"])
+    if not busy:  # else the order waits, and the state then counts
         refusal = refuse(str(kind), body, server)
         if refusal is not None:
-            raise OrderProblem("conflict", refusal)
+            raise RequestProblem("conflict", refusal)
     loses = order_class(str(kind), body, server.get("cleaned") is True)
     return Draft(
         kind=str(kind), site=server["site"], server=server["id"], params=body, order_class=loses
     )
 
 
-def _busy(server: Body, known: Known) -> bool:
-    """Whether a job has the server, or an order for it waits: its state is about to change."""
-    return bool(server.get("job")) or any(
-        job.get("server") == server["id"] and job.get("state") not in ENDED
-        for job in known.jobs
-    )
-
-
 def _accept(request: Body, params: Body, known: Known, new_server: str) -> Draft:
     mac = parse_mac(str(request.get("machine", "")))
     if mac is None:
-        raise OrderProblem(
+        raise RequestProblem(
             "bad-request", f"{request.get('machine')!r} is no MAC address; see server pending"
         )
     site = request.get("site")
-    seen = [m for m in known.pending if m["mac"] == mac and site in (None, m["site"])]
-    taken = [server["name"] for server in known.servers if mac in server["macs"]]
+    seen = [machine for machine in known.seen(mac) if site in (None, machine["site"])]
+    taken = [server["name"] for server in known.owning(mac)]
     if taken and not seen:
-        raise OrderProblem("conflict", f"{mac} is the server {taken[0]} already")
+        raise RequestProblem("conflict", f"{mac} is the server {taken[0]} already")
     if not seen:
-        raise OrderProblem("not-found", f"no machine {mac} waits to be accepted")
+        raise RequestProblem("not-found", f"no machine {mac} waits to be accepted")
     if len(seen) > 1:
         sites = ", ".join(sorted(m["site"] for m in seen))
-        raise OrderProblem("conflict", f"{mac} was seen at {sites}: say which site is meant")
+        raise RequestProblem("conflict", f"{mac} was seen at {sites}: say which site is meant")
     name = params.get("name")
     if not isinstance(name, str) or not NAME_PATTERN.match(name):
-        raise OrderProblem("bad-request", f"{name!r} is no server name: letters, digits, . _ -")
-    if any(server["name"] == name for server in known.servers):
-        raise OrderProblem("conflict", f"there is a server {name} already")
+        raise RequestProblem(
+            "bad-request", f"{name!r} is no server name: letters, digits, . _ -"
+        )
+    if known.named(name):
+        raise RequestProblem("conflict", f"there is a server {name} already")
     body = {"server": new_server, "machine": mac, "name": name, "bmc": params.get("bmc")}
     return Draft(
         kind=ACCEPT, site=seen[0]["site"], server=new_server, params=body, order_class="normal"
@@ -132,19 +179,19 @@ def _accept(request: Body, params: Body, known: Known, new_server: str) -> Draft
 def _deploy(params: Body, server: Body, known: Known) -> dict[str, Any]:
     image = params.get("image")
     if not isinstance(image, str) or image not in known.images:
-        raise OrderProblem("not-found", f"there is no asset {image!r}; see asset list")
+        raise RequestProblem("not-found", f"there is no asset {image!r}; see asset list")
     asset = known.images[image]
     if asset is None:
-        raise OrderProblem(
+        raise RequestProblem(
             "conflict",
             f"the content of {image} is not known yet: a site must have fetched it once",
         )
     hostname = params.get("hostname") or server["name"]
     keys = params.get("ssh_keys") or []
     if not isinstance(hostname, str) or not NAME_PATTERN.match(hostname):
-        raise OrderProblem("bad-request", f"{hostname!r} is no host name")
+        raise RequestProblem("bad-request", f"{hostname!r} is no host name")
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise OrderProblem("bad-request", "ssh_keys must be a list of texts")
+        raise RequestProblem("bad-request", "ssh_keys must be a list of texts")
     body = {"image": image, "asset": asset, "hostname": hostname, "ssh_keys": keys}
     if params.get("user_data") is not None:
         body["user_data"] = params["user_data"]
@@ -153,24 +200,26 @@ def _deploy(params: Body, server: Body, known: Known) -> dict[str, Any]:
 
 def _job(kind: str, request: Body, known: Known) -> Draft:
     wanted = request.get("job")
-    for job in known.jobs:
-        if job["id"] == wanted:
-            return Draft(
-                kind=kind, site=job["site"], server=job.get("server"), params={"job": wanted},
-                order_class="normal",
-            )  # fmt: skip
-    raise OrderProblem("not-found", f"there is no job {wanted!r}")
+    job = known.job(wanted) if isinstance(wanted, str) else None
+    if job is None:
+        raise RequestProblem("not-found", f"there is no job {wanted!r}")
+    return Draft(
+        kind=kind, site=job["site"], server=job.get("server"), params={"job": wanted},
+        order_class="normal",
+    )  # fmt: skip
 
 
-def _server(request: Body, known: Known) -> Body:
-    wanted = request.get("server")
+def server_named(wanted: Any, known: Known) -> Body:
+    """Return the server with a name or id; raises RequestProblem when that is not one."""
     if not isinstance(wanted, str) or not (
         NAME_PATTERN.match(wanted) or UUID_PATTERN.match(wanted)
     ):
-        raise OrderProblem("bad-request", f"{wanted!r} is neither a server's name nor its id")
-    found = [server for server in known.servers if wanted in (server["id"], server["name"])]
+        raise RequestProblem("bad-request", f"{wanted!r} is neither a server's name nor its id")
+    found = known.named(wanted)
     if not found:
-        raise OrderProblem("not-found", f"there is no server {wanted}")
+        raise RequestProblem("not-found", f"there is no server {wanted}")
     if len(found) > 1:
-        raise OrderProblem("conflict", f"{len(found)} servers are called {wanted}: give the id")
+        raise RequestProblem(
+            "conflict", f"{len(found)} servers are called {wanted}: give the id"
+        )
     return found[0]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from mesh.proto.order import KINDS
+from mesh.proto.order import GROUPED, KINDS
 
 LIMIT: Final = 1000
 LIMIT_MAX: Final = 5000
@@ -19,6 +19,8 @@ TTL_S: Final = 24 * 3600
 TEXT_CHARS_MAX: Final = 4096
 SECRET_CHARS_MAX: Final = 16 * 1024
 KEY_CHARS_MAX: Final = 128
+GROUP_MAX: Final = 1000
+"""Most servers of one group."""
 
 SiteName = Annotated[
     str,
@@ -106,6 +108,19 @@ class OrderRequest(Closed):
     job: Word | None = None
     params: dict[str, Any] | None = None
     idempotency_key: Key | None = None
+
+
+class GroupRequest(Closed):
+    """The same order for many servers: those named, or all that pass a filter.
+
+    ``params`` as in an order. With ``expect`` nothing is done unless so many servers are meant.
+    """
+
+    kind: Annotated[str, Meta(extra_json_schema={"enum": sorted(GROUPED)})]
+    servers: Annotated[list[Word], Meta(min_length=1, max_length=GROUP_MAX)] | None = None
+    filter: Annotated[str, Meta(min_length=1, max_length=2000)] | None = None
+    params: dict[str, Any] | None = None
+    expect: Annotated[int, Meta(ge=0)] | None = None
 
 
 class TokenRequest(Closed):

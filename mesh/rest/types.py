@@ -226,6 +226,67 @@ class Secret(TypedDict):
     changed_ms: int
 
 
+class GroupWait(TypedDict):
+    """What some jobs of a group wait for."""
+
+    waits_for: str
+    jobs: int
+    servers: list[str]  # names, the first ten
+
+
+class Group(TypedDict):
+    """Orders that were given together, told from their jobs."""
+
+    id: str
+    kind: str
+    author: str | None
+    sites: list[str]
+    state: str  # waiting | running | parked | succeeded | failed | cancelled
+    total: int
+    over: int  # jobs that have ended
+    states: dict[str, int]  # jobs by state
+    error: str | None  # the first one, with its server
+    waits: list[GroupWait]
+    created_ms: int | None
+    ended_ms: int | None
+
+
+class GroupOrder(TypedDict):
+    """An order of a new group."""
+
+    order: str
+    job: str
+    site: str
+    server: str | None
+    server_name: str | None
+
+
+class GroupRefused(TypedDict):
+    """A server that got no order, and why."""
+
+    server: str
+    server_name: str
+    detail: str
+
+
+class GroupAccepted(TypedDict):
+    """Answer to ``POST /groups``."""
+
+    group: str
+    kind: str
+    destructive: int  # orders that lose data; a site begins few of them an hour
+    orders: list[GroupOrder]
+    refused: list[GroupRefused]
+
+
+class GroupVerb(TypedDict):
+    """Answer to a cancel or retry of a group: the jobs that it goes to."""
+
+    group: str
+    kind: str
+    jobs: list[str]
+
+
 class OrderAccepted(TypedDict):
     """Answer to ``POST /orders``: the job carries the order's id."""
 

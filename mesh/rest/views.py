@@ -133,6 +133,7 @@ def _waiting_order(order: Order, server: Any, name: Any, created_ms: Any) -> Job
             "state": "queued",
             "waits_for": waits_to_be_taken_up(order),
             "author": order.author,
+            "group": order.group,
             "not_after_ms": order.not_after_ms,
             "created_ms": created_ms,
         }

@@ -134,24 +134,29 @@ class Work:
         """Return the runner of a job that runs here."""
         return self._runners.get(job_id)
 
-    async def submit(self, signed: bytes) -> str:
-        """Take a signed order of this site; return its id, which will be its job's.
+    async def submit(
+        self, *signed: bytes, also: Callable[[Tx], None] = lambda _tx: None
+    ) -> list[str]:
+        """Take signed orders of this site, all or none; return their ids, which will be jobs'.
 
-        Raises Refused with one sentence when it is plain that it cannot be carried out.
+        ``also`` is written with them. Raises Refused with one sentence when it is plain that
+        one cannot be carried out. An order that was given before is carried out once.
         """
-        order = self._open_order(signed, self._clock.now_ms())
-        if self._store.get(self.rows.scope, tables.ORDER, order.id) is not None:
-            return order.id  # it was given before; it is carried out once
-        self._refuse_early(order)
+        orders = [self._open_order(data, self._clock.now_ms()) for data in signed]
+        for order in orders:
+            if self._store.get(self.rows.scope, tables.ORDER, order.id) is None:
+                self._refuse_early(order)
 
         def fn(tx: Tx) -> None:
-            if tx.get(self.rows.scope, tables.ORDER, order.id) is None:
-                body = {"signed": signed, "created_ms": tx.now_ms}
-                tx.put(self.rows.scope, tables.ORDER, order.id, body)
+            for order, data in zip(orders, signed, strict=True):
+                if tx.get(self.rows.scope, tables.ORDER, order.id) is None:
+                    body = {"signed": data, "created_ms": tx.now_ms}
+                    tx.put(self.rows.scope, tables.ORDER, order.id, body)
+            also(tx)
 
         await self._store.write(fn)
         self._bell.set()
-        return order.id
+        return [order.id for order in orders]
 
     def order_params(self, job_id: str) -> Mapping[str, Any]:
         """Return all parameters of a job's order; its row keeps only the short ones."""

@@ -122,10 +122,10 @@ class Orders:
             "id": order.id, "kind": order.kind, "site": self.rows.site, "server": target,
             "server_name": name, "runner": self.rows.node_id, "state": "queued",
             "waits_for": "waits for its turn", "author": order.author, "params": params,
-            "attempt": 1, "attempt_first": 1, "bmc": bmc, "steps": [], "created_ms": now_ms,
-            "started_ms": None, "ended_ms": None, "error": None, "from_state": None,
-            "not_after_ms": order.not_after_ms, "class": order.order_class, "agent": None,
-            "touched": False, "dirty": False,
+            "group": order.group, "attempt": 1, "attempt_first": 1, "bmc": bmc, "steps": [],
+            "created_ms": now_ms, "started_ms": None, "ended_ms": None, "error": None,
+            "from_state": None, "not_after_ms": order.not_after_ms, "class": order.order_class,
+            "agent": None, "touched": False, "dirty": False,
         }  # fmt: skip
         row["steps"] = new_steps(plan(order.kind, params, str(name), bmc))
         return row
@@ -152,8 +152,8 @@ class Orders:
             "server": target.get("server"), "server_name": target.get("server_name"),
             "runner": self.rows.node_id, "state": "failed" if error else "succeeded",
             "waits_for": None, "author": order.author, "params": dict(order.params),
-            "attempt": 1, "steps": [], "created_ms": now_ms, "started_ms": now_ms,
-            "ended_ms": now_ms, "error": error,
+            "group": order.group, "attempt": 1, "steps": [], "created_ms": now_ms,
+            "started_ms": now_ms, "ended_ms": now_ms, "error": error,
         }  # fmt: skip
 
     # -- begin -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Orders, assets, secrets over a real mesh store: what is signed, what repeats, what stays."""
 
 import hashlib
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ import pytest
 import trio
 
 from cache.api import Cache
-from hub import orders
 from hub.assets import AssetDesk, AssetParts
 from hub.desks import SecretDesk
 from hub.errors import BadRequest, Conflict, NotFound
@@ -19,6 +19,8 @@ from hub.ingest import Ingest, MeshRows, order_reader
 from hub.live import EventBus
 from hub.orders import OrderDesk
 from hub.store import ReportStore
+from mesh import answers
+from mesh.answers import Answers
 from mesh.errors import Refused
 from mesh.host.clock import FixedClock
 from mesh.identity import Identity
@@ -26,6 +28,9 @@ from mesh.proto import tables
 from mesh.proto.naming import open_name
 from mesh.proto.order import open_order
 from mesh.proto.sets import HEAD_KIND, HEAD_N
+from mesh.rest.calls import Call, given, read_call
+from mesh.rest.operations import OPERATIONS
+from mesh.rest.problems import RequestProblem
 from mesh.store import MeshStore, Tx
 from tests.support.hub_bench import Level
 from tests.support.trust import Org
@@ -70,7 +75,7 @@ async def office(folder: Path) -> AsyncGenerator[Office]:
         folder / "state.db", author=hub.node_id, clock=clock,
         sign_head=lambda body: hub.sign(HEAD_KIND, HEAD_N, org.root_fp, body),
     )  # fmt: skip
-    store.local_schema(orders.SCHEMA)
+    store.local_schema(answers.SCHEMA)
     reports = ReportStore.open(folder / "report.db")
     cache = Cache.open(folder / "cache", 1 << 30, clock)
     desk = OrderDesk(
@@ -122,7 +127,9 @@ async def test_an_order_that_the_site_would_refuse_is_refused_at_the_hub(
     tmp_path: Path,
 ) -> None:
     async with office(tmp_path) as at:
-        with pytest.raises(Conflict, match="available and clean; there is nothing to release"):
+        with pytest.raises(
+            RequestProblem, match="available and clean; there is nothing to release"
+        ):
             await at.orders.submit({"kind": "server.release", "server": "web-1"}, "admin")
         assert at.store.rows(SITE, tables.ORDER) == []
 
@@ -160,29 +167,148 @@ async def test_a_cancel_that_waits_for_its_runner_is_shown_as_a_waiting_job(
         assert verb["not_after_ms"] > 0
 
 
+def call(operation: str, body: Any, key: str | None, who: str = "admin", **parts: str) -> Call:
+    return read_call(OPERATIONS[operation], who, parts, {}, json.dumps(body).encode(), key)
+
+
 async def test_a_repeated_key_gives_the_same_order_and_another_request_is_refused(
     tmp_path: Path,
 ) -> None:
     async with office(tmp_path) as at:
-        request = {
-            "kind": "server.power", "server": "web-1", "params": {"on": True},
-            "idempotency_key": "k1",
-        }  # fmt: skip
-        first = await at.orders.submit(request, "admin")
-        assert await at.orders.submit(request, "admin") == first
+        memory = Answers(at.store.write, FixedClock())
+
+        async def order(asked: Call) -> Any:
+            return await at.orders.submit(given(asked.body), asked.who, asked.keep)
+
+        request = {"kind": "server.power", "server": "web-1", "params": {"on": True}}
+        first = await memory.answer(call("createOrder", request, "k1"), order)
+        inner = {**request, "idempotency_key": "k1"}
+        anew = Answers(at.store.write, FixedClock())
+        for again in (memory, anew):  # also after a restart
+            assert await again.answer(call("createOrder", inner, None), order) == first
         assert len(at.store.rows(SITE, tables.ORDER)) == 1
-        with pytest.raises(Conflict, match="another request"):
-            await at.orders.submit({**request, "params": {"on": False}}, "admin")
+        other = {**request, "params": {"on": False}}
+        with pytest.raises(RequestProblem, match="another request") as caught:
+            await memory.answer(call("createOrder", other, "k1"), order)
+        assert caught.value.code == "key-reused"
+        await memory.answer(call("createOrder", other, "k1", "somebody else"), order)
+        assert len(at.store.rows(SITE, tables.ORDER)) == 2
+
+
+async def test_a_request_that_failed_may_be_repeated_under_its_key(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        memory = Answers(at.store.write, FixedClock())
+
+        async def order(asked: Call) -> Any:
+            return await at.orders.submit(given(asked.body), asked.who, asked.keep)
+
+        release = call("createOrder", {"kind": "server.release", "server": "web-1"}, "k1")
+        with pytest.raises(RequestProblem, match="nothing to release"):
+            await memory.answer(release, order)
+        await at.put(
+            SITE, tables.SERVER, SERVER, id=SERVER, name="web-1", site="lab", macs=[MAC],
+            state="active", cleaned=True, bmc=None,
+        )  # fmt: skip
+        assert (await memory.answer(release, order))["item"]["server"] == SERVER
+
+
+async def test_the_same_key_twice_at_once_is_carried_out_once(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        memory = Answers(at.store.write, FixedClock())
+        entered, go_on = trio.Event(), trio.Event()
+
+        async def slow(asked: Call) -> Any:
+            entered.set()
+            await go_on.wait()
+            return {"name": "x"}
+
+        declare = call("declareAsset", {"name": "x"}, "k1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(memory.answer, declare, slow)
+            await entered.wait()
+            with pytest.raises(RequestProblem, match="being carried out now"):
+                await memory.answer(declare, slow)
+            go_on.set()
+
+
+async def test_an_answer_with_a_secret_is_repeated_but_never_written_down(
+    tmp_path: Path,
+) -> None:
+    async with office(tmp_path) as at:
+        memory = Answers(at.store.write, FixedClock())
+
+        async def make(_asked: Call) -> Any:
+            await trio.lowlevel.checkpoint()
+            return {"id": "t1", "token": "canary-text"}
+
+        asked = call("createToken", {"site": "lab"}, "k1")
+        first = await memory.answer(asked, make)
+        assert await memory.answer(asked, make) == first
+        assert first["item"]["token"] == "canary-text"
+        with pytest.raises(RequestProblem, match="held a secret and is not kept"):
+            await Answers(at.store.write, FixedClock()).answer(asked, make)
+    assert not any(b"canary-text" in path.read_bytes() for path in tmp_path.glob("state.db*"))
+
+
+async def test_a_group_is_one_id_under_the_signature_of_every_order(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        for n, state in enumerate(("active", "active", "available"), 2):
+            key = f"01890000-0000-7000-8000-00000000000{n}"
+            await at.put(
+                SITE, tables.SERVER, key, id=key, name=f"web-{n}", site="lab", macs=[],
+                state=state, cleaned=True, bmc=None,
+            )  # fmt: skip
+        release = {"kind": "server.release", "filter": "site:lab name:web-*"}
+        with pytest.raises(RequestProblem, match="4 servers are meant by now, not 3"):
+            await at.orders.submit_group({**release, "expect": 3}, "admin")
+        made = await at.orders.submit_group({**release, "expect": 4}, "admin")
+        assert [order["server_name"] for order in made["orders"]] == ["web-2", "web-3"]
+        assert [refused["server_name"] for refused in made["refused"]] == ["web-1", "web-4"]
+        assert "nothing to release" in made["refused"][0]["detail"]
+        assert made["destructive"] == 2
+        rows = at.store.rows(SITE, tables.ORDER)
+        signed = [open_order(row.body["signed"], at.org.register, 0) for row in rows]
+        assert {order.group for order in signed} == {made["group"]}
+        await at.ingest.read_all()
+        assert {job["server_name"] for job in at.reports.grouped(made["group"])} == {
+            "web-2", "web-3",
+        }  # fmt: skip
+        told = await at.orders.tell_group(made["group"], "job.cancel", "admin")
+        assert sorted(told["jobs"]) == sorted(order["job"] for order in made["orders"])
+        with pytest.raises(RequestProblem, match="none has failed or is parked"):
+            await at.orders.tell_group(made["group"], "job.retry", "admin")
+        with pytest.raises(NotFound, match="there is no group 'x'"):
+            await at.orders.tell_group("x", "job.retry", "admin")
+
+
+async def test_a_group_of_a_thousand_servers_is_one_write(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+
+        def write(tx: Tx) -> None:
+            for n in range(1001):
+                key = f"01890000-0000-7000-8000-0000000a{n:04d}"
+                bmc = {"url": "http://b/"}
+                body = {"id": key, "name": f"many-{n}", "state": "active", "bmc": bmc}
+                tx.put(SITE, tables.SERVER, key, body)
+
+        await at.store.write(write)
+        await at.ingest.read_all()
+        power = {"kind": "server.power", "params": {"on": True}}
+        with pytest.raises(RequestProblem, match="a group has at most 1000 servers"):
+            await at.orders.submit_group({**power, "filter": "name:many-*"}, "admin")
+        some = {**power, "filter": "name:many-* name:!many-1000"}
+        made = await at.orders.submit_group(some, "admin")
+        assert len(made["orders"]) == len(at.store.rows(SITE, tables.ORDER)) == 1000
 
 
 async def test_an_order_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
-        with pytest.raises(NotFound, match="nobody"):
+        with pytest.raises(RequestProblem, match="nobody"):
             await at.orders.submit({"kind": "server.release", "server": "nobody"}, "a")
-        with pytest.raises(BadRequest):
+        with pytest.raises(RequestProblem, match="no order"):
             await at.orders.submit({"kind": "server.explode"}, "a")
         deploy = {"kind": "server.deploy", "server": "web-1", "params": {"image": "x"}}
-        with pytest.raises(NotFound, match="no asset"):
+        with pytest.raises(RequestProblem, match="no asset"):
             await at.orders.submit(deploy, "a")
         assert at.store.rows(SITE, tables.ORDER) == []
 

@@ -231,7 +231,7 @@ async def test_bad_orders_become_failed_jobs_or_are_refused(tmp_path: Path) -> N
             {"server": site.server, "image": "demo", "asset": ASSET, "hostname": "x"},
             order_class="normal",
         )
-        job = await site.end(await site.work.submit(lie))
+        job = await site.end((await site.work.submit(lie))[0])
         assert (job["state"], site.server_row()["state"]) == ("failed", "available")
         assert "would destroy data" in job["error"]
         bad = {"signed": b"garbage", "created_ms": 1}
@@ -297,7 +297,7 @@ async def one_life(site: WorkSite, order: bytes) -> bool:
     """Give the order (again) and live until its job has ended, or until the node is killed."""
     try:
         async with site.running(machine=False):
-            await site.end(await site.work.submit(order))
+            await site.end((await site.work.submit(order))[0])
             return True
     except* Crash:
         site.cut.at = None

@@ -1,5 +1,6 @@
 """Builders for tests of the hub: rows, members, and services with fakes behind the ports."""
 
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,9 +15,19 @@ from hub.ingest import Ingest
 from hub.live import EventBus, Live
 from hub.ports import Services
 from hub.store import ReportStore
+from mesh import answers
+from mesh.answers import Answers
 from mesh.host.clock import FixedClock
 from mesh.proto import tables
-from mesh.rest.types import OrderAccepted, Secret, Status, Token
+from mesh.rest.calls import Keep
+from mesh.rest.types import (
+    GroupAccepted,
+    GroupVerb,
+    OrderAccepted,
+    Secret,
+    Status,
+    Token,
+)
 
 NODE_A = "a" * 32
 NODE_B = "b" * 32
@@ -130,10 +141,28 @@ class FakeDesk:
     uploads: dict[str, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    async def submit(self, request: Mapping[str, Any], author: str) -> OrderAccepted:
+    async def submit(
+        self, asked: Mapping[str, Any], author: str, keep: Keep | None = None
+    ) -> OrderAccepted:
         await trio.lowlevel.checkpoint()
-        self.orders.append((dict(request), author))
+        self.orders.append((dict(asked), author))
         return OrderAccepted(order="o1", job="o1", site="fra1", server=None)
+
+    async def submit_group(
+        self, asked: Mapping[str, Any], author: str, keep: Keep | None = None
+    ) -> GroupAccepted:
+        await trio.lowlevel.checkpoint()
+        self.orders.append((dict(asked), author))
+        return GroupAccepted(
+            group="g1", kind=asked["kind"], destructive=0, orders=[], refused=[]
+        )
+
+    async def tell_group(
+        self, group: str, kind: str, author: str, keep: Keep | None = None
+    ) -> GroupVerb:
+        await trio.lowlevel.checkpoint()
+        self.orders.append(({"group": group, "kind": kind}, author))
+        return GroupVerb(group=group, kind=kind, jobs=[])
 
     async def declare(
         self, name: str, url: str | None, sha256: str | None, want: list[str]
@@ -159,6 +188,28 @@ class FakeDesk:
             started_ms=0, root_fingerprint="00" * 20, peers=[],
             services={"root_key": "wrapped"},
         )  # fmt: skip
+
+
+class LocalTables:
+    """The local tables of a mesh store, in memory."""
+
+    def __init__(self, clock: FixedClock) -> None:
+        self._db = sqlite3.connect(":memory:")
+        self._clock = clock
+        for statement in answers.SCHEMA:
+            self._db.execute(statement)
+
+    @property
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    def execute(self, sql: str, args: Any = ()) -> Any:
+        return self._db.execute(sql, args)
+
+    async def write(self, fn: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        with self._db:
+            return fn(self)
 
 
 class FakeTokens:
@@ -223,7 +274,7 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
     services = Services(
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(), secrets=FakeSecrets(), assets=fake, status=fake,
-        settle=ingest.settle,
+        settle=ingest.settle, answers=Answers(LocalTables(clock).write, clock),
         api_token=API_TOKEN, hub_name="demo hub", node_id=HUB, build="0.1.0",
     )  # fmt: skip
     try:

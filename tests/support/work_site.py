@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from mesh import answers
 from mesh.errors import StoreFull
 from mesh.host.clock import SystemClock
 from mesh.identity import Identity
@@ -129,7 +130,7 @@ class WorkSite:
 
     def __init__(self, path: Path, limits: Limits = QUICK, per_hour: int = 5) -> None:
         self.org = Org()
-        self.node: Identity = self.org.admit("node1")
+        self.node: Identity = self.org.admit("node1", roles=("node", "site-operator"))
         self.clock = SystemClock()
         self.path, self.limits, self.per_hour = path / "state.db", limits, per_hour
         self.cut = Cut()
@@ -191,6 +192,7 @@ class WorkSite:
             sign_head=lambda body: self.node.sign("head", 1, self.org.root_fp, body),
             clock=self.clock,
         )
+        store.local_schema(answers.SCHEMA)
         with contextlib.closing(store):
             self.store = store
             self.work = self.build(CutStore(store, self.cut), self.node)
@@ -233,7 +235,7 @@ class WorkSite:
         return sign_order(Order(**{**values, **changes}), self.org.orders, self.org.root_fp)
 
     async def give(self, kind: str, params: Mapping[str, Any], **changes: Any) -> str:
-        return await self.work.submit(self.order(kind, params, **changes))
+        return (await self.work.submit(self.order(kind, params, **changes)))[0]
 
     def accept_params(self, bmc: bool) -> dict[str, Any]:
         params: dict[str, Any] = {"machine": MAC, "name": "srv1", "server": self.server}

@@ -33,7 +33,7 @@ def filled(folder: str, kind: str, items: list[dict[str, Any]]) -> ReportStore:
     store = ReportStore.open(Path(folder) / "report.db")
     documents = [
         Document(kind, item["id"], item["site"], item.get("name", ""), item["state"],
-                 json.dumps(item), b"")
+                 json.dumps(item), b"", item.get("group") or "")
         for item in items
     ]  # fmt: skip
     store.apply("s", Changes(documents, []), b"c", 0)

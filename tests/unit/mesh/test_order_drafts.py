@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.proto.order import KINDS, check_params
-from mesh.rest.orders import Draft, Known, OrderProblem, draft
+from mesh.rest.orders import Draft, KnownLists, draft
+from mesh.rest.problems import RequestProblem
 
 NEW = "01890a5d-ac96-774b-bcce-b302099a8057"
 OLD = "01890a5d-ac96-774b-bcce-b302099a8058"
@@ -16,7 +17,7 @@ SERVER: dict[str, Any] = {
     "bmc": "http://b", "hold": False, "job": None,
     "macs": [],
 }  # fmt: skip
-KNOWN = Known(
+KNOWN = KnownLists(
     servers=[SERVER],
     pending=[{"mac": MAC, "site": "one"}],
     jobs=[{"id": NEW, "site": "one", "server": OLD, "state": "succeeded"}],
@@ -76,14 +77,14 @@ def test_deploy_onto_a_never_cleaned_server_says_that_it_destroys() -> None:
 def test_what_cannot_be_meant_is_one_sentence(
     request_body: dict[str, Any], code: str, words: str
 ) -> None:
-    with pytest.raises(OrderProblem, match=words) as caught:
+    with pytest.raises(RequestProblem, match=words) as caught:
         draft(request_body, KNOWN, NEW)
     assert caught.value.code == code
 
 
-def known(server: dict[str, Any], **job: Any) -> Known:
+def known(server: dict[str, Any], **job: Any) -> KnownLists:
     jobs = [{"id": NEW, "site": "one", "server": OLD, **job}] if job else []
-    return Known(
+    return KnownLists(
         servers=[{**SERVER, **server}], pending=[], jobs=jobs, images={"debian": ASSET}
     )
 
@@ -107,7 +108,7 @@ def test_what_the_site_would_refuse_is_refused_with_its_words(
     kind: str, server: dict[str, Any], sentence: str
 ) -> None:
     request = {**DEPLOY, "kind": kind, "params": {"image": "debian", "on": True}}
-    with pytest.raises(OrderProblem) as caught:
+    with pytest.raises(RequestProblem) as caught:
         draft(request, known(server), NEW)
     assert (caught.value.code, str(caught.value)) == ("conflict", sentence)
 
@@ -116,7 +117,7 @@ def test_an_order_that_will_wait_is_judged_when_its_turn_comes() -> None:
     active = {"state": "active"}
     assert draft(DEPLOY, known({**active, "job": NEW}), NEW).kind == "server.deploy"
     assert draft(DEPLOY, known(active, state="queued"), NEW).kind == "server.deploy"
-    with pytest.raises(OrderProblem, match="release it first"):
+    with pytest.raises(RequestProblem, match="release it first"):
         draft(DEPLOY, known(active, state="failed"), NEW)
 
 
@@ -134,5 +135,5 @@ def test_garbage_never_raises_anything_else(
     request = {"kind": kind, "server": server, "machine": machine, "job": job, "params": params}
     try:
         draft(request, KNOWN, NEW)
-    except OrderProblem:
+    except RequestProblem:
         return

@@ -1,0 +1,42 @@
+"""What the hub knows when somebody asks for work: looked up in the reporting store.
+
+Rule: nothing is read that the request does not name, however many servers and jobs there are.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from hub.store import Json, ReportStore
+
+
+class HubKnown:
+    """Looks things up for one request (``Known`` of mesh/rest/orders.py)."""
+
+    def __init__(self, reports: ReportStore, images: Mapping[str, str | None]) -> None:
+        self.images = images
+        self._reports = reports
+
+    def named(self, name_or_id: str) -> list[Json]:
+        """Return the servers with this id or name."""
+        return self._reports.find("server", name_or_id)
+
+    def owning(self, mac: str) -> list[Json]:
+        """Return the servers that have an interface with this MAC."""
+        return [s for s in self._reports.saying("server", mac) if mac in s["macs"]]
+
+    def seen(self, mac: str) -> list[Json]:
+        """Return the pending machines with this MAC, one a site."""
+        return self._reports.find("pending", mac)
+
+    def job(self, job_id: str) -> Json | None:
+        """Return a job."""
+        found = self._reports.find("job", job_id)
+        return found[0] if found and found[0]["id"] == job_id else None
+
+    def ordered(self, server_id: str) -> bool:
+        """Tell whether a job or order for the server has not ended."""
+        return server_id in self._ordered
+
+    @cached_property
+    def _ordered(self) -> set[str]:
+        return self._reports.ordered()
