@@ -13,6 +13,7 @@ from mesh.cli.lazy import LazyGroup
 
 INTERRUPTED = 130
 _NOUNS, _VERBS = "mesh.cli.nouns", "mesh.cli.verbs"
+_PEOPLE = "mesh.cli.accounts"
 
 TABLE: dict[str, Any] = {
     "status": (f"{_NOUNS}:status", "Say how the hub or node fares."),
@@ -84,6 +85,26 @@ TABLE: dict[str, Any] = {
             "list": (f"{_NOUNS}:secret_list", "List secrets, never their values."),
         },
         "Secrets.",
+    ),
+    "account": (
+        {
+            "list": (f"{_PEOPLE}:account_list", "List who may sign in."),
+            "add": (f"{_PEOPLE}:account_add", "Make an account."),
+            "password": (f"{_PEOPLE}:account_password", "Give an account a new password."),
+            "role": (f"{_PEOPLE}:account_role", "Change what an account may do."),
+            "disable": (f"{_PEOPLE}:account_disable", "Keep an account out."),
+            "enable": (f"{_PEOPLE}:account_enable", "Let a disabled account in again."),
+            "remove": (f"{_PEOPLE}:account_remove", "Delete an account."),
+        },
+        "People who may sign in.",
+    ),
+    "apitoken": (
+        {
+            "create": (f"{_PEOPLE}:apitoken_create", "Make an API token for a program."),
+            "list": (f"{_PEOPLE}:apitoken_list", "List API tokens, never their secrets."),
+            "revoke": (f"{_PEOPLE}:apitoken_revoke", "Make an API token worthless."),
+        },
+        "API tokens of programs.",
     ),
     "api": (f"{_VERBS}:api", "Call the API as it is."),
     "version": ("rackmesh:version", "Print the version."),

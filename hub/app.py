@@ -11,7 +11,7 @@ from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 
 from hub import static_files
-from hub.api import auth, events, problems, read, session, shape, write
+from hub.api import accounts, auth, events, problems, read, session, shape, write
 from hub.api.bind import Bindings, may, operation_of
 from hub.api.session import SignIn
 from hub.errors import SignInNeeded
@@ -48,7 +48,7 @@ def make_app(services: Services) -> QuartTrio:
         g.principal = None
         if auth.is_open(request.path):
             return None
-        g.principal = principal = auth.principal_of(request, services)
+        g.principal = principal = auth.admitted(request, services)
         if principal is not None:
             rule = request.url_rule.rule if request.url_rule else None
             may(principal, operation_of(request.method, rule))
@@ -56,7 +56,7 @@ def make_app(services: Services) -> QuartTrio:
                 await forms.check_token(request, services)
             return None
         if request.path.startswith("/api/"):
-            raise SignInNeeded("sign in first, or give the API token as a bearer")
+            raise SignInNeeded("sign in first, or give an API token as a bearer")
         if "HX-Request" in request.headers:
             return Response("", 401, headers={"HX-Redirect": "/sign-in"})
         return redirect("/sign-in")
@@ -74,7 +74,7 @@ def make_app(services: Services) -> QuartTrio:
     pages, renderer = page_routes(services, sign_in)
     problems.install(app, renderer.error)
     bindings = Bindings(services)
-    for room in (read, write, events):
+    for room in (read, write, events, accounts):
         room.bind(bindings, services)
     app.register_blueprint(bindings.blueprint())
     app.register_blueprint(session.routes(services, sign_in))

@@ -1,8 +1,9 @@
-"""Accounts and sessions of people: the hub's own small database, never replicated.
+"""Who is signed in at this hub: ``hub.db``, a small file of its own, never replicated.
 
-It knows no HTTP. Rules: passwords stand only as argon2id hashes, session ids only as SHA-256;
-hashing runs in a thread, one at a time, because each takes ``MEMORY_BYTES``; an unknown account
-costs as much time as a wrong password.
+It knows no HTTP and no password. Rules: of a session's id only its SHA-256 is kept; a session
+counts while its account has the stamp that it had at signing in (``hub/accounts.py``), so a new
+password or role, a disabled or removed account ends it at the next look. Beside sessions the
+file remembers, by the hour, when an API token was last used here.
 """
 
 import hashlib
@@ -13,29 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import trio
-from nacl import exceptions, pwhash
-
-from hub.errors import TooMany
+from hub.accounts import Accounts
 from mesh.errors import Refused
+from mesh.rest.roles import Role
 
-MEMORY_BYTES: Final = 19 << 20
-OPERATIONS: Final = 2
-"""argon2id with 19 MiB and two passes: the OWASP minimum, since a hub stays under 96 MiB."""
-PASSWORD_CHARS_MIN: Final = 8
-PASSWORD_BYTES_MAX: Final = 256
-CHECKS_WAITING_MAX: Final = 16
 SESSION_MS: Final = 12 * 3600 * 1000
 SESSIONS_MAX: Final = 256
 """Most sessions at a time; a new one ends the oldest."""
-ADMIN: Final = "admin"
+USE_MS: Final = 3600 * 1000
+"""How coarsely the last use of a token is remembered."""
+USES_MAX: Final = 2000
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS account (
-    name TEXT PRIMARY KEY, password TEXT NOT NULL, changed_ms INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS session (
-    digest BLOB PRIMARY KEY, account TEXT NOT NULL, csrf TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS signed_in (
+    digest BLOB PRIMARY KEY, account TEXT NOT NULL, stamp BLOB NOT NULL, csrf TEXT NOT NULL,
     until_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS token_use (
+    token TEXT PRIMARY KEY, used_ms INTEGER NOT NULL) STRICT;
+DROP TABLE IF EXISTS session;
 """
 
 
@@ -44,6 +40,7 @@ class Session:
     """A signed-in person; ``csrf`` must come back with every form."""
 
     account: str
+    role: Role
     csrf: str
     until_ms: int
 
@@ -53,15 +50,15 @@ class Session:
 
 
 class Desk:
-    """Who may sign in and who is signed in."""
+    """The sessions of one hub."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, accounts: Accounts) -> None:
         self._db = connection
-        self._hashing = trio.CapacityLimiter(1)
-        self._decoy: bytes | None = None
+        self._accounts = accounts
+        self._used = dict(connection.execute("SELECT token, used_ms FROM token_use").fetchall())
 
     @classmethod
-    def open(cls, path: Path) -> "Desk":
+    def open(cls, path: Path, accounts: Accounts) -> "Desk":
         """Open or make the database file (mode 0600)."""
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -71,84 +68,84 @@ class Desk:
             connection.execute("PRAGMA trusted_schema=OFF")
             connection.executescript(_SCHEMA)
         except (sqlite3.DatabaseError, OSError) as exc:
-            raise Refused(f"the accounts in {path} cannot be read: {exc}") from exc
-        return cls(connection)
+            raise Refused(f"the sessions in {path} cannot be read: {exc}") from exc
+        return cls(connection, accounts)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
-    def has_account(self, name: str) -> bool:
-        """Tell whether an account exists."""
-        found = self._db.execute("SELECT 1 FROM account WHERE name = ?", (name,)).fetchone()
-        return found is not None
+    async def move_accounts(self) -> int:
+        """Make accounts of the whole organisation of those that stood in this file once.
 
-    async def set_password(self, name: str, password: str, now_ms: int) -> None:
-        """Make an account or change its password; ends its sessions."""
-        if (
-            not len(password) >= PASSWORD_CHARS_MIN
-            or len(password.encode()) > PASSWORD_BYTES_MAX
-        ):
-            raise Refused(
-                f"a password has {PASSWORD_CHARS_MIN} characters to {PASSWORD_BYTES_MAX} bytes"
-            )
-        hashed = await trio.to_thread.run_sync(_hash, password.encode(), limiter=self._hashing)
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT OR REPLACE INTO account VALUES (?, ?, ?)",
-                (name, hashed.decode(), now_ms),
-            )
-            self._db.execute("DELETE FROM session WHERE account = ?", (name,))
+        Repeating after a crash is harmless. Returns how many were moved.
+        """
+        query = "SELECT count(*) FROM sqlite_schema WHERE name = 'account'"
+        if not self._db.execute(query).fetchone()[0]:
+            return 0
+        moved = 0
+        for name, hashed in self._db.execute("SELECT name, password FROM account").fetchall():
+            if self._accounts.find(name) is None:
+                await self._accounts.adopt(name, "admin", hashed)
+                moved += 1
+        self._db.execute("DROP TABLE account")
+        return moved
 
-    async def check_password(self, name: str, password: str) -> bool:
-        """Tell whether this is the account's password."""
-        if self._hashing.statistics().tasks_waiting >= CHECKS_WAITING_MAX:
-            raise TooMany("too many people sign in at this moment; try again in a while")
-        candidate = password.encode(errors="replace")
-        if len(candidate) > PASSWORD_BYTES_MAX:
-            return False
-        row = self._db.execute(
-            "SELECT password FROM account WHERE name = ?", (name,)
-        ).fetchone()
-        if row is None and self._decoy is None:
-            self._decoy = await trio.to_thread.run_sync(
-                _hash, os.urandom(16), limiter=self._hashing
-            )
-        stored = row[0].encode() if row is not None else self._decoy
-        assert stored is not None
-        good = await trio.to_thread.run_sync(_verify, stored, candidate, limiter=self._hashing)
-        return good and row is not None
+    # -- sessions --------------------------------------------------------------------------
 
     def sign_in(self, account: str, now_ms: int) -> tuple[str, Session]:
         """Begin a session; return its id (for the cookie alone) and what it is."""
+        known = self._accounts.find_or_fail(account)
         secret = os.urandom(32).hex()
-        session = Session(account, os.urandom(16).hex(), now_ms + SESSION_MS)
+        session = Session(account, known.role, os.urandom(16).hex(), now_ms + SESSION_MS)
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("DELETE FROM session WHERE until_ms <= ?", (now_ms,))
+            self._db.execute("DELETE FROM signed_in WHERE until_ms <= ?", (now_ms,))
             self._db.execute(
-                "DELETE FROM session WHERE digest NOT IN"
-                " (SELECT digest FROM session ORDER BY until_ms DESC LIMIT ?)",
+                "DELETE FROM signed_in WHERE digest NOT IN"
+                " (SELECT digest FROM signed_in ORDER BY until_ms DESC LIMIT ?)",
                 (SESSIONS_MAX - 1,),
             )
             self._db.execute(
-                "INSERT INTO session VALUES (?, ?, ?, ?)",
-                (_digest(secret), account, session.csrf, session.until_ms),
+                "INSERT INTO signed_in VALUES (?, ?, ?, ?, ?)",
+                (_digest(secret), account, known.stamp, session.csrf, session.until_ms),
             )
         return secret, session
 
     def session(self, secret: str, now_ms: int) -> Session | None:
         """Return the live session with this id."""
         row = self._db.execute(
-            "SELECT account, csrf, until_ms FROM session WHERE digest = ? AND until_ms > ?",
+            "SELECT account, stamp, csrf, until_ms FROM signed_in"
+            " WHERE digest = ? AND until_ms > ?",
             (_digest(secret), now_ms),
         ).fetchone()
-        return Session(*row) if row else None
+        account = self._accounts.find(row[0]) if row else None
+        if account is None or account.disabled or account.stamp != row[1]:
+            return None
+        return Session(account.name, account.role, row[2], row[3])
 
     def sign_out(self, secret: str) -> None:
         """End a session."""
-        self._db.execute("DELETE FROM session WHERE digest = ?", (_digest(secret),))
+        self._db.execute("DELETE FROM signed_in WHERE digest = ?", (_digest(secret),))
+
+    # -- uses of API tokens ----------------------------------------------------------------
+
+    def used(self, token: str, now_ms: int) -> None:
+        """Remember that a token was used in this hour."""
+        hour_ms = now_ms - now_ms % USE_MS
+        if self._used.get(token) == hour_ms or (
+            token not in self._used and len(self._used) >= USES_MAX
+        ):
+            return
+        self._used[token] = hour_ms
+        try:
+            self._db.execute("INSERT OR REPLACE INTO token_use VALUES (?, ?)", (token, hour_ms))
+        except sqlite3.OperationalError:
+            pass  # a full disk: it is known until the next start
+
+    def last_used(self) -> dict[str, int]:
+        """Return the hour in which each token was last used here, Unix milliseconds."""
+        return dict(self._used)
 
 
 def same_text(one: str, other: str) -> bool:
@@ -158,14 +155,3 @@ def same_text(one: str, other: str) -> bool:
 
 def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="replace")).digest()
-
-
-def _hash(password: bytes) -> bytes:
-    return pwhash.argon2id.str(password, opslimit=OPERATIONS, memlimit=MEMORY_BYTES)
-
-
-def _verify(stored: bytes, password: bytes) -> bool:
-    try:
-        return bool(pwhash.argon2id.verify(stored, password))
-    except exceptions.InvalidkeyError:
-        return False

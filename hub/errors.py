@@ -3,6 +3,8 @@
 Each class says what state is left behind; ``code`` and ``status`` are stable for programs.
 """
 
+import math
+
 from mesh.errors import LocalError
 
 
@@ -46,10 +48,14 @@ class SignInNeeded(HubError):
 
 
 class TooMany(HubError):
-    """Asked too often; nothing was changed, try again in a while."""
+    """Asked too often; nothing was changed, try again after ``retry_s`` seconds."""
 
     status = 429
     code = "too-many"
+
+    def __init__(self, sentence: str, retry_s: float) -> None:
+        self.retry_s = max(1, math.ceil(retry_s))
+        super().__init__(f"{sentence}; try again in {self.retry_s} s")
 
 
 class TooLarge(HubError):

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from cache.api import Cache
+from hub.accounts import Accounts
+from hub.api_tokens import ApiTokens
 from hub.config import HubConfig
-from hub.desk import ADMIN, Desk
+from hub.desk import Desk
+from hub.passwords import Passwords
 from hub.store import ReportStore
 from hub.tls import Tls, load_or_make_tls
 from mesh import answers
@@ -30,6 +33,7 @@ from mesh.store import MeshStore
 from mesh.store_file import FileLock
 
 ANY: Final = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound
+ADMIN: Final = "admin"
 PASSWORD_BYTES: Final = 12
 API_TOKEN_BYTES: Final = 32
 PASSWORD_FILE: Final = "admin-password"
@@ -48,11 +52,12 @@ class Ground:
     register: RegisterStore
     store: MeshStore
     reports: ReportStore
+    accounts: Accounts
+    api_tokens: ApiTokens
     desk: Desk
     cache: Cache
     tls: Tls
     urls: tuple[str, ...]
-    api_token: str
     first: bool
 
     def close(self) -> None:
@@ -98,6 +103,8 @@ def open_ground(
         clock=clock,
     )
     store.local_schema(answers.SCHEMA)
+    accounts = Accounts(store, Passwords(), clock)
+    desk = Desk.open(data / "hub.db", accounts)
     return Ground(
         config=config,
         clock=clock,
@@ -106,26 +113,30 @@ def open_ground(
         register=register,
         store=store,
         reports=ReportStore.open(data / "report.db"),
-        desk=Desk.open(data / "hub.db"),
+        accounts=accounts,
+        api_tokens=ApiTokens(store, desk, api_token, clock),
+        desk=desk,
         cache=Cache.open(data / "cache", config.cache_gib << 30, clock),
         tls=tls,
         urls=urls,
-        api_token=api_token,
         first=first,
     )
 
 
 async def make_admin(ground: Ground, on_terminal: bool) -> str | None:
-    """Make the account ``admin`` if there is none; return the password for the terminal.
+    """Make the account ``admin`` if nobody has one; return the password for the terminal.
 
-    Without a terminal it is written to a file (0600) first and None is returned.
+    Without a terminal it is written to a file (0600) first and None is returned. A hub beside
+    other hubs makes none: theirs are on the way. Accounts of an older hub.db move first.
     """
-    if ground.desk.has_account(ADMIN):
+    if await ground.desk.move_accounts() or ground.accounts.list():
+        return None
+    if len(ground.register.register.hubs()) > 1:
         return None
     password = secrets.token_urlsafe(PASSWORD_BYTES)
     if not on_terminal:
         write_file(ground.config.data / PASSWORD_FILE, password + "\n", 0o600)
-    await ground.desk.set_password(ADMIN, password, ground.clock.now_ms())
+    await ground.accounts.create(ADMIN, "admin", password)
     return password if on_terminal else None
 
 

@@ -7,7 +7,7 @@ when each node was last in contact.
 
 import json
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Final, Protocol
 
 import trio
@@ -66,15 +66,20 @@ class EventBus:
         if self.listeners >= LISTENERS_MAX:
             raise Unavailable(f"{LISTENERS_MAX} pages listen already; close some")
 
-    async def stream(self, last_event_id: str | None) -> AsyncGenerator[bytes]:
-        """Yield the text of events as they come, and a comment after silence."""
+    async def stream(
+        self, last_event_id: str | None, admitted: Callable[[], bool] = lambda: True
+    ) -> AsyncGenerator[bytes]:
+        """Yield the text of events as they come, and a comment after silence.
+
+        Ends when the listener is not ``admitted`` any more.
+        """
         self.listeners += 1
         try:
             number = self.ring.resume(last_event_id)
             if number is None:
                 number = self.ring.newest
                 yield PING if last_event_id is None else self.ring.reset()
-            while True:
+            while admitted():
                 waiting = self._changed
                 missed = self.ring.after(number)
                 if missed is None:

@@ -20,6 +20,7 @@ from hub.desks import SecretDesk, TokenDesk
 from hub.front import Front, WebSide, listen_tcp
 from hub.greeting import Greeting, greet
 from hub.ingest import Ingest, MeshRows, order_reader
+from hub.limits import Limits
 from hub.live import EventBus, Live
 from hub.orders import OrderDesk
 from hub.ports import Services
@@ -90,9 +91,8 @@ def compose(ground: founding.Ground) -> Parts:
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, secrets=SecretDesk(store, register.register), assets=assets,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
-        api_token=ground.api_token,
-        hub_name=ground.config.name,
-        node_id=node_id, build=build,
+        accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
+        hub_name=ground.config.name, node_id=node_id, build=build,
     )  # fmt: skip
     joins = JoinService(join_desk, ground.identity.kem_private)
 
@@ -195,7 +195,9 @@ async def _describe(ground: founding.Ground) -> None:
 async def _first_words(ground: founding.Ground, parts: Parts) -> Greeting:
     """Make the first account and token; return what people must see."""
     on_terminal = sys.stdout.isatty()
-    password = await founding.make_admin(ground, on_terminal)
+    password: str | None = None
+    if not ground.store.awaits_peer:
+        password = await founding.make_admin(ground, on_terminal)
     token: str | None = None
     site = ground.config.site
     if ground.first and site is not None and not ground.store.awaits_peer:

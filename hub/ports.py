@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from hub.accounts import Accounts
+from hub.api_tokens import ApiTokens
 from hub.desk import Desk
+from hub.limits import Limits
 from hub.live import EventBus, Live
 from hub.store import ReportStore
 from mesh.answers import Answers
@@ -18,7 +21,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: a signed-in person, a client with the API token, or a local user."""
+    """Who asks: a signed-in person, a client with an API token, or a local user."""
 
     name: str
     via: Literal["session", "token", "socket"]
@@ -116,6 +119,9 @@ class Services:
     live: Live
     bus: EventBus
     desk: Desk
+    accounts: Accounts
+    api_tokens: ApiTokens
+    limits: Limits
     clock: Clock
     orders: Orders
     answers: Answers
@@ -125,7 +131,6 @@ class Services:
     status: StatusSource
     settle: Callable[[], Awaitable[None]]
     """Returns when the reporting store holds every write before it."""
-    api_token: str
     hub_name: str
     node_id: str
     build: str

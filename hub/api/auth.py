@@ -1,10 +1,12 @@
-"""Who asks: a local user, a client with the API token, or a signed-in browser.
+"""Who asks: a local user, a client with a token, a signed-in browser.
 
 Rules: every address needs somebody, except the ones in ``OPEN``; a browser's write must bring
-the session's CSRF token, and an Origin, where given, must be ours. Local users are told by the
-socket itself (``hub/front.py`` sets LOCAL_UID in the connection's scope, HTTP cannot).
+the session's CSRF token, and an Origin, where given, must be ours; nobody asks more often than
+``hub/limits.py`` allows. Local users are told by the socket itself (``hub/front.py`` sets
+LOCAL_UID in the connection's scope, HTTP cannot).
 """
 
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, cast
 
 from quart import Request
@@ -19,12 +21,22 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN: Final = frozenset({"/healthz", "/sign-in", "/favicon.ico", "/api/v1/session"})
 """Addresses that need nobody; what lies under /static/ neither."""
+PREFIX_BITS: Final = 64
+"""An IPv6 customer has at least this much of the address: it counts as one."""
 
 
 def session_of(request: Request, services: Services) -> Session | None:
     """Return the browser's live session."""
     cookie = request.cookies.get(COOKIE)
     return services.desk.session(cookie, services.clock.now_ms()) if cookie else None
+
+
+def admitted(request: Request, services: Services) -> Principal | None:
+    """Return who asks, None for nobody; raises Denied, SignInNeeded or TooMany."""
+    principal = principal_of(request, services)
+    if principal is not None and principal.via != "socket":
+        services.limits.check_call(principal.name)
+    return principal
 
 
 def principal_of(request: Request, services: Services) -> Principal | None:
@@ -34,7 +46,7 @@ def principal_of(request: Request, services: Services) -> Principal | None:
         return Principal(f"uid {uid}", "socket", "admin")
     header = request.headers.get("Authorization", "")
     if header:
-        return bearer(header, services.api_token)
+        return bearer(header, request, services)
     session = session_of(request, services)
     if session is None:
         return None
@@ -44,15 +56,32 @@ def principal_of(request: Request, services: Services) -> Principal | None:
             request.headers.get(CSRF_HEADER, ""), session.csrf
         ):
             raise Denied(f"a browser's write needs the header {CSRF_HEADER} of this session")
-    return Principal(session.account, "session", "admin")
+    return Principal(session.account, "session", session.role)
 
 
-def bearer(header: str, api_token: str) -> Principal:
-    """Return the client with the API token; SignInNeeded for any other."""
+def bearer(header: str, request: Request, services: Services) -> Principal:
+    """Return the client with an API token; SignInNeeded or TooMany for any other."""
     scheme, _, given = header.partition(" ")
-    if scheme.lower() != "bearer" or not same_text(given.strip(), api_token):
-        raise SignInNeeded("the API token is wrong; it stands in DATA/api-token on the hub")
-    return Principal("api-token", "token", "admin")
+    found = services.api_tokens.check(given.strip()) if scheme.lower() == "bearer" else None
+    if found is None:
+        services.limits.wrong_token(client_address(request))
+        raise SignInNeeded("the API token is wrong, revoked or expired")
+    return Principal(found.author, "token", found.role)
+
+
+def client_address(asked: Request) -> str:
+    """Return the address, or the IPv6 network, that tries are counted by."""
+    client = cast(Any, asked.scope).get("client") or ("unknown",)  # no header of the client
+    text = str(client[0])
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return text
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(IPv6Address(int(address) >> PREFIX_BITS << PREFIX_BITS))
+    return text
 
 
 def check_origin(request: Request) -> None:

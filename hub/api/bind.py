@@ -18,7 +18,9 @@ from mesh.rest.calls import KEY_HEADER, Call, read_call
 from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find
 
 Handler = Callable[[Call], Awaitable[Any]]
-ELSEWHERE: Final = frozenset({"uploadAsset", "signIn", "getSession", "signOut"})
+ELSEWHERE: Final = frozenset(
+    {"uploadAsset", "signIn", "getSession", "signOut", "changePassword"}
+)
 """Served beside this: uploads go past Quart, sessions answer with cookies."""
 _PART: Final = re.compile(r"<(?:[^<>:]+:)?([^<>]+)>")
 

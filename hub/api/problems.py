@@ -13,7 +13,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from hub.errors import HubError
+from hub.errors import HubError, TooMany
 from mesh.errors import Refused, RemoteRefused, StoreFull, Unreachable
 from mesh.host.log import get_log
 from mesh.rest import problems
@@ -69,7 +69,14 @@ def described(error: Exception) -> Described:
 
 def of_error(error: Exception) -> Response:
     """Return the problem document of any exception."""
-    return problem(*described(error))
+    return _timed(problem(*described(error)), error)
+
+
+def _timed(response: Response, error: Exception) -> Response:
+    """Say when to come again."""
+    if isinstance(error, TooMany):
+        response.headers["Retry-After"] = str(error.retry_s)
+    return response
 
 
 def install(app: QuartTrio, page: Callable[[int, str], Response]) -> None:
@@ -79,7 +86,7 @@ def install(app: QuartTrio, page: Callable[[int, str], Response]) -> None:
         said = described(error)
         asks_for_page = "text/html" in request.headers.get("Accept", "")
         if asks_for_page and not request.path.startswith(("/api/", "/static/")):
-            return page(said[0], said[2])
-        return problem(*said)
+            return _timed(page(said[0], said[2]), error)
+        return _timed(problem(*said), error)
 
     app.register_error_handler(Exception, handle)

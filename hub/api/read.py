@@ -105,6 +105,11 @@ def listed(services: Services, asked: Plan) -> Page:
             return page(asked, cast(list[Json], services.tokens.list()))
         case "secrets":
             return page(asked, cast(list[Json], services.secrets.list()))
+        case "accounts":
+            accounts = services.accounts.list()
+            return page(asked, [cast(Json, account.shown()) for account in accounts])
+        case "api-tokens":
+            return page(asked, cast(list[Json], services.api_tokens.list()))
         case _:
             raise AssertionError(noun)
 

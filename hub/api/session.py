@@ -1,53 +1,38 @@
-"""Signing in and out for API clients that keep a cookie; limited by account and address."""
+"""Signing in and out for API clients that keep a cookie, and changing the own password."""
 
-from typing import Final
+from typing import Final, cast
 
-import trio
-from quart import Blueprint, Request, Response, request
+from quart import Blueprint, Response, g, request
 
 from hub.api import shape
-from hub.api.auth import COOKIE, check_origin, principal_of, session_of
+from hub.api.auth import COOKIE, check_origin, client_address, principal_of, session_of
 from hub.desk import Session
-from hub.errors import SignInNeeded, TooMany
-from hub.ports import Services
-from hub.proto.throttle import Throttle
+from hub.errors import Denied, SignInNeeded
+from hub.ports import Principal, Services
 
-TRIES: Final = 5
-REFILL_S: Final = 10.0
 NAME_CHARS_MAX: Final = 64
 
 
 class SignIn:
-    """Checks passwords, but not more often than the throttle allows."""
+    """Checks passwords, but not more often than the limits allow."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._by_pair = Throttle(TRIES, REFILL_S)
-        self._by_account = Throttle(10 * TRIES, REFILL_S / 5)
-        self._by_address = Throttle(4 * TRIES, REFILL_S / 4)
 
     async def begin(self, account: str, password: str, address: str) -> tuple[str, Session]:
         """Return a new session and its id; SignInNeeded or TooMany otherwise."""
-        now_s = trio.current_time()
+        await self.check(account, password, address)
+        return self._services.desk.sign_in(account, self._services.clock.now_ms())
+
+    async def check(self, account: str, password: str, address: str) -> None:
+        """Raise SignInNeeded unless the password is right, TooMany after too many tries."""
+        accounts, limits = self._services.accounts, self._services.limits
         account = account[:NAME_CHARS_MAX]
-        pair = f"{account}@{address}"
-        for throttle, name in (
-            (self._by_pair, pair), (self._by_address, address), (self._by_account, account),
-        ):  # fmt: skip
-            if not throttle.allow(name, now_s):
-                raise TooMany(
-                    f"too many tries; try again in {throttle.wait_s(name, now_s):.0f} s"
-                )
-        desk = self._services.desk
-        if not await desk.check_password(account, password):
+        known = account if accounts.find(account) is not None else ""
+        limits.check_sign_in(known, address)
+        if await accounts.check_password(account, password) is None:
             raise SignInNeeded("the account or the password is wrong")
-        self._by_pair.forgive(pair)
-        return desk.sign_in(account, self._services.clock.now_ms())
-
-
-def client_address(asked: Request) -> str:
-    """Return the address that the throttle counts by."""
-    return asked.remote_addr or "unknown"
+        limits.signed_in(account, address)
 
 
 def set_cookie(response: Response, secret: str | None) -> None:
@@ -62,16 +47,32 @@ def routes(services: Services, sign_in: SignIn) -> Blueprint:
     """Return the routes of the session."""
     api = Blueprint("session", __name__, url_prefix="/api/v1/session")
 
+    def begun(secret: str, session: Session, status: int) -> Response:
+        shown = {
+            "account": session.account, "role": session.role, "csrf": session.csrf,
+            "until_ms": session.until_ms,
+        }  # fmt: skip
+        response = shape.item("session", services.clock.now_ms(), shown, status)
+        set_cookie(response, secret)
+        return response
+
     @api.post("")
     async def begin() -> Response:
         check_origin(request)
         body = await shape.body(request)
         account, password = shape.text(body, "account"), shape.text(body, "password")
-        secret, session = await sign_in.begin(account, password, client_address(request))
-        shown = {"account": session.account, "csrf": session.csrf, "until_ms": session.until_ms}
-        response = shape.item("session", services.clock.now_ms(), shown, 201)
-        set_cookie(response, secret)
-        return response
+        return begun(*await sign_in.begin(account, password, client_address(request)), 201)
+
+    @api.put("/password")
+    async def change_password() -> Response:
+        body = await shape.body(request)
+        old, new = shape.text(body, "current"), shape.text(body, "password")
+        principal = cast(Principal, g.principal)
+        if principal.via != "session":
+            raise Denied("only who is signed in has a password to change here")
+        await sign_in.check(principal.name, old, client_address(request))
+        await services.accounts.set_password(principal.name, new)
+        return begun(*services.desk.sign_in(principal.name, services.clock.now_ms()), 200)
 
     @api.get("")
     async def show() -> Response:

@@ -21,6 +21,7 @@ from mesh.rest.operations import OPERATIONS
 
 PATH: Final = re.compile(r"/api/v1/assets/([^/]{1,100})/content\Z")
 UPLOADS_MAX: Final = 4
+BUSY_S: Final = 10.0
 PIECE_S: Final = 60.0
 DRAIN_BYTES_MAX: Final = 64 << 20
 DRAIN_S: Final = 10.0
@@ -60,9 +61,9 @@ class Uploads:
 
     async def _store(self, scope: dict[str, Any], receive: Any) -> Response:
         request = as_request(scope)
-        principal = auth.principal_of(request, self._services)
+        principal = auth.admitted(request, self._services)
         if principal is None:
-            raise SignInNeeded("sign in first, or give the API token as a bearer")
+            raise SignInNeeded("sign in first, or give an API token as a bearer")
         may(principal, OPERATIONS["uploadAsset"])
         match = PATH.match(scope["path"])
         assert match is not None
@@ -70,7 +71,7 @@ class Uploads:
         if (request.content_length or 0) > CONTENT_BYTES_MAX:
             raise TooLarge(f"content is at most {CONTENT_BYTES_MAX} bytes")
         if self.running >= UPLOADS_MAX:
-            raise TooMany(f"{UPLOADS_MAX} uploads run already; try again in a while")
+            raise TooMany(f"{UPLOADS_MAX} uploads run already", BUSY_S)
         self.running += 1
         try:
             await self._services.assets.upload(name, _pieces(receive))

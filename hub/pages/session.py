@@ -3,8 +3,8 @@
 from quart import Blueprint, Response, request
 
 from hub import show
-from hub.api.auth import COOKIE, check_origin, session_of
-from hub.api.session import client_address, set_cookie
+from hub.api.auth import COOKIE, check_origin, client_address, session_of
+from hub.api.session import set_cookie
 from hub.errors import BadRequest, SignInNeeded, TooMany
 from hub.pages.context import Console
 from hub.pages.forms import go

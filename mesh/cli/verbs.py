@@ -303,7 +303,7 @@ def secret_set(
 
 @click.command("api")
 @click.argument(
-    "method", type=click.Choice(["GET", "POST", "PUT", "DELETE"], case_sensitive=False)
+    "method", type=click.Choice(["GET", "POST", "PUT", "PATCH", "DELETE"], case_sensitive=False)
 )
 @click.argument("path")
 @click.option(
@@ -325,5 +325,7 @@ def api(where: Where, as_json: bool, method: str, path: str, body_file: Path | N
             print_json(client.post(path, body))
         elif method == "PUT":
             print_json(client.put_json(path, body))
+        elif method == "PATCH":
+            print_json(client.patch(path, body))
         else:
             print_json(client.delete(path))

@@ -55,6 +55,8 @@ SECRET: Final = "secret"  # merged; key = secret id; HPKE blob for this node
 
 TOKEN: Final = "token"  # merged; key = token id
 SECRET_INDEX: Final = "secret_index"  # merged; key = secret id; release ledger
+ACCOUNT: Final = "account"  # merged; key = account name
+API_TOKEN: Final = "api_token"  # merged; key = token id
 
 PER_AUTHOR: Final = frozenset(
     {NODE, ASSET, PRESENCE, SIGHTING, SITE_SECRET, BUDGET, NODE_SECRET}
@@ -300,3 +302,28 @@ class TokenRow(TypedDict, total=False):
     used_by: str | None
     used_ms: int | None
     revoked: bool
+
+
+class AccountRow(TypedDict, total=False):
+    """A person who may sign in at any hub."""
+
+    name: str
+    role: str  # viewer | operator | admin (mesh/rest/roles.py)
+    password: str  # argon2id, as libsodium writes it
+    disabled: bool
+    created_ms: int
+    changed_ms: int
+    stamp: bytes  # new with every change: sessions of another stamp are over
+
+
+class ApiTokenRow(TypedDict, total=False):
+    """A program's token; only the SHA-256 of its secret is kept."""
+
+    id: str
+    name: str
+    role: str
+    digest: bytes
+    created_ms: int
+    created_by: str
+    expires_ms: int | None
+    revoked_ms: int | None

@@ -98,6 +98,10 @@ class ApiClient:
         """PUT a JSON body."""
         return self._request("PUT", path, json=body)
 
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH a resource with the fields that change."""
+        return self._request("PATCH", path, json=body)
+
     def delete(self, path: str) -> Any:
         """DELETE a resource."""
         return self._request("DELETE", path)

@@ -112,6 +112,19 @@ LISTS: Final[Mapping[str, ListOf]] = {
             keys={"site": "site", "kind": "kind", "name": "id"},
             text=("id", "site"), order="id", sorts={"id": "", "site": "", "changed_ms": -1},
         ),
+        ListOf(
+            noun="accounts", item=types.Account,
+            keys={"name": "name", "role": "role", "disabled": "disabled"},
+            text=("name",), order="name", identity=("name",),
+            sorts={"name": "", "role": "", "created_ms": -1, "changed_ms": -1},
+        ),
+        ListOf(
+            noun="api-tokens", item=types.ApiToken,
+            keys={"name": "name", "role": "role", "state": "state", "by": "created_by"},
+            text=("id", "name"), order="-created_ms",
+            sorts={"created_ms": -1, "expires_ms": -1, "last_used_ms": -1, "name": "",
+                   "state": ""},
+        ),
     )
 }  # fmt: skip
 

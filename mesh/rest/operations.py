@@ -7,7 +7,7 @@ cannot exist, and an operation without a route ends the program at its start.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from mesh.rest import requests as ask
 from mesh.rest import types as show
@@ -17,7 +17,7 @@ PREFIX: Final = "/api/v1"
 Server = Literal["hub", "node"]
 BOTH: Final[tuple[Server, ...]] = ("hub", "node")
 HUB: Final[tuple[Server, ...]] = ("hub",)
-Method = Literal["GET", "POST", "PUT", "DELETE"]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Form = Literal["list", "item", "lines", "events", "document", "nothing"]
 
 
@@ -58,9 +58,11 @@ class Operation:
 
 
 def _list(noun: str, answer: Any, summary: str, **more: Any) -> Operation:
+    more.setdefault("role", "viewer")
+    words = "".join(word.capitalize() for word in noun.split("-"))
     return Operation(
-        id=f"list{noun[0].upper()}{noun[1:]}", method="GET", path=f"/{noun}", summary=summary,
-        role="viewer", noun=noun, answer=answer, form="list", query=ask.ListQuery, **more,
+        id=f"list{words}", method="GET", path=f"/{noun}", summary=summary,
+        noun=noun, answer=answer, form="list", query=ask.ListQuery, **more,
     )  # fmt: skip
 
 
@@ -155,7 +157,48 @@ _WRITES: Final = (
     ),
 )  # fmt: skip
 
+_PEOPLE: Final = (
+    _list("accounts", show.Account, "List who may sign in.", at=HUB, role="admin"),
+    _get("getAccount", "/accounts/{account}", "account", show.Account,
+         "Show an account.", at=HUB, role="admin"),
+    Operation(
+        id="createAccount", method="POST", path="/accounts", role="admin", noun="account",
+        summary="Make an account.", body=ask.AccountRequest, answer=show.Account, status=201,
+        at=HUB, secret=True,
+    ),
+    Operation(
+        id="changeAccount", method="PATCH", path="/accounts/{account}", role="admin",
+        noun="account", summary="Change an account's role, disable or enable it.",
+        body=ask.AccountChange, answer=show.Account, at=HUB,
+    ),
+    Operation(
+        id="setPassword", method="PUT", path="/accounts/{account}/password", role="admin",
+        noun="account", summary="Give an account a new password; ends its sessions.",
+        body=ask.PasswordRequest, answer=show.Account, at=HUB,
+    ),
+    Operation(
+        id="removeAccount", method="DELETE", path="/accounts/{account}", role="admin",
+        noun="account", summary="Delete an account.", answer=show.Account, at=HUB,
+    ),
+    _list("api-tokens", show.ApiToken, "List API tokens, never their secrets.", at=HUB,
+          role="admin"),
+    Operation(
+        id="createApiToken", method="POST", path="/api-tokens", role="admin",
+        noun="api-token", summary="Make an API token; its text is shown once.",
+        body=ask.ApiTokenRequest, answer=show.NewApiToken, status=201, at=HUB, secret=True,
+    ),
+    Operation(
+        id="revokeApiToken", method="DELETE", path="/api-tokens/{token}", role="admin",
+        noun="api-token", summary="Make an API token worthless.", answer=show.ApiToken, at=HUB,
+    ),
+)  # fmt: skip
+
 _SESSION: Final = (
+    Operation(
+        id="changePassword", method="PUT", path="/session/password", role="viewer",
+        noun="session", summary="Change the own password; begins a new session.",
+        body=ask.OwnPasswordRequest, answer=show.SignedIn, at=HUB, secret=True,
+    ),
     Operation(
         id="signIn", method="POST", path="/session", role=None, noun="session", at=HUB,
         summary="Sign in; the answer sets the session's cookie.", body=ask.SignInRequest,
@@ -172,7 +215,7 @@ _SESSION: Final = (
 )  # fmt: skip
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
-    operation.id: operation for operation in (*_READS, *_WRITES, *_SESSION)
+    operation.id: operation for operation in (*_READS, *_WRITES, *_PEOPLE, *_SESSION)
 }
 
 
@@ -192,7 +235,7 @@ def find(method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
 
 def methods(path: str) -> list[str]:
     """Return the methods that some operation takes at a path below PREFIX."""
-    return sorted(m for m in ("GET", "POST", "PUT", "DELETE") if find(m, path) is not None)
+    return sorted(m for m in get_args(Method) if find(m, path) is not None)
 
 
 def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Struct
 
 from mesh.proto.order import GROUPED, KINDS
+from mesh.rest.roles import ROLES
 
 LIMIT: Final = 1000
 LIMIT_MAX: Final = 5000
@@ -21,6 +22,9 @@ SECRET_CHARS_MAX: Final = 16 * 1024
 KEY_CHARS_MAX: Final = 128
 GROUP_MAX: Final = 1000
 """Most servers of one group."""
+PASSWORD_CHARS_MIN: Final = 8
+PASSWORD_BYTES_MAX: Final = 256
+API_TTL_S_MAX: Final = 10 * 366 * 24 * 3600
 
 SiteName = Annotated[
     str,
@@ -46,6 +50,15 @@ Key = Annotated[
         max_length=KEY_CHARS_MAX,
         pattern=r"^[!-~]+$",
         description="1 to 128 visible ASCII characters",
+    ),
+]
+RoleName = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
+Password = Annotated[
+    str,
+    Meta(
+        min_length=PASSWORD_CHARS_MIN,
+        max_length=PASSWORD_BYTES_MAX,
+        description=f"{PASSWORD_CHARS_MIN} characters to {PASSWORD_BYTES_MAX} bytes",
     ),
 ]
 
@@ -152,6 +165,42 @@ class WantRequest(Closed):
     """A site that shall hold an asset."""
 
     site: SiteName
+
+
+class AccountRequest(Closed):
+    """An account to make."""
+
+    name: Name
+    role: RoleName
+    password: Password
+
+
+class AccountChange(Closed):
+    """What shall change of an account; what is missing stays."""
+
+    role: RoleName | None = None
+    disabled: bool | None = None
+
+
+class PasswordRequest(Closed):
+    """A new password."""
+
+    password: Password
+
+
+class OwnPasswordRequest(Closed):
+    """A new password of who is signed in, and the present one."""
+
+    current: Text
+    password: Password
+
+
+class ApiTokenRequest(Closed):
+    """An API token to make; without ``ttl_s`` it does not end."""
+
+    name: Name
+    role: RoleName
+    ttl_s: Annotated[int, Meta(ge=1, le=API_TTL_S_MAX)] | None = None
 
 
 class SignInRequest(Closed):

@@ -215,6 +215,35 @@ class NewToken(Token):
     token: str
 
 
+class Account(TypedDict):
+    """A person who may sign in at the organisation's hubs."""
+
+    name: str
+    role: str  # viewer | operator | admin
+    disabled: bool
+    created_ms: int
+    changed_ms: int
+
+
+class ApiToken(TypedDict):
+    """A program's token without its secret."""
+
+    id: str
+    name: str
+    role: str
+    state: str  # active | expired | revoked
+    created_ms: int
+    created_by: str
+    expires_ms: int | None  # None: never
+    last_used_ms: int | None  # at this hub, by the hour
+
+
+class NewApiToken(ApiToken):
+    """A program's token just made, with its text, which is shown this once."""
+
+    token: str
+
+
 class Secret(TypedDict):
     """A secret without its value."""
 
@@ -334,5 +363,6 @@ class SignedIn(TypedDict):
     """A session that began; ``csrf`` goes into the header X-CSRF-Token of every write."""
 
     account: str
+    role: str
     csrf: str
     until_ms: int

@@ -77,7 +77,7 @@ async def _serve(folder: Path, empty: bool) -> None:
         if not empty:
             fill(bench)
         now_ms = bench.services.clock.now_ms()
-        await bench.services.desk.set_password("admin", PASSWORD, now_ms)
+        await bench.services.accounts.create("admin", "admin", PASSWORD)
         await nursery.start(bench.ingest.run)
         nursery.start_soon(bench.services.live.run)
         tls = load_or_make_tls(make_private_folder(folder / "tls"), ["127.0.0.1"], now_ms)

@@ -9,10 +9,14 @@ from typing import Any
 
 import trio
 
+from hub.accounts import Accounts
+from hub.api_tokens import ApiTokens
 from hub.desk import Desk
 from hub.errors import NotFound
 from hub.ingest import Ingest
+from hub.limits import Limits
 from hub.live import EventBus, Live
+from hub.passwords import Passwords
 from hub.ports import Services
 from hub.store import ReportStore
 from mesh import answers
@@ -28,6 +32,7 @@ from mesh.rest.types import (
     Status,
     Token,
 )
+from tests.support.rows import RowStore, World
 
 NODE_A = "a" * 32
 NODE_B = "b" * 32
@@ -267,7 +272,9 @@ class Bench:
 async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncGenerator[Bench]:
     """Yield services over a real reporting store and a real desk, with fakes behind."""
     clock, bus = clock or FixedClock(), EventBus("run1")
-    store, desk = ReportStore.open(folder / "report.db"), Desk.open(folder / "hub.db")
+    store, shared = ReportStore.open(folder / "report.db"), RowStore(World(), HUB)
+    accounts = Accounts(shared, Passwords(), clock)
+    desk = Desk.open(folder / "hub.db", accounts)
     rows, peers, fake = FakeRows(), FakePeers(), FakeDesk()
     roster = FakeMembers(*(members or (Member(NODE_A), Member(NODE_B))))
     ingest = Ingest(rows, roster, store, bus, clock)
@@ -275,7 +282,9 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(), secrets=FakeSecrets(), assets=fake, status=fake,
         settle=ingest.settle, answers=Answers(LocalTables(clock).write, clock),
-        api_token=API_TOKEN, hub_name="demo hub", node_id=HUB, build="0.1.0",
+        accounts=accounts, limits=Limits(),
+        api_tokens=ApiTokens(shared, desk, API_TOKEN, clock), hub_name="demo hub", node_id=HUB,
+        build="0.1.0",
     )  # fmt: skip
     try:
         yield Bench(services, rows, roster, peers, fake, ingest, clock)

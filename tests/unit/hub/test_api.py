@@ -273,7 +273,7 @@ async def sign_in(client: Any, password: str = PASSWORD, account: str = "admin")
 
 async def test_a_session_reads_and_writes_only_with_its_csrf_token(tmp_path: Path) -> None:
     async with api(tmp_path) as (bench, client, _):
-        await bench.services.desk.set_password("admin", PASSWORD, bench.clock.now_ms())
+        await bench.services.accounts.create("admin", "admin", PASSWORD)
         answer = await sign_in(client)
         assert answer.status_code == 201
         cookie = answer.headers["Set-Cookie"]
@@ -300,7 +300,7 @@ async def test_a_session_reads_and_writes_only_with_its_csrf_token(tmp_path: Pat
 
 async def test_signing_out_ends_the_session(tmp_path: Path) -> None:
     async with api(tmp_path) as (bench, client, _):
-        await bench.services.desk.set_password("admin", PASSWORD, bench.clock.now_ms())
+        await bench.services.accounts.create("admin", "admin", PASSWORD)
         secret, session = bench.services.desk.sign_in("admin", bench.clock.now_ms())
         headers = {"Cookie": f"{COOKIE}={secret}"}
         form = {"csrf": "wrong"}
@@ -316,7 +316,7 @@ async def test_signing_out_ends_the_session(tmp_path: Path) -> None:
 
 async def test_wrong_passwords_are_refused_and_soon_limited(tmp_path: Path) -> None:
     async with api(tmp_path) as (bench, client, _):
-        await bench.services.desk.set_password("admin", PASSWORD, bench.clock.now_ms())
+        await bench.services.accounts.create("admin", "admin", PASSWORD)
         answers = [(await sign_in(client, "wrong horse")).status_code for _ in range(6)]
         assert answers == [401] * 5 + [429]
         assert (await sign_in(client)).status_code == 429

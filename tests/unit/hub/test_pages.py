@@ -29,7 +29,7 @@ async def console(folder: Path, filled: bool = True) -> AsyncGenerator[tuple[Ben
             fill(bench)
         await bench.ingest.read_all()
         desk, now_ms = bench.services.desk, bench.clock.now_ms()
-        await desk.set_password("admin", PASSWORD, now_ms)
+        await bench.services.accounts.create("admin", "admin", PASSWORD)
         secret, session = desk.sign_in("admin", now_ms)
         yield bench, Browser(make_app(bench.services).test_client(), secret, session.csrf)
 

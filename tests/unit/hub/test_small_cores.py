@@ -25,12 +25,17 @@ def test_a_name_gets_its_burst_then_one_try_a_while() -> None:
     assert throttle.allow("x", 10.1)
 
 
-def test_the_throttle_keeps_a_bounded_number_of_names() -> None:
+def test_a_flood_of_names_costs_bounded_memory_and_buys_no_tries() -> None:
     throttle = Throttle(1, 10.0)
-    for number in range(NAMES_MAX + 10):
-        throttle.allow(str(number), 0.0)
-    assert throttle.allow("0", 0.0), "the idle name was forgotten"
-    assert not throttle.allow(str(NAMES_MAX + 9), 0.0)
+    assert throttle.allow("guessed at", 0.0)
+    for number in range(3 * NAMES_MAX):
+        throttle.allow(str(number), 1.0)
+    assert len(throttle._buckets) <= NAMES_MAX + 1
+    assert not throttle.allow("guessed at", 1.0), "its bucket stands while it is not full"
+    assert not throttle.allow("newcomer", 1.0), "who comes now shares what is left"
+    assert 0 < throttle.wait_s("newcomer", 1.0) <= 10.0
+    assert throttle.allow("newcomer", 20.0), "when the flood is over, full buckets make room"
+    assert throttle.allow("guessed at", 20.0)
 
 
 def test_a_listener_gets_exactly_what_it_missed() -> None:

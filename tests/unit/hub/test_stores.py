@@ -1,19 +1,15 @@
-"""The reporting store, its filling, the accounts and the event bus, on real files."""
+"""The reporting store, its filling and the event bus, on real files."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 import trio
 
-from hub.desk import SESSIONS_MAX, Desk
 from hub.live import EventBus
 from hub.store import ReportStore
 from mesh.errors import Refused
 from mesh.proto import tables
 from tests.support.hub_bench import NODE_A, Member, fill, hub_bench
-
-PASSWORD = "correct horse"
 
 
 async def test_a_scope_is_read_once_until_its_heads_move(tmp_path: Path) -> None:
@@ -100,44 +96,3 @@ def test_a_damaged_reporting_store_is_put_aside_and_made_anew(tmp_path: Path) ->
     (tmp_path / "folder.db").mkdir()
     with pytest.raises(Refused, match=r"folder\.db cannot be used"):
         ReportStore.open(tmp_path / "folder.db")
-
-
-async def test_passwords_are_checked_and_kept_as_argon2id(tmp_path: Path) -> None:
-    desk = Desk.open(tmp_path / "hub.db")
-    await desk.set_password("admin", PASSWORD, 1)
-    assert await desk.check_password("admin", PASSWORD)
-    assert not await desk.check_password("admin", PASSWORD + "x")
-    assert not await desk.check_password("nobody", PASSWORD)
-    assert not await desk.check_password("admin", "x" * 10_000)
-    with pytest.raises(Refused, match="8 characters"):
-        await desk.set_password("admin", "short", 2)
-    desk.close()
-    stored = sqlite3.connect(tmp_path / "hub.db")
-    (hashed,) = stored.execute("SELECT password FROM account").fetchone()
-    stored.close()
-    assert hashed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
-    files = [path.read_bytes() for path in tmp_path.iterdir()]
-    assert not any(PASSWORD.encode() in content for content in files)
-
-
-def test_sessions_end_in_time_and_are_kept_hashed(tmp_path: Path) -> None:
-    desk = Desk.open(tmp_path / "hub.db")
-    secret, session = desk.sign_in("admin", 1000)
-    assert desk.session(secret, 1000) == session
-    assert desk.session(secret, session.until_ms) is None
-    assert desk.session("guess", 1000) is None
-    for number in range(SESSIONS_MAX):
-        desk.sign_in("admin", 2000 + number)
-    assert desk.session(secret, 3000) is None, "the oldest session made room"
-    desk.close()
-    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert secret.encode() not in content
-    assert (tmp_path / "hub.db").stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_new_password_ends_the_sessions(tmp_path: Path) -> None:
-    desk = Desk.open(tmp_path / "hub.db")
-    secret, _ = desk.sign_in("admin", 1000)
-    await desk.set_password("admin", PASSWORD, 1001)
-    assert desk.session(secret, 1002) is None
-    desk.close()
