@@ -44,6 +44,8 @@ TABLE: dict[str, Any] = {
         {
             "pending": (f"{_NOUNS}:server_pending", "List machines that wait to be accepted."),
             "accept": (f"{_VERBS}:server_accept", "Make a pending machine a server."),
+            "reject": (f"{_VERBS}:server_reject", "Put a pending machine aside."),
+            "restore": (f"{_VERBS}:server_restore", "Take back that it was put aside."),
             "list": (f"{_NOUNS}:server_list", "List servers."),
             "show": (f"{_NOUNS}:server_show", "Show one server."),
             "deploy": (f"{_VERBS}:server_deploy", "Install an image."),

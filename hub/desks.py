@@ -4,15 +4,18 @@ It knows no HTTP. Rules: a token's text is returned once and kept nowhere; a sec
 lives as long as the call that seals it.
 """
 
-from typing import Final
+from typing import Final, cast
 
 from hub.errors import BadRequest, NotFound
+from hub.store import ReportStore
 from mesh.host.clock import Clock
 from mesh.join_desk import JoinDesk
 from mesh.proto import tables
+from mesh.proto.ids import parse_mac
 from mesh.proto.register import Register
 from mesh.proto.trust import ROLES
-from mesh.rest.types import Secret, Token
+from mesh.rest import verdicts
+from mesh.rest.types import Pending, Secret, Token
 from mesh.secrets import set_secret
 from mesh.store import MeshStore, Tx
 
@@ -50,6 +53,7 @@ class TokenDesk:
         return next(token for token in self.list() if token["id"] == token_id)
 
     def _token(self, row: tables.TokenRow) -> Token:
+        visit = self._desk.visits.get(row.get("id", ""))
         return Token(
             id=row.get("id", ""),
             site=row.get("site", ""),
@@ -58,6 +62,10 @@ class TokenDesk:
             created_ms=row.get("created_ms", 0),
             expires_ms=row.get("expires_ms", 0),
             used_by=row.get("used_by"),
+            used_ms=row.get("used_ms"),
+            contacted_ms=visit.at_ms if visit else None,
+            refused=visit.refused if visit else None,
+            refused_ms=visit.at_ms if visit and visit.refused else None,
         )
 
 
@@ -74,6 +82,26 @@ def _name_site(tx: Tx, site: str, region: str) -> None:
     if site and tx.get(tables.FLEET, tables.SITE, site) is None:
         body = {"title": site, "region": region, "created_ms": tx.now_ms}
         tx.put(tables.FLEET, tables.SITE, site, body)
+
+
+class VerdictDesk:
+    """Machines that were put aside."""
+
+    def __init__(self, store: MeshStore, reports: ReportStore) -> None:
+        self._store = store
+        self._reports = reports
+
+    async def give(self, machine: str, site: str | None, rejected: bool, by: str) -> Pending:
+        """Write the verdict into the site of the machine."""
+        pending = cast(list[Pending], self._reports.find("pending", parse_mac(machine) or ""))
+        seen = verdicts.meant(pending, machine, site)
+
+        def write(tx: Tx) -> Pending:
+            after, body = verdicts.judged(seen, rejected, by, tx.now_ms)
+            tx.put(tables.site_scope(seen["site"]), tables.VERDICT, seen["mac"], body)
+            return after
+
+        return await self._store.write(write)
 
 
 class SecretDesk:

@@ -113,10 +113,10 @@ class Live:
         self._clock = clock
         self.log_readers = 0
 
-    def reachable(self) -> dict[str, int | None]:
-        """Return the connected nodes with the moment since when they are (Unix ms)."""
+    def links(self) -> dict[str, tuple[int | None, str | None]]:
+        """Return the connected nodes: since when they are (Unix ms), and from where."""
         return {
-            node: getattr(info, "since_ms", None)
+            node: (getattr(info, "since_ms", None), getattr(info, "address", None))
             for node, info in self._peers.connected().items()
         }
 

@@ -16,7 +16,7 @@ from hub.api.upload import Uploads
 from hub.app import make_app
 from hub.assets import AssetDesk, AssetParts
 from hub.config import HubConfig
-from hub.desks import SecretDesk, TokenDesk
+from hub.desks import SecretDesk, TokenDesk, VerdictDesk
 from hub.front import Front, WebSide, listen_tcp
 from hub.greeting import Greeting, greet
 from hub.ingest import Ingest, MeshRows, order_reader
@@ -75,6 +75,7 @@ def compose(ground: founding.Ground) -> Parts:
     reports = ground.reports
     live = Live(peers, reports, bus, clock)
     join_desk = JoinDesk(store, register, ground.keys, ground.identity, clock)
+    join_desk.on_change = lambda token_id: bus.publish("token", id=token_id)
     tokens = TokenDesk(join_desk, store, clock, ground.keys.region)
     orders = OrderDesk(
         store=store, reports=reports, register=register.register, region=ground.keys.region,
@@ -89,7 +90,8 @@ def compose(ground: founding.Ground) -> Parts:
     ingest = Ingest(MeshRows(store), register, reports, bus, clock, reader)
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
-        tokens=tokens, secrets=SecretDesk(store, register.register), assets=assets,
+        tokens=tokens, verdicts=VerdictDesk(store, reports),
+        secrets=SecretDesk(store, register.register), assets=assets,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, node_id=node_id, build=build,

@@ -14,7 +14,15 @@ from mesh.answers import Answers
 from mesh.host.clock import Clock
 from mesh.rest.calls import Keep
 from mesh.rest.roles import Role
-from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Secret, Status, Token
+from mesh.rest.types import (
+    GroupAccepted,
+    GroupVerb,
+    OrderAccepted,
+    Pending,
+    Secret,
+    Status,
+    Token,
+)
 
 Json = dict[str, Any]
 
@@ -50,6 +58,14 @@ class Orders(Protocol):
         self, group: str, kind: str, author: str, keep: Keep | None = None
     ) -> GroupVerb:
         """Cancel or retry the jobs of a group; NotFound when there is none."""
+        ...
+
+
+class Verdicts(Protocol):
+    """What operators decide about machines that are not accepted."""
+
+    async def give(self, machine: str, site: str | None, rejected: bool, by: str) -> Pending:
+        """Put a pending machine aside or back, by its MAC; raises RequestProblem."""
         ...
 
 
@@ -126,6 +142,7 @@ class Services:
     orders: Orders
     answers: Answers
     tokens: Tokens
+    verdicts: Verdicts
     secrets: Secrets
     assets: Assets
     status: StatusSource

@@ -28,6 +28,8 @@ RUNNING: Final = ("queued", "blocked", "running", "retry_wait")
 """Job states that count as work in hand."""
 FAILED: Final = tuple(state for state in get_args(ServerState) if state.endswith(" failed"))
 """Server states that want a person."""
+WAITING: Final = ("waiting",)
+"""State of pending machines that nobody has put aside."""
 
 CHUNK: Final = 200
 """Documents that are in memory at once while a page is filled."""
@@ -233,6 +235,17 @@ class ReportStore:
             (kind, *(chosen or [])),
         )
         return dict(rows)
+
+    def states(self, kind: str) -> dict[str, dict[str, int]]:
+        """Return how many documents of a kind each site has in each state."""
+        rows = self._reader.execute(
+            "SELECT site, state, count(*) FROM document WHERE kind = ? GROUP BY site, state",
+            (kind,),
+        )
+        found: dict[str, dict[str, int]] = {}
+        for site, state, number in rows:
+            found.setdefault(site, {})[state] = number
+        return found
 
     def contacts(self) -> dict[str, int]:
         """Return the last contact of each node, Unix ms."""

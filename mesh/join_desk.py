@@ -10,6 +10,7 @@ import base64
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from mesh.errors import Refused, StoreFull
@@ -50,6 +51,15 @@ TTL_MS_MAX: Final = 30 * 24 * 3600 * 1000
 log = get_log("join")
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """The last time that somebody came with a token."""
+
+    at_ms: int
+    refused: str | None
+    """Why, in one sentence; None: admitted."""
+
+
 class JoinDesk:
     """Tokens and admissions of one hub; it is the carrier's ``JoinServerPort``."""
 
@@ -69,6 +79,10 @@ class JoinDesk:
         self._clock = clock
         self._entropy = entropy
         self.counters: Counter[str] = Counter()
+        self.visits: dict[str, Visit] = {}
+        """By token id; of tokens that exist, since this desk was made."""
+        self.on_change: Callable[[str], None] = lambda _token_id: None
+        """Told the id of a token that was made, revoked, or that somebody came with."""
 
     # -- tokens ----------------------------------------------------------------------------
 
@@ -126,6 +140,7 @@ class JoinDesk:
 
         await self._store.write(put)
         log.info("join token made", token=token_id, site=site)
+        self.on_change(token_id)
         return text, row
 
     def tokens(self) -> list[TokenRow]:
@@ -144,6 +159,7 @@ class JoinDesk:
 
         await self._store.write(put)
         log.info("join token revoked", token=token_id)
+        self.on_change(token_id)
 
     # -- the exchange ----------------------------------------------------------------------
 
@@ -164,6 +180,7 @@ class JoinDesk:
             try:
                 refusal = await self._use_token(opened)
                 if refusal is None:
+                    self._note(opened.token_id, None)
                     return self._admit(opened)
             except StoreFull:
                 refusal = Refusal("hub", "the hub's disk is full: free some space, join again")
@@ -174,7 +191,19 @@ class JoinDesk:
         node = opened.node_id if isinstance(opened, JoinRequest) else None
         say = log.error if refusal.alarm else log.warning
         say("join refused", reason=refusal.code, node=node)
+        if isinstance(opened, JoinRequest):
+            self._note(opened.token_id, refusal.detail)
         return refusal_reply(refusal)
+
+    def _note(self, token_id: str, refused: str | None) -> None:
+        """Keep for people how it went with a token of ours."""
+        if self._store.get(HUBS, TOKEN, token_id) is None:
+            return
+        self.visits.pop(token_id, None)
+        self.visits[token_id] = Visit(self._clock.now_ms(), refused)
+        if len(self.visits) > TOKENS_MAX:
+            del self.visits[next(iter(self.visits))]
+        self.on_change(token_id)
 
     async def _use_token(self, request: JoinRequest) -> Refusal | None:
         """Mark the token used by this identity, durably, or say why not."""
@@ -205,6 +234,7 @@ class JoinDesk:
         except Refused as exc:
             self.counters["refused hub"] += 1
             log.error("join refused", reason="hub", node=request.node_id, error=exc)
+            self._note(request.token_id, str(exc))
             return refusal_reply(Refusal("hub", f"the hub cannot admit members now: {exc}"))
         self._register.merge(request.key_record)
         self.counters["admitted"] += 1

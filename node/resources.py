@@ -4,6 +4,7 @@ The same views as the hub's (mesh/rest/views.py). It knows neither HTTP nor orde
 nobody here can know is null.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -22,6 +23,7 @@ from mesh.proto.tables import (
     SERVER,
     SIGHTING,
     SITE,
+    VERDICT,
     site_scope,
 )
 from mesh.rest import groups, views
@@ -57,8 +59,12 @@ class Resources:
         """Return the sites of the organisation; counts only of this one."""
         running = [job for job in self.jobs() if job["state"] not in JOB_OVER]
         regions = {row.key: row.body.get("region") for row in self.store.rows(FLEET, SITE)}
-        servers, jobs = {self.site: len(self.servers())}, {self.site: len(running)}
-        return views.sites(regions, self.nodes(), servers, jobs)
+        states = dict(Counter(server["state"] for server in self.servers()))
+        waiting = sum(not seen["rejected"] for seen in self.pending())
+        return views.sites(
+            regions, self.nodes(), {self.site: states}, {self.site: len(running)},
+            {self.site: waiting},
+        )  # fmt: skip
 
     def nodes(self) -> list[Node]:
         """Return all members, with those that this node reaches now."""
@@ -97,7 +103,10 @@ class Resources:
         """Return machines that were seen here and not accepted."""
         seen = [(row.author, row.body) for row in self.store.authored(self.scope, SIGHTING)]
         servers = [row.body for row in self.store.rows(self.scope, SERVER)]
-        return views.pending(self.site, seen, servers)
+        inventories, verdicts = (
+            self.store.rows(self.scope, table) for table in (INVENTORY, VERDICT)
+        )
+        return views.pending(self.site, seen, servers, inventories, verdicts)
 
     def jobs(self) -> list[Job]:
         """Return jobs and orders as they look from here now."""

@@ -19,8 +19,9 @@ from mesh.errors import Refused, RemoteRefused, StoreFull, Unreachable
 from mesh.host.local_socket import listen_local, may_ask, peer_uid
 from mesh.host.log import get_log
 from mesh.proto.order import CANCEL, DESTRUCTIVE, RETRY, Order
+from mesh.proto.tables import VERDICT
 from mesh.proto.trust import ROLE_SITE_OPERATOR
-from mesh.rest import groups
+from mesh.rest import groups, verdicts
 from mesh.rest.calls import KEY_HEADER, Call, given, read_call
 from mesh.rest.lists import page, plan
 from mesh.rest.operations import OPERATIONS, PREFIX, find, methods
@@ -67,6 +68,8 @@ class NodeApi:
             "getJobLog": self._job_log,
             "getGroup": self._group,
             "getAsset": _shown(self._r.asset, "name"),
+            "rejectMachine": self._verdict(True),
+            "restoreMachine": self._verdict(False),
             "createOrder": self._order,
             "createGroup": self._order_group,
             "cancelGroup": self._tell_group(CANCEL),
@@ -162,6 +165,20 @@ class NodeApi:
         rows = [{"seq": seq, "at_ms": at_ms, "text": text} for seq, at_ms, text in lines]
         body = "".join(json.dumps(row) + "\n" for row in rows)
         return Response(200, {"Content-Type": "application/x-ndjson"}, body.encode())
+
+    def _verdict(self, rejected: bool) -> Handler:
+        async def give(call: Call) -> Any:
+            self._check_operator()
+            seen = verdicts.meant(self._r.pending(), call.parts["machine"], call.body.site)
+
+            def write(tx: Any) -> Any:
+                after, body = verdicts.judged(seen, rejected, call.who, tx.now_ms)
+                tx.put(self._r.scope, VERDICT, seen["mac"], body)
+                return after
+
+            return await self._r.store.write(write)
+
+        return give
 
     # -- orders ------------------------------------------------------------------------------
 

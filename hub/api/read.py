@@ -13,7 +13,7 @@ from quart import Response, request
 from hub.api.bind import Bindings
 from hub.errors import Conflict, NotFound
 from hub.ports import Json, Services
-from hub.store import LIST_MAX, RUNNING, ReportStore
+from hub.store import LIST_MAX, RUNNING, WAITING, ReportStore
 from mesh.rest import groups, views
 from mesh.rest.calls import Call
 from mesh.rest.job_view import Here, as_seen
@@ -28,25 +28,28 @@ def sites(services: Services) -> list[Site]:
     """Return all sites with their counts."""
     store = services.store
     regions = {document["name"]: document["region"] for document in store.documents("site")}
-    servers, running = store.counts("server"), store.counts("job", RUNNING)
-    return views.sites(regions, cast(list[Node], nodes(services)), servers, running)
+    servers, running = store.states("server"), store.counts("job", RUNNING)
+    waiting = store.counts("pending", WAITING)
+    found = cast(list[Node], nodes(services))
+    return views.sites(regions, found, servers, running, waiting)
 
 
 def nodes(services: Services) -> list[Json]:
     """Return all members with whether this hub reaches them now."""
-    reachable, contacts = services.live.reachable(), services.store.contacts()
+    links, contacts = services.live.links(), services.store.contacts()
     documents = services.store.documents("node")
     now_ms = services.clock.now_ms()
     for node in documents:
-        here = node["id"] == services.node_id or node["id"] in reachable
+        here = node["id"] == services.node_id or node["id"] in links
         node["reachable"] = here
+        node["linked_ms"], node["link_address"] = links.get(node["id"], (None, None))
         node["last_contact_ms"] = now_ms if here else contacts.get(node["id"])
     return documents
 
 
 def seen_from(services: Services) -> Here:
     """Return what this hub knows beside the rows of jobs."""
-    reachable = {services.node_id, *services.live.reachable()}
+    reachable = {services.node_id, *services.live.links()}
     members = {
         node["id"]: node["name"]
         for node in services.store.documents("node")

@@ -6,7 +6,7 @@ from hub.errors import BadRequest
 from hub.ports import Json, Services
 from mesh.proto.order import CANCEL, RETRY
 from mesh.rest.calls import Call, given
-from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Secret, Token
+from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Pending, Secret, Token
 
 SECRET_KINDS = ("bmc", "opaque")
 
@@ -31,6 +31,18 @@ def bind(on: Bindings, services: Services) -> None:
     @on.on("retryGroup")
     async def retry_group(call: Call) -> GroupVerb:
         return await services.orders.tell_group(call.parts["group"], RETRY, call.who, call.keep)
+
+    @on.on("rejectMachine")
+    async def reject(call: Call) -> Pending:
+        return await _verdict(call, True)
+
+    @on.on("restoreMachine")
+    async def restore(call: Call) -> Pending:
+        return await _verdict(call, False)
+
+    async def _verdict(call: Call, rejected: bool) -> Pending:
+        machine, site = call.parts["machine"], call.body.site
+        return await services.verdicts.give(machine, site, rejected, call.who)
 
     @on.on("createToken")
     async def create_token(call: Call) -> Json:

@@ -10,7 +10,7 @@ from hub import show
 from hub.api import read
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
-from hub.store import RUNNING
+from hub.store import RUNNING, WAITING
 
 STRIP_JOBS_MAX: Final = 8
 TREE_NODES_MAX: Final = 40
@@ -47,7 +47,7 @@ class Frame:
         return {
             "navigation": NAVIGATION,
             "counts": {
-                "pending": sum(store.counts("pending").values()),
+                "pending": sum(store.counts("pending", WAITING).values()),
                 "jobs": sum(store.counts("job", RUNNING).values()),
             },
             "regions": [
@@ -59,7 +59,7 @@ class Frame:
     def _badges(self) -> Json:
         status = self._services.status.status()
         return {
-            "pending": sum(self._services.store.counts("pending").values()),
+            "pending": sum(self._services.store.counts("pending", WAITING).values()),
             "problems": status["problems"],
             "sites": [site["name"] for site in read.sites(self._services)],
         }

@@ -8,7 +8,7 @@ from hub.pages.context import Console
 from hub.pages.frame import sites_with_nodes
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
-from hub.store import FAILED, RUNNING
+from hub.store import FAILED, RUNNING, WAITING
 
 
 def add(pages: Blueprint, console: Console) -> None:
@@ -42,7 +42,7 @@ def _summary(services: Services) -> Json:
         "reachable": sum(site["nodes_reachable"] for site in sites),
         "servers": sum(store.counts("server").values()),
         "failed": sum(store.counts("server", FAILED).values()),
-        "pending": sum(store.counts("pending").values()),
+        "pending": sum(store.counts("pending", WAITING).values()),
         "jobs": sum(store.counts("job", RUNNING).values()),
         "oldest_ms": min(
             (s["last_contact_ms"] or 0 for s in sites if s["nodes"]), default=None

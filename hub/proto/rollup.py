@@ -22,6 +22,7 @@ INT_MAX: Final = 1 << 53
 """Larger integers are shown as text: JSON readers keep only 53 bits."""
 SITE_TABLES: Final = (
     tables.SERVER, tables.SIGHTING, tables.INVENTORY, tables.JOB, tables.ORDER,
+    tables.VERDICT,
 )  # fmt: skip
 FLEET_TABLES: Final = (
     tables.NODE, tables.SITE, tables.REFERENCE, tables.NAME, tables.PRESENCE,
@@ -94,8 +95,12 @@ def site_documents(
         (row.author, {**row.body, "mac": row.key}) for row in by_table[tables.SIGHTING]
     ]
     servers = [row.body for row in by_table[tables.SERVER]]
-    for seen in views.pending(site, sightings, servers):
-        documents.append(_document("pending", seen["mac"], site, seen["mac"], "", seen))
+    shown = views.pending(
+        site, sightings, servers, by_table[tables.INVENTORY], by_table[tables.VERDICT]
+    )
+    for seen in shown:
+        state = "rejected" if seen["rejected"] else "waiting"
+        documents.append(_document("pending", seen["mac"], site, seen["mac"], state, seen))
     return documents
 
 

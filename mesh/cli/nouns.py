@@ -102,17 +102,21 @@ def server_show(where: Where, as_json: bool, server: str) -> None:
 
 
 @click.command("pending")
+@click.option("--rejected", is_flag=True, help="List those that were put aside instead.")
 @options
-def server_pending(where: Where, as_json: bool) -> None:
+def server_pending(where: Where, as_json: bool, rejected: bool) -> None:
     """List machines that were seen and not accepted."""
     answer = _items(where, "/pending", as_json)
     rows = [
-        (p["mac"], p["site"], p["ip"], p["where"], age(p["last_ms"], answer["as_of_ms"]),
-         p["summary"])
+        (p["mac"], p["site"], p["ip"], p["where"], p["port"],
+         age(p["last_ms"], answer["as_of_ms"]), p["summary"])
         for p in answer["items"]
+        if p["rejected"] == rejected
     ]  # fmt: skip
     if not as_json:
-        columns = ("MACHINE", "SITE", "ADDRESS", "SEEN BY", "LAST SEEN", "WHAT IT IS")
+        columns = (
+            "MACHINE", "SITE", "ADDRESS", "SEEN BY", "PORT", "LAST SEEN", "WHAT IT IS",
+        )  # fmt: skip
         print_table(columns, rows, "no unknown machine has been seen")
 
 

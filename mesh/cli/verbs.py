@@ -82,6 +82,35 @@ def server_accept(
     )
 
 
+@click.command("reject")
+@click.argument("machine")
+@click.option("--site", help="The site that is meant where several have seen it.")
+@options
+def server_reject(where: Where, as_json: bool, machine: str, site: str | None) -> None:
+    """Put the pending MACHINE (its MAC) aside; it is not touched."""
+    _verdict(where, as_json, machine, site, "reject", "was put aside")
+
+
+@click.command("restore")
+@click.argument("machine")
+@click.option("--site", help="The site that is meant where several have seen it.")
+@options
+def server_restore(where: Where, as_json: bool, machine: str, site: str | None) -> None:
+    """Take back that the pending MACHINE (its MAC) was put aside."""
+    _verdict(where, as_json, machine, site, "restore", "waits to be accepted again")
+
+
+def _verdict(
+    where: Where, as_json: bool, machine: str, site: str | None, verb: str, done: str
+) -> None:
+    with where.client() as client:
+        answer = client.post(f"/pending/{in_path(machine)}/{verb}", {"site": site})
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"{answer['item']['mac']} of site {answer['item']['site']} {done}")
+
+
 @click.command("deploy")
 @click.argument("server")
 @click.option("--image", required=True, help="Name of the image asset.")

@@ -43,6 +43,7 @@ BINDING: Final = "binding"  # merged; key = MAC
 SUBNET: Final = "subnet"  # merged; key = CIDR
 ORDER: Final = "order"  # merged; key = order id
 JOB: Final = "job"  # merged; key = job id (= id of its order)
+VERDICT: Final = "verdict"  # merged; key = MAC of a machine that is not accepted
 SITE_SECRET: Final = "site_secret"  # per author; key = "<member node id>/<epoch>"
 BUDGET: Final = "budget"  # per author; key = order id; destructive work begun
 NODE_SECRET: Final = "node_secret"  # per author; key = id of a secret that the author can open
@@ -159,6 +160,19 @@ class SightingRow(TypedDict, total=False):
     last_ms: int
     where: str  # "dhcp" | "ipxe" | "ramdisk"
     summary: str  # one line for people: vendor, model, serial, memory, disks
+    port: str  # where it is plugged in, as the relay says (option 82): remote id, circuit id
+
+
+class VerdictRow(TypedDict, total=False):
+    """What an operator decided about a machine short of accepting it.
+
+    Rejecting writes nothing to the machine: it is put aside in the lists, until that is undone
+    or it is accepted after all."""
+
+    mac: str
+    rejected: bool
+    by: str
+    at_ms: int
 
 
 class BmcRow(TypedDict, total=False):

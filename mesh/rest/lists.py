@@ -74,9 +74,13 @@ LISTS: Final[Mapping[str, ListOf]] = {
         ),
         ListOf(
             noun="pending", item=types.Pending,
-            keys={"site": "site", "mac": "mac", "ip": "ip", "arch": "arch", "where": "where"},
-            text=("mac", "ip", "summary", "uuid"), order="-last_ms", identity=("mac", "site"),
-            sorts={"last_ms": -1, "first_ms": -1, "mac": "", "site": ""},
+            keys={"site": "site", "mac": "mac", "ip": "ip", "arch": "arch", "where": "where",
+                  "serial": "serial", "vendor": "vendor", "model": "model", "port": "port",
+                  "rejected": "rejected"},
+            text=("mac", "ip", "summary", "uuid", "serial", "vendor", "model", "port"),
+            order="-last_ms", identity=("mac", "site"),
+            sorts={"last_ms": -1, "first_ms": -1, "mac": "", "site": "", "serial": "",
+                   "vendor": "", "model": "", "port": ""},
         ),
         ListOf(
             noun="jobs", item=types.Job,

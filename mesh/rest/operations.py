@@ -122,6 +122,16 @@ _WRITES: Final = (
         answer=show.GroupVerb, status=202,
     ),
     Operation(
+        id="rejectMachine", method="POST", path="/pending/{machine}/reject", role="operator",
+        noun="pending", summary="Put a machine aside that was seen; it is not touched.",
+        body=ask.VerdictRequest, answer=show.Pending,
+    ),
+    Operation(
+        id="restoreMachine", method="POST", path="/pending/{machine}/restore", role="operator",
+        noun="pending", summary="Take back that a machine was put aside.",
+        body=ask.VerdictRequest, answer=show.Pending,
+    ),
+    Operation(
         id="createToken", method="POST", path="/tokens", role="operator", noun="token", at=HUB,
         summary="Make a join token; its text is shown once.", body=ask.TokenRequest,
         answer=show.NewToken, status=201, secret=True,

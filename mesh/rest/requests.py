@@ -136,6 +136,12 @@ class GroupRequest(Closed):
     expect: Annotated[int, Meta(ge=0)] | None = None
 
 
+class VerdictRequest(Closed):
+    """Which machine is meant where several sites have seen the same address."""
+
+    site: SiteName | None = None
+
+
 class TokenRequest(Closed):
     """A join token to make."""
 

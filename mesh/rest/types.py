@@ -35,6 +35,8 @@ class Site(TypedDict):
     nodes: int
     nodes_reachable: int
     servers: int
+    server_states: dict[str, int]  # state -> how many servers
+    pending: int  # machines that wait to be accepted, without those put aside
     jobs_running: int
     last_contact_ms: int | None
 
@@ -52,6 +54,11 @@ class Node(TypedDict):
     build: str | None
     services: list[str]
     boot_url: str | None
+    addresses: list[str]  # "host:port" of the mesh, best first
+    started_ms: int | None  # of the running program
+    key_epoch: int  # of its encryption key: how often that was changed
+    linked_ms: int | None  # since when it has a link to who answers
+    link_address: str | None  # where that link comes from
 
 
 class Server(TypedDict):
@@ -93,11 +100,18 @@ class Pending(TypedDict):
     ip: str | None
     arch: str | None
     uuid: str | None
+    serial: str | None
+    vendor: str | None
+    model: str | None
+    port: str | None  # where it is plugged in, as the DHCP relay says (option 82)
     summary: str | None
     where: str
     first_ms: int
     last_ms: int
     seen_by: list[str]
+    rejected: bool  # put aside by an operator; nothing was written to the machine
+    rejected_by: str | None
+    rejected_ms: int | None
 
 
 class Step(TypedDict):
@@ -206,7 +220,11 @@ class Token(TypedDict):
     state: str  # open | used | expired | revoked
     created_ms: int
     expires_ms: int
-    used_by: str | None
+    used_by: str | None  # id of the node that joined with it
+    used_ms: int | None
+    contacted_ms: int | None  # when somebody last came with it; since the hub's start
+    refused: str | None  # why the last who came with it was refused; since the hub's start
+    refused_ms: int | None
 
 
 class NewToken(Token):

@@ -40,6 +40,8 @@ class MemberLike(Protocol):
     def status(self) -> str: ...  # noqa: D102
     @property
     def name(self) -> str: ...  # noqa: D102
+    @property
+    def kem_epoch(self) -> int: ...  # noqa: D102
 
 
 _ORDER = ("verified", "fetching", "wanted", "failed", "corrupt", "absent")
@@ -187,12 +189,19 @@ def inventories(
 
 
 def pending(
-    site: str, sightings: Iterable[tuple[str, Body]], servers: Iterable[Body]
+    site: str,
+    sightings: Iterable[tuple[str, Body]],
+    servers: Iterable[Body],
+    inventories: Iterable[RowLike] = (),
+    verdicts: Iterable[RowLike] = (),
 ) -> list[Pending]:
     """Show the machines of a site that were seen and not accepted, newest first.
 
     ``sightings`` are pairs of author and SIGHTING body; several authors of one MAC become one.
+    What a machine is comes from its INVENTORY row, whether it was put aside from its VERDICT.
     """
+    parts = {row.key: row.body for row in inventories}
+    judged = {row.key: row.body for row in verdicts}
     taken = {mac for body in servers for mac in _texts(body.get("macs"))}
     found: dict[str, Pending] = {}
     for author, body in sightings:
@@ -203,11 +212,13 @@ def pending(
         have = found.get(mac)
         if have is None:
             have = found[mac] = _seen(site, mac, body, first, last)
+            _identify(have, parts.get(mac, {}), judged.get(mac, {}))
         have["first_ms"] = min(have["first_ms"], first)
         have["summary"] = _text(body.get("summary")) or have["summary"]
         if last >= have["last_ms"]:
             have["last_ms"], have["ip"] = last, _text(body.get("ip")) or have["ip"]
             have["where"] = _text(body.get("where")) or have["where"]
+            have["port"] = _text(body.get("port")) or have["port"]
         have["seen_by"] = sorted({*have["seen_by"], author})
     return sorted(found.values(), key=lambda item: (-item["last_ms"], item["mac"]))
 
@@ -219,12 +230,35 @@ def _seen(site: str, mac: str, body: Body, first_ms: int, last_ms: int) -> Pendi
         ip=_text(body.get("ip")),
         arch=_text(body.get("arch")),
         uuid=_text(body.get("uuid")),
+        serial=None,
+        vendor=None,
+        model=None,
+        port=_text(body.get("port")) or None,
         summary=_text(body.get("summary")),
         where=_text(body.get("where")) or "unknown",
         first_ms=first_ms,
         last_ms=last_ms,
         seen_by=[],
+        rejected=False,
+        rejected_by=None,
+        rejected_ms=None,
     )
+
+
+def _identify(seen: Pending, found: Body, verdict: Body) -> None:
+    """Add what the ramdisk read from the machine, and what an operator decided about it."""
+    hardware = found.get("inventory")
+    system = hardware.get("system") if isinstance(hardware, Mapping) else None
+    if isinstance(system, Mapping):
+        seen["vendor"], seen["model"] = (
+            _text(system.get("vendor")),
+            _text(system.get("product")),
+        )
+        seen["serial"] = _text(system.get("serial"))
+    seen["serial"] = seen["serial"] or _text(found.get("serial"))
+    if verdict.get("rejected") is True:
+        seen["rejected"], seen["rejected_by"] = True, _text(verdict.get("by"))
+        seen["rejected_ms"] = _number(verdict.get("at_ms"))
 
 
 def node(
@@ -242,14 +276,32 @@ def node(
         build=_text(body.get("build")),
         services=_texts(body.get("services")),
         boot_url=_text(body.get("boot_url")),
+        addresses=_addresses(body.get("addresses")),
+        started_ms=_number(body.get("started_ms")),
+        key_epoch=member.kem_epoch,
+        linked_ms=None,
+        link_address=None,
     )
+
+
+def _addresses(value: Any) -> list[str]:
+    """Show [host, TCP port, UDP port] triples as host:port."""
+    found: list[str] = []
+    for entry in value if isinstance(value, list) else []:
+        match entry:
+            case [str(host), int(port), *_]:
+                found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            case _:
+                pass
+    return found
 
 
 def sites(
     regions: Mapping[str, str | None],
     nodes: Iterable[Node],
-    servers: Mapping[str, int],
+    servers: Mapping[str, Mapping[str, int]],
     jobs_running: Mapping[str, int],
+    waiting: Mapping[str, int],
 ) -> list[Site]:
     """Show the sites that were named (``regions``) or have a node, with their counts."""
     found: dict[str, Site] = {}
@@ -262,7 +314,9 @@ def sites(
                 region=regions.get(name),
                 nodes=0,
                 nodes_reachable=0,
-                servers=servers.get(name, 0),
+                servers=sum(servers.get(name, {}).values()),
+                server_states=dict(servers.get(name, {})),
+                pending=waiting.get(name, 0),
                 jobs_running=jobs_running.get(name, 0),
                 last_contact_ms=None,
             ),

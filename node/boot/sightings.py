@@ -90,4 +90,5 @@ class Sightings:
             body |= {"mac": mac, "ip": str(seen.ip), "last_ms": tx.now_ms, "where": seen.where}
             body["arch"] = seen.arch or body.get("arch", "")
             body["uuid"] = seen.uuid or body.get("uuid")
+            body["port"] = seen.port or body.get("port", "")
             tx.put(self._scope, tables.SIGHTING, mac, body)

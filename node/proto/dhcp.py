@@ -31,6 +31,8 @@ MESSAGE_BYTES_MAX: Final = 1472  # one Ethernet frame
 UDP_IP_BYTES: Final = 28  # counted in option 57
 SIZE_LEAST: Final = 576
 ZERO: Final = IPv4Address(0)
+RELAY_ID_BYTES_MAX: Final = 64
+"""Of each id of a relay that is shown to people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,17 @@ class Packet:
             at += 2 + area[at + 1]
         return found if at == len(area) else {}
 
+    @property
+    def relay_port(self) -> str:
+        """Where a relay says that the client is plugged in: remote id (the switch), circuit id.
+
+        Switches write text or raw bytes into them (RFC 3046 section 3); raw bytes are shown in
+        hexadecimal.
+        """
+        relay = self.relay_options
+        ids = (relay.get(opt.RELAY_REMOTE, b""), relay.get(opt.RELAY_CIRCUIT, b""))
+        return " ".join(_readable(value[:RELAY_ID_BYTES_MAX]) for value in ids if value)
+
     def wants(self, code: int) -> bool:
         """Whether option 55 asks for an option."""
         return code in self.options.get(opt.PARAMETERS, b"")
@@ -129,6 +142,11 @@ class Packet:
     def _address(self, code: int) -> IPv4Address | None:
         value = self.options.get(code, b"")
         return IPv4Address(value) if len(value) == 4 else None
+
+
+def _readable(value: bytes) -> str:
+    text = value.decode("ascii", "replace")
+    return text if text.isprintable() and "\ufffd" not in text else value.hex()
 
 
 def decode(data: bytes) -> Packet | None:

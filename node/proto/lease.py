@@ -77,6 +77,7 @@ class Seen:
     arch: str
     uuid: str | None
     where: str  # "dhcp" | "ipxe"
+    port: str = ""  # where it is plugged in, as the relay says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +236,12 @@ def _lease(
         if durable or message_type != ACK
         else Claim(packet.mac, address, packet.machine_uuid),
         seen=Seen(
-            packet.mac, address, arch, packet.machine_uuid, "ipxe" if packet.is_ipxe else "dhcp"
+            packet.mac,
+            address,
+            arch,
+            packet.machine_uuid,
+            "ipxe" if packet.is_ipxe else "dhcp",
+            packet.relay_port,
         ),
         unknown_arch=is_firmware(packet) and arch not in ARCHITECTURES.values(),
     )

@@ -13,12 +13,12 @@ import trio
 
 from cache.api import Cache
 from hub.assets import AssetDesk, AssetParts
-from hub.desks import SecretDesk
+from hub.desks import SecretDesk, VerdictDesk
 from hub.errors import BadRequest, Conflict, NotFound
 from hub.ingest import Ingest, MeshRows, order_reader
 from hub.live import EventBus
 from hub.orders import OrderDesk
-from hub.store import ReportStore
+from hub.store import WAITING, ReportStore
 from mesh import answers
 from mesh.answers import Answers
 from mesh.errors import Refused
@@ -457,3 +457,34 @@ async def test_a_secret_stands_nowhere_in_plain(tmp_path: Path) -> None:
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert canary.encode() not in path.read_bytes(), path
+
+
+async def test_a_machine_is_put_aside_and_back_for_good(tmp_path: Path) -> None:
+    async with office(tmp_path) as at:
+        mac = "52:54:00:00:00:77"
+        await at.put(
+            SITE, tables.SIGHTING, mac, mac=mac, first_ms=1, last_ms=2, port="sw1 Gi0/1"
+        )
+        await at.put(
+            SITE, tables.INVENTORY, mac,
+            inventory={"system": {"vendor": "Dell", "product": "R640", "serial": "S1"}},
+        )  # fmt: skip
+        desk = VerdictDesk(at.store, at.reports)
+        given = await desk.give("52-54-00-00-00-77", None, True, "ann")
+        await at.ingest.read_all()
+        (seen,) = at.reports.find("pending", mac)
+        assert given == seen
+        assert (seen["vendor"], seen["model"], seen["serial"]) == ("Dell", "R640", "S1")
+        assert (seen["port"], seen["rejected"], seen["rejected_by"]) == (
+            "sw1 Gi0/1",
+            True,
+            "ann",
+        )
+        assert at.reports.counts("pending", WAITING) == {}
+        await desk.give(mac, "lab", False, "ben")
+        await at.ingest.read_all()
+        assert at.reports.find("pending", mac)[0]["rejected"] is False
+        with pytest.raises(RequestProblem, match="no machine"):
+            await desk.give(mac, "elsewhere", True, "ann")
+        with pytest.raises(RequestProblem, match="no MAC"):
+            await desk.give("all of them", None, True, "ann")

@@ -48,6 +48,10 @@ async def test_a_new_node_joins_and_its_register_stands_on_disk(tmp_path: Path):
         thief = load_or_make_identity(tmp_path / "thief")
         with pytest.raises(Refused, match="used by another node"):
             await join(text, thief)
+        (visit,) = office.desk.visits.values()
+        assert visit.refused is not None
+        assert "used by another node" in visit.refused
+        assert visit.at_ms == office.clock.now_ms()
         nursery.cancel_scope.cancel()
 
 

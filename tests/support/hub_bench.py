@@ -55,6 +55,7 @@ class Member:
     roles: frozenset[str] = frozenset({"node"})
     status: str = "member"
     name: str = ""
+    kem_epoch: int = 1
 
 
 class Level:
@@ -217,6 +218,24 @@ class LocalTables:
             return fn(self)
 
 
+@dataclass
+class FakeVerdicts:
+    """Verdicts that stand in the bench's rows at once."""
+
+    rows: FakeRows
+    store: ReportStore
+    clock: Any
+
+    async def give(self, machine: str, site: str | None, rejected: bool, by: str) -> Any:
+        await trio.lowlevel.checkpoint()
+        seen = self.store.find("pending", machine)[0]
+        self.rows.put(
+            tables.site_scope(site or seen["site"]), tables.VERDICT, machine, HUB, mac=machine,
+            rejected=rejected, by=by, at_ms=self.clock.now_ms(),
+        )  # fmt: skip
+        return {**seen, "rejected": rejected}
+
+
 class FakeTokens:
     def __init__(self) -> None:
         self.made: dict[str, Token] = {}
@@ -225,7 +244,8 @@ class FakeTokens:
         await trio.lowlevel.checkpoint()
         token = Token(
             id=f"t{len(self.made)}", site=site, roles=roles, state="open", created_ms=0,
-            expires_ms=ttl_s * 1000, used_by=None,
+            expires_ms=ttl_s * 1000, used_by=None, used_ms=None, contacted_ms=None,
+            refused=None, refused_ms=None,
         )  # fmt: skip
         self.made[token["id"]] = token
         return token, "rm1.secret"
@@ -280,7 +300,8 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
     ingest = Ingest(rows, roster, store, bus, clock)
     services = Services(
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
-        orders=fake, tokens=FakeTokens(), secrets=FakeSecrets(), assets=fake, status=fake,
+        orders=fake, tokens=FakeTokens(), verdicts=FakeVerdicts(rows, store, clock),
+        secrets=FakeSecrets(), assets=fake, status=fake,
         settle=ingest.settle, answers=Answers(LocalTables(clock).write, clock),
         accounts=accounts, limits=Limits(),
         api_tokens=ApiTokens(shared, desk, API_TOKEN, clock), hub_name="demo hub", node_id=HUB,

@@ -126,6 +126,19 @@ def test_relay_sub_options_that_do_not_parse_are_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("area", "port"),
+    [
+        (b"\x01\x06Gi0/17\x02\x03sw1", "sw1 Gi0/17"),
+        (b"\x01\x04\x00\x01\x00\x07\x02\x06\x52\x54\x00\x12\x34\x56", "525400123456 00010007"),
+        (b"\x01\xc8" + b"x" * 200, "x" * 64),
+        (b"\x13\x00", ""),
+    ],
+)
+def test_a_relay_says_where_a_machine_is_plugged_in(area: bytes, port: str) -> None:
+    assert Packet(options={82: area}).relay_port == port
+
+
+@pytest.mark.parametrize(
     ("vendor", "option_93", "expected"),
     [
         (b"PXEClient:Arch:00007:UNDI:003000", b"", (7,)),
