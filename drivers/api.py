@@ -33,8 +33,12 @@ class PowerControl(Protocol):
 class BootOverride(Protocol):
     """What one server boots from next."""
 
-    async def set_boot(self, device: BootTarget) -> None:
-        """Boot from the network or from the first disk, from the next start on."""
+    async def set_boot(self, device: BootTarget, *, uefi: bool | None = None) -> None:
+        """Boot from the network or from the first disk, from the next start on.
+
+        ``uefi`` says how the firmware starts machines, None when nobody has seen it: some
+        BMCs must be told.
+        """
         ...
 
     async def boot_device(self) -> BootDevice:
@@ -80,7 +84,8 @@ class BmcLimits:
     """How long a BMC may take. Every verb ends within the sum of what it does."""
 
     request_s: float = 15.0
-    """One request with its whole answer."""
+    """One request with its whole answer; for IPMI also a login, or a command with its
+    repetitions."""
     power_wait_s: float = 90.0
     """From a power order until the BMC reports it; longer than any was seen to take."""
     boot_wait_s: float = 15.0
@@ -99,20 +104,30 @@ async def open_bmc(
 ) -> AsyncGenerator[Bmc]:
     """Give the driver that fits the URL; nothing is sent before the first verb.
 
-    ``url`` is the BMC's root (``https://10.0.0.9``, when it has one system) or one system
-    (``https://10.0.0.9/redfish/v1/Systems/1``). ``local_address`` is the address of the
-    out-of-band interface to dial from.
+    ``url`` is the root of a Redfish service (``https://10.0.0.9``, when it has one system),
+    one system (``https://10.0.0.9/redfish/v1/Systems/1``), or ``ipmi://10.0.0.9``: the scheme
+    alone decides. ``local_address`` is the address of the out-of-band interface to dial from.
     """
     if not isinstance(credentials, BmcCredentials):
         credentials = BmcCredentials.parse(credentials)
+    limits = limits or BmcLimits()
     scheme = urlsplit(url).scheme
+    if scheme == "ipmi":
+        from drivers.ipmi import open_ipmi
+
+        async with open_ipmi(
+            url, credentials, local_address=local_address, limits=limits
+        ) as bmc:
+            yield bmc
+        return
     if scheme not in ("http", "https"):
         raise DeviceRefused(
-            f"no driver for BMC address {url[:200]!r}: it must begin with https:// or http://"
+            f"no driver for BMC address {url[:200]!r}: it must begin with https://, http://"
+            " or ipmi://"
         )
     from drivers.redfish import open_redfish
 
     async with open_redfish(
-        url, credentials, local_address=local_address, limits=limits or BmcLimits()
+        url, credentials, local_address=local_address, limits=limits
     ) as bmc:
         yield bmc

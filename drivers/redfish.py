@@ -12,6 +12,7 @@ import trio
 
 from drivers.api import BmcCredentials, BmcLimits, BootDevice, BootTarget, PowerState
 from drivers.errors import DeviceLied, DeviceRefused, DriverError
+from drivers.patience import Patience
 from drivers.proto import redfish as core
 from drivers.proto.quirks import quirks_for
 from drivers.redfish_http import (
@@ -23,29 +24,10 @@ from drivers.redfish_http import (
     open_http,
 )
 
-FIRST_POLL_S: Final = 0.05
 SESSION_END_S: Final = 2.0
 
 _WRONG_TAG: Final = frozenset({412, 428})
 _WRONG_VALUE: Final = 400
-
-
-class _Patience:
-    """Waits between looks at a device: short at first, then longer, until a deadline."""
-
-    def __init__(self, wait_s: float, poll_s: float) -> None:
-        self._deadline = trio.current_time() + wait_s
-        self._pause_s = FIRST_POLL_S
-        self._poll_s = poll_s
-
-    async def again(self) -> bool:
-        """Wait and return True, or return False when the time is over."""
-        left_s = self._deadline - trio.current_time()
-        if left_s <= 0:
-            return False
-        await trio.sleep(min(self._pause_s, left_s))
-        self._pause_s = min(self._pause_s * 2, self._poll_s)
-        return True
 
 
 class RedfishBmc:
@@ -80,7 +62,7 @@ class RedfishBmc:
     async def set_power(self, on: bool) -> None:
         """Bring the power to on, or off at once (ForceOff), and wait until it is reported."""
         asked = ""
-        patience = _Patience(self._limits.power_wait_s, self._limits.poll_s)
+        patience = Patience(self._limits.power_wait_s, self._limits.poll_s)
         while True:
             system = await self._system()
             match core.power_step(system, on, asked=bool(asked)):
@@ -112,15 +94,15 @@ class RedfishBmc:
         """Return what the BMC says it boots from next."""
         return core.boot_device(await self._system())
 
-    async def set_boot(self, device: BootTarget) -> None:
-        """Set the boot override, and wait until the BMC reports it."""
+    async def set_boot(self, device: BootTarget, *, uefi: bool | None = None) -> None:
+        """Set the boot override, and wait until the BMC reports it; its mode stays."""
         system = await self._system()
         if core.boot_device(system) == device and system.boot_enabled == "Continuous":
             return
         answer = await self._patch_boot(system, device)
         if not answer.ok:
             raise complain(answer)
-        patience = _Patience(self._limits.boot_wait_s, self._limits.poll_s)
+        patience = Patience(self._limits.boot_wait_s, self._limits.poll_s)
         while core.boot_device(system := await self._system()) != device:
             if not await patience.again():
                 raise DeviceLied(

@@ -14,7 +14,8 @@ class Interfaces:
     provisioning: str | None = None
     """Interface machines boot from; boot services bind only it. None: ``[boot] listen``."""
     oob: str | None = None
-    """Interface that BMCs and switches are reached by; None: the routing table decides."""
+    """Interface that BMCs and switches are reached by (Redfish: TCP 443; IPMI: UDP 623 or the
+    port in the BMC's URL); None: the routing table decides."""
 
 
 @dataclass(frozen=True, kw_only=True)

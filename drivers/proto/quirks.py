@@ -1,7 +1,7 @@
-"""Where vendors' Redfish services differ, as data; each row names where that was seen.
+"""Where vendors' BMCs differ, as data; each row names where that was seen.
 
-Knows nothing about transport. The rule: behaviour of the driver depends on a field of `Quirks`,
-never on a vendor's name.
+Knows nothing about transport. The rule: behaviour of a driver depends on a field of `Quirks` or
+`IpmiQuirks`, never on a vendor's name.
 """
 
 from dataclasses import dataclass
@@ -43,3 +43,21 @@ def quirks_for(*names: str) -> Quirks:
             if name.strip().lower().startswith(prefix):
                 return quirks
     return PLAIN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IpmiQuirks:
+    """What to do differently for one make of IPMI BMC."""
+
+    reports_flags: bool = True
+    """Get System Boot Options has the bits valid, persistent and EFI, not only the device."""
+
+
+IPMI_PLAIN: Final = IpmiQuirks()
+
+IPMI_TABLE: Final[dict[tuple[int, int], IpmiQuirks]] = {
+    # OpenIPMI's simulator with a program for the chassis: 01 05 00 04 00 00 00 after an order
+    # with all three bits (seen with 2.0.33; lanserv/bmc_chassis.c of cminyard/openipmi)
+    (0x1291, 0x0F02): IpmiQuirks(reports_flags=False),
+}
+"""(Manufacturer's IANA number, product) of Get Device ID, and its quirks."""

@@ -65,7 +65,9 @@ def _order(
 @click.command("accept")
 @click.argument("machine")
 @click.argument("name")
-@click.option("--bmc", help="Redfish URL of the machine's ComputerSystem.")
+@click.option(
+    "--bmc", help="Its BMC: Redfish URL of the ComputerSystem, or ipmi://HOST[:PORT]."
+)
 @click.option("--bmc-secret", help="Id of the secret with the BMC's user name and password.")
 @waiting
 @options

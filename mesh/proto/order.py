@@ -18,7 +18,7 @@ from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN, SITE_PATTERN, UUID_PATTE
 from mesh.proto.register import Register
 from mesh.proto.sign import Signer, open_record, sign_record
 from mesh.proto.trust import ROLE_SITE_OPERATOR
-from mesh.proto.urls import why_no_url
+from mesh.proto.urls import BMC_SCHEMES, why_no_url
 
 ORDER: Final = "order"
 PARAMS_BYTES_MAX: Final = 40 << 10
@@ -204,7 +204,9 @@ def _check_bmc(bmc: Any) -> None:
         return
     if not isinstance(bmc, Mapping):
         raise CodecError("field bmc is not a map")
-    wrong = why_no_url(fields.text(bmc, "url", chars_max=URL_CHARS_MAX), URL_CHARS_MAX)
+    wrong = why_no_url(
+        fields.text(bmc, "url", chars_max=URL_CHARS_MAX), URL_CHARS_MAX, BMC_SCHEMES
+    )
     if wrong is not None:
         raise CodecError(f"field bmc.url {wrong}")
     if bmc.get("secret") is not None:

@@ -150,11 +150,21 @@ class Steps:
     async def _boot(self, doing: Doing, device: str) -> dict[str, Any]:
         assert device in ("network", "disk")
         async with self._bmc(doing) as bmc:
-            await bmc.set_boot("network" if device == "network" else "disk")
+            await bmc.set_boot(
+                "network" if device == "network" else "disk", uefi=self._uefi(doing)
+            )
             seen = await self._read_back(bmc.boot_device, device)
             if seen != device:
                 raise StepFailed(f"{bmc.url} took boot device {device} but says {seen}", True)
         return {"boot": device}
+
+    def _uefi(self, doing: Doing) -> bool | None:
+        """Tell whether the machine's ramdisk was started by UEFI, None when none reported."""
+        server = self._rows.server(doing.job["server"]) or {}
+        found = (self._rows.inventory_of(server) or {}).get("inventory")
+        firmware = found.get("firmware") if isinstance(found, Mapping) else None
+        kind = firmware.get("type") if isinstance(firmware, Mapping) else None
+        return kind == "uefi" if kind in ("uefi", "bios") else None
 
     async def _read_back(self, look: Callable[[], Awaitable[str]], wanted: str) -> str:
         """Look until it is what we want, or the time is over; return what was seen last."""

@@ -239,7 +239,7 @@ async def test_a_closed_port_is_unreachable() -> None:
     "url",
     [
         "",
-        "ipmi://h",
+        "telnet://h",
         "http://",
         "http://u:p@h",
         "http://h:99999",

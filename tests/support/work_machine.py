@@ -89,7 +89,7 @@ class FakeBmc:
         self.switch("on" if on else "off")
         self.cut.boundary()
 
-    async def set_boot(self, device: Any) -> None:
+    async def set_boot(self, device: Any, *, uefi: bool | None = None) -> None:
         await trio.lowlevel.checkpoint()
         self._ask()
         self.cut.boundary()

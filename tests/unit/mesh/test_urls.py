@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.proto.urls import why_no_url
+from mesh.proto.urls import BMC_SCHEMES, why_no_url
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,24 @@ def test_a_broken_address_is_shown_without_its_password() -> None:
 @given(st.text(max_size=120))
 def test_garbage_never_raises(url: str) -> None:
     why_no_url(url, 100)
+    why_no_url(f"ipmi://{url}", 100, BMC_SCHEMES)
+
+
+@pytest.mark.parametrize("url", ["ipmi://10.0.0.9", "ipmi://[::1]:6230", "https://10.0.0.9"])
+def test_a_bmc_may_be_named_by_ipmi_too(url: str) -> None:
+    assert why_no_url(url, 100, BMC_SCHEMES) is None
+
+
+def test_an_image_is_not_fetched_by_ipmi() -> None:
+    assert why_no_url("ipmi://h", 100) == "must be an http or https URL, not 'ipmi://h'"
+
+
+@pytest.mark.parametrize("url", ["ipmi://h/x", "ipmi://h?x", "ipmi://h:1/#x"])
+def test_an_ipmi_address_has_no_path(url: str) -> None:
+    wrong = why_no_url(url, 100, BMC_SCHEMES)
+    assert wrong == f"must be ipmi://HOST or ipmi://HOST:PORT, not {url!r}"
+
+
+def test_other_schemes_of_bmcs_are_refused_with_what_would_be_right() -> None:
+    wrong = why_no_url("telnet://h", 100, BMC_SCHEMES)
+    assert wrong == "must be an http, https or ipmi URL, not 'telnet://h'"
