@@ -31,6 +31,7 @@ TABLE: dict[str, Any] = {
         {
             "join": ("node.commands:join", "Join a mesh with a token."),
             "run": ("node.commands:run", "Run this node."),
+            "doctor": ("node.doctor.commands:doctor", "Check this machine before or after."),
             "list": (f"{_NOUNS}:node_list", "List the members of the mesh."),
         },
         "Nodes.",
@@ -108,6 +109,15 @@ TABLE: dict[str, Any] = {
         },
         "API tokens of programs.",
     ),
+    "service": (
+        {
+            "print": ("mesh.cli.service:print_unit", "Print the systemd unit of a role."),
+            "install": ("mesh.cli.service:install", "Run a role under systemd, without root."),
+            "uninstall": ("mesh.cli.service:uninstall", "Stop and remove a role's unit."),
+        },
+        "The service of this machine.",
+    ),
+    "support-bundle": ("mesh.cli.support:support_bundle", "Collect what support needs."),
     "api": (f"{_VERBS}:api", "Call the API as it is."),
     "version": ("rackmesh:version", "Print the version."),
 }

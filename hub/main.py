@@ -4,6 +4,7 @@ Above the marked line only objects are made; below it the machine is touched. Ru
 starts first and stops last; nobody is let in before everything behind the doors runs.
 """
 
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from mesh.host.build import BUILD
 from mesh.host.clock import SystemClock
 from mesh.host.local_socket import listen_local
 from mesh.host.log import get_log
+from mesh.host.notify import ServiceManager
 from mesh.join_desk import JoinDesk
 from mesh.link.join import JoinService
 from mesh.link.peers import Peers
@@ -53,6 +55,7 @@ class Parts:
     assets: AssetDesk
     tokens: TokenDesk
     front: Front
+    status: StatusDesk
 
 
 def compose(ground: founding.Ground) -> Parts:
@@ -110,6 +113,7 @@ def compose(ground: founding.Ground) -> Parts:
         assets=assets,
         tokens=tokens,
         front=Front(web, ground.tls, mesh_door),
+        status=status,
     )
 
 
@@ -164,7 +168,11 @@ async def _run(
                     greet(greeting, sys.stdout)
                     founding.write_ports(ground.config.data, number)
                     log.info("hub is up", port=number, node=ground.identity.node_id)
+                    manager = ServiceManager(os.environ)
+                    views.start_soon(manager.run, lambda: parts.status.status()["sentence"])
+                    manager.ready()
                     log.info("stopping", signal=int(await anext(signals)))
+                    manager.stopping()
                     parts.front.stop()
                 views.cancel_scope.cancel()
             mesh.cancel_scope.cancel()

@@ -70,9 +70,7 @@ class RegisterStore:
             make_private_folder(path.parent)
             data = MAGIC + root_fp
             write_file(path, data)
-        found = data[len(MAGIC) : HEAD_BYTES]
-        if not data.startswith(MAGIC) or len(found) != ROOT_FINGERPRINT_BYTES:
-            raise Refused(f"{path} is not a register; restore it, or join in a new folder")
+        found = _root_of(path, data)
         if root_fp is not None and found != root_fp:
             raise Refused(
                 f"{path} belongs to organisation {found.hex()[:8]}, not {root_fp.hex()[:8]};"
@@ -119,10 +117,7 @@ class RegisterStore:
 
     def _load(self, data: bytes) -> None:
         """Merge what the file holds; cut a torn end; write anew what is mostly history."""
-        at = HEAD_BYTES
-        while (record := _frame_at(data, at)) is not None:
-            self.register.merge(record)
-            at += FRAME_HEAD.size + len(record)
+        at = _merge_frames(self.register, data)
         self.register.counters.clear()  # what stood here was counted when it came
         needed = sum(len(record) + FRAME_HEAD.size for record in self.register.records())
         if at < len(data):
@@ -161,6 +156,33 @@ class RegisterStore:
             os.truncate(self.path, self._size)
         except OSError as exc:
             raise StoreBroken(f"cannot write the register {self.path}: {exc.strerror}") from exc
+
+
+def read_register(path: Path) -> Register:
+    """Return what a register file says, for a process that does not own it; changes nothing.
+
+    Raises Refused when the file is no register, OSError when it cannot be read.
+    """
+    data = path.read_bytes()
+    register = Register(_root_of(path, data))
+    _merge_frames(register, data)
+    return register
+
+
+def _root_of(path: Path, data: bytes) -> bytes:
+    found = data[len(MAGIC) : HEAD_BYTES]
+    if not data.startswith(MAGIC) or len(found) != ROOT_FINGERPRINT_BYTES:
+        raise Refused(f"{path} is not a register; restore it, or join in a new folder")
+    return found
+
+
+def _merge_frames(register: Register, data: bytes) -> int:
+    """Merge the whole frames of a file; return where they end."""
+    at = HEAD_BYTES
+    while (record := _frame_at(data, at)) is not None:
+        register.merge(record)
+        at += FRAME_HEAD.size + len(record)
+    return at
 
 
 def _frame(record: bytes) -> bytes:

@@ -14,6 +14,7 @@ from mesh.cli.context import read_secret_file
 from mesh.cli.errors import DENIED, UNREACHABLE, Failure, failure_of
 from mesh.errors import MeshError, Unreachable
 from mesh.host.config import default_data, load
+from mesh.host.files import act_as_owner
 from mesh.host.log import configure
 from node.config import NodeConfig
 from node.errors import NotJoined
@@ -40,6 +41,7 @@ def join(
         raise Failure("give either --token-file FILE (or -) or --token TOKEN", 2)
     text = token if token is not None else read_secret_file(token_file or Path("-"))
     folder = data or default_data("node", os.environ)
+    act_as_owner(folder)
     import trio
 
     from node.joining import join_mesh

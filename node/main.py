@@ -24,6 +24,7 @@ from mesh.host.build import BUILD
 from mesh.host.clock import SystemClock
 from mesh.host.files import make_private_folder, write_file, write_json
 from mesh.host.log import get_log
+from mesh.host.notify import ServiceManager
 from mesh.identity import load_or_make_identity
 from mesh.link.peers import Peers
 from mesh.proto.ids import uuid7
@@ -65,6 +66,7 @@ class Node:
         data = config.data
         self.config = config
         self.clock = SystemClock()
+        self.manager = ServiceManager(os.environ)
         self.started_ms = self.clock.now_ms()
         self.joined: Joined = read_joined(data)
         self.identity = load_or_make_identity(data / KEYS)
@@ -296,7 +298,8 @@ class Node:
         async with trio.open_nursery() as base:
             await base.start(self.store.run)
             async with trio.open_nursery() as services:
-                services.start_soon(_until_signal, services.cancel_scope)
+                services.start_soon(self._until_signal, services.cancel_scope)
+                services.start_soon(self.manager.run, lambda: node_status(self)["sentence"])
                 await services.start(self.replication.run)
                 await services.start(self.peers.run)
                 await self._until_writable()
@@ -313,6 +316,7 @@ class Node:
                 await services.start(self.api.run, run_folder / "api.sock")
                 await services.start(self._keep_ports_file, run_folder / "ports.json")
                 log.info("node runs", node=self.identity.node_id, site=self.joined.site)
+                self.manager.ready()
                 ready()
                 if self.config.simulate_rack:
                     services.start_soon(self._run_rack)
@@ -320,6 +324,14 @@ class Node:
         self.cache.close()
         self.store.close()
         log.info("node stopped", node=self.identity.node_id)
+
+    async def _until_signal(self, scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                self.manager.stopping()
+                log.info("stopping", signal=signal.Signals(number).name)
+                scope.cancel()
+                return
 
     async def _until_writable(self) -> None:
         """After a restore, wait until a peer was met, or go on when the operator says so."""
@@ -332,6 +344,7 @@ class Node:
                 detail="a hub or another node of the site must be reachable; --force-epoch"
                 " goes on without, if no other member is left",
             )
+            self.manager.ready()  # this may take days: nobody should start us again
         while self.store.awaits_peer:
             await self.store.wait_past(self.store.version)
 
@@ -364,14 +377,6 @@ class Node:
 
 def _name_refused(name: str, reason: str) -> None:
     log.warning("name refused", name=name, error=reason)
-
-
-async def _until_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("stopping", signal=signal.Signals(number).name)
-            scope.cancel()
-            return
 
 
 async def run_node(config: NodeConfig) -> None:

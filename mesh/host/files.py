@@ -43,3 +43,17 @@ def make_private_folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
     return path
+
+
+def act_as_owner(path: Path) -> None:
+    """As root, become the user who owns a folder that exists, so that he can use what we make.
+
+    For commands that prepare the folder of a service; there is no way back to root.
+    """
+    if os.geteuid() != 0 or not path.is_dir():
+        return
+    owner = path.stat()
+    if owner.st_uid != 0:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)

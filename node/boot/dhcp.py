@@ -23,7 +23,7 @@ from node.boot.aging import sweep_forever
 from node.boot.sightings import Sightings
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import udp_socket
-from node.proto.dhcp import ZERO, Packet, decode
+from node.proto.dhcp import DOCTOR_CLASS, ZERO, Packet, decode
 from node.proto.lease import SERVER_PORT, Answer, Claim, Outgoing, answer
 from node.proto.lease_snapshot import DECLINED_MAX
 
@@ -102,6 +102,9 @@ class DhcpServer:
         packet = decode(data)
         if packet is None:
             self.counts["malformed"] += 1
+            return
+        if packet.vendor_class == DOCTOR_CLASS:
+            self.counts["doctor"] += 1
             return
         if self._interface is None and packet.giaddr == ZERO:
             self.counts["without relay"] += 1

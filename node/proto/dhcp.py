@@ -33,6 +33,8 @@ SIZE_LEAST: Final = 576
 ZERO: Final = IPv4Address(0)
 RELAY_ID_BYTES_MAX: Final = 64
 """Of each id of a relay that is shown to people."""
+DOCTOR_CLASS: Final = b"rackmesh-doctor"
+"""Option 60 of a probe for strangers' servers: nodes do not answer it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from hub.tls import make_certificate
 from mesh.host.clock import SystemClock
+from mesh.link.certificate import make_certificate
 from mesh.rest.client import ApiClient, ApiError, Target
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{"a": 1}\n'
