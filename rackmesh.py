@@ -12,7 +12,7 @@ import click
 from mesh.cli.lazy import LazyGroup
 
 INTERRUPTED = 130
-_NOUNS, _VERBS = "mesh.cli.nouns", "mesh.cli.verbs"
+_NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
 _PEOPLE = "mesh.cli.accounts"
 
 TABLE: dict[str, Any] = {
@@ -67,10 +67,13 @@ TABLE: dict[str, Any] = {
     ),
     "asset": (
         {
-            "add": (f"{_VERBS}:asset_add", "Register an image by URL or upload."),
+            "add": (f"{_ASSETS}:asset_add", "Register content by URL or upload."),
+            "clone": (f"{_ASSETS}:asset_clone", "Make another name for the same content."),
             "list": (f"{_NOUNS}:asset_list", "List assets by site."),
             "show": (f"{_NOUNS}:asset_show", "Show one asset."),
-            "want": (f"{_VERBS}:asset_want", "Make a site hold an asset."),
+            "want": (f"{_ASSETS}:asset_want", "Make a site hold an asset."),
+            "unwant": (f"{_ASSETS}:asset_unwant", "Let a site drop an asset."),
+            "remove": (f"{_ASSETS}:asset_remove", "Take a name away."),
         },
         "Images and files.",
     ),

@@ -9,11 +9,14 @@ from cache.errors import (
     CacheError,
     ChunkUnavailable,
     ContentMismatch,
+    ImageRefused,
     ManifestError,
+    NoConverter,
     NoHolder,
     NoSpace,
     OriginError,
 )
+from cache.making import why_no_converter
 from cache.proto.manifest import Manifest
 from cache.sharing import put_presence, rpc_handlers
 from cache.shelf import AssetReader, AssetState
@@ -25,12 +28,15 @@ __all__ = [
     "CacheError",
     "ChunkUnavailable",
     "ContentMismatch",
+    "ImageRefused",
     "Manifest",
     "ManifestError",
+    "NoConverter",
     "NoHolder",
     "NoSpace",
     "OriginError",
     "PeerSource",
     "put_presence",
     "rpc_handlers",
+    "why_no_converter",
 ]

@@ -15,16 +15,25 @@ from typing import Final, Protocol
 
 import trio
 
-from cache.errors import CacheError, ContentMismatch, NoHolder, NoSpace
+from cache.errors import CacheError, ContentMismatch, ImageRefused, NoHolder, NoSpace
 from cache.files import AssetFiles
 from cache.intake import Intake
 from cache.ledger import Tally
+from cache.making import (
+    WORK_SUFFIX,
+    check_converter,
+    hash_file,
+    make_raw,
+    virtual_bytes,
+    wrong_kind,
+)
 from cache.origin import read_origin
 from cache.proto.fetch_plan import Ask, FetchPlan
 from cache.proto.manifest import Manifest, parse_manifest
 from cache.proto.origin import Answer
 from cache.shelf import Shelf
 from mesh.host.log import get_log
+from mesh.proto.content import FILE, HEAD_BYTES, QCOW2
 
 RESERVE_BYTES: Final = 64 << 20
 """Free disk that assets never take: the state database needs room to breathe."""
@@ -61,30 +70,52 @@ class Cache(Shelf):
     """The shelf and the transfers onto it."""
 
     async def add_stream(
-        self, name: str, pieces: AsyncIterable[bytes], sha256: str | None = None
+        self,
+        name: str,
+        pieces: AsyncIterable[bytes],
+        sha256: str | None = None,
+        kind: str = FILE,
+        made_sha256: str | None = None,
     ) -> Manifest:
-        """Take in an upload; raises ContentMismatch, NoSpace."""
+        """Take in an upload; raises ContentMismatch, NoConverter, NoSpace.
+
+        ``sha256``: what the file as it comes must hash to; ``kind``: what it must be
+        (mesh/proto/content.py), qcow2 is converted; ``made_sha256``: what must come out then.
+        """
         tally = self._tally(name)
         with self._transfer(tally), self._intake(name) as intake:
+            check_converter(kind)
             await self.in_thread(intake.restart)
+            looked = False
             async for piece in pieces:
                 if intake.unsynced:
                     self._make_room(0)
                 await self.in_thread(intake.append, piece)
-            return await self._seal(tally, intake, sha256)
+                looked = looked or await self._look(name, intake, kind)
+            return await self._seal(tally, intake, sha256, kind, made_sha256)
 
-    async def resolve(self, name: str, url: str, sha256: str | None = None) -> Manifest:
+    async def resolve(
+        self,
+        name: str,
+        url: str,
+        sha256: str | None = None,
+        kind: str = FILE,
+        made_sha256: str | None = None,
+    ) -> Manifest:
         """Fetch what ``url`` is from its origin, going on where an earlier try stopped.
 
-        One try; raises OriginError, ContentMismatch or NoSpace with what is verified kept.
+        One try; raises OriginError, ContentMismatch, NoConverter or NoSpace with what is
+        verified kept. ``sha256``, ``kind`` and ``made_sha256`` as in ``add_stream``.
         """
         tally = self._tally(name)
         if tally.asset and self.holds(tally.asset):
             manifest = self._files[tally.asset].manifest
-            if sha256 is None or manifest.sha256 == sha256:
+            if sha256 is None or (tally.source_sha256 or manifest.sha256) == sha256:
                 return manifest
         with self._transfer(tally), self._intake(name) as intake:
+            check_converter(kind)
             validator = await self._go_on(name, url, intake)
+            looked = False
             self._save(tally, "fetching")
 
             def started(answer: Answer) -> None:
@@ -94,7 +125,9 @@ class Cache(Shelf):
                 self._make_room((answer.size or 0) - intake.length)
 
             async def progress(count: int) -> None:
+                nonlocal looked
                 tally.origin_bytes += count
+                looked = looked or await self._look(name, intake, kind)
                 if intake.unsynced:
                     await self._mark(name, url, validator, intake)
                     self._make_room(0)
@@ -108,7 +141,7 @@ class Cache(Shelf):
             finally:
                 with trio.move_on_after(SYNC_S, shield=True):
                     await self._mark(name, url, validator, intake)
-            return await self._seal(tally, intake, sha256)
+            return await self._seal(tally, intake, sha256, kind, made_sha256)
 
     async def fetch(
         self, name: str, asset: str, peers: PeerSource, sha256: str | None = None
@@ -190,7 +223,23 @@ class Cache(Shelf):
             await self.in_thread(intake.restart)
             raise forgotten
 
-    async def _seal(self, tally: Tally, intake: Intake, sha256: str | None) -> Manifest:
+    async def _look(self, name: str, intake: Intake, kind: str) -> bool:
+        """Refuse what is of another kind as soon as that can be told; False: too early."""
+        if intake.length < HEAD_BYTES:
+            return False
+        await self._refuse_other(name, intake, kind)
+        return True
+
+    async def _refuse_other(self, name: str, intake: Intake, kind: str) -> None:
+        wrong = await self.in_thread(wrong_kind, intake.path, kind)
+        if wrong is not None:
+            await self.in_thread(intake.restart)
+            self._ledger.drop_partial(name)
+            raise ContentMismatch(f"{name} {wrong}")
+
+    async def _seal(
+        self, tally: Tally, intake: Intake, sha256: str | None, kind: str, made: str | None
+    ) -> Manifest:
         manifest = await self.in_thread(intake.finish)
         self._ledger.drop_partial(tally.name)
         if sha256 is not None and manifest.sha256 != sha256.lower():
@@ -198,17 +247,52 @@ class Cache(Shelf):
             raise ContentMismatch(
                 f"{tally.name} hashes to {manifest.sha256}, declared was {sha256.lower()}"
             )
-        old = self._files.get(manifest.asset)
-        if old is None or not old.have.full:
-            files = await self.in_thread(
-                AssetFiles.adopt, self._folder / "assets", manifest, intake.path
-            )
-            self._files[manifest.asset] = files
+        await self._refuse_other(tally.name, intake, kind)
+        source: str | None = None
+        if kind == QCOW2:
+            source, manifest = manifest.sha256, await self._convert(tally.name, intake, made)
         else:
-            intake.path.unlink(missing_ok=True)
-        tally.asset = manifest.asset
+            await self._adopt(manifest, intake.path)
+        tally.asset, tally.source_sha256 = manifest.asset, source
         self._save(tally, "verified")
         log.info("asset complete", name=tally.name, asset=manifest.asset, bytes=manifest.size)
+        return manifest
+
+    async def _adopt(self, manifest: Manifest, path: Path) -> None:
+        """Take a file whose every byte was just hashed as the asset that it is."""
+        old = self._files.get(manifest.asset)
+        if old is None or not old.have.full:
+            self._files[manifest.asset] = await self.in_thread(
+                AssetFiles.adopt, self._folder / "assets", manifest, path
+            )
+        else:
+            path.unlink(missing_ok=True)
+
+    async def _convert(self, name: str, intake: Intake, made: str | None) -> Manifest:
+        """Make the raw disk of a qcow2 file and adopt it; the file itself goes."""
+        work = intake.path.with_suffix(WORK_SUFFIX)
+        try:
+            size = await self.in_thread(virtual_bytes, intake.path)
+            self._make_room(size)
+            began = trio.current_time()
+            raw = await make_raw(intake.path, size, work)
+            manifest = await hash_file(raw, self._limiter)
+            if made is not None and manifest.sha256 != made:
+                raise ContentMismatch(
+                    f"{name} converts to {manifest.sha256}, it is signed as {made}"
+                )
+            await self._adopt(manifest, raw)
+            log.info("image converted", name=name, bytes=size, s=trio.current_time() - began)
+        except ImageRefused as exc:
+            await self.in_thread(intake.restart)
+            self._make_room(0)  # a disk that ran full is no fault of the image
+            raise ImageRefused(f"{name} is refused: {exc}") from exc
+        except ContentMismatch:
+            await self.in_thread(intake.restart)
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        intake.path.unlink(missing_ok=True)
         return manifest
 
     def make_room(self, needed: int) -> int:

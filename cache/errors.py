@@ -27,3 +27,11 @@ class NoHolder(CacheError):
 
 class ChunkUnavailable(CacheError):
     """We do not hold that chunk, or our copy is damaged and was given up."""
+
+
+class ImageRefused(ContentMismatch):
+    """The content cannot be made into a disk; nothing of it is kept."""
+
+
+class NoConverter(CacheError):
+    """The program that would convert the content is not installed here; nothing was read."""

@@ -35,11 +35,14 @@ class AssetFiles:
 
     @classmethod
     def create(cls, root: Path, manifest: Manifest) -> "AssetFiles":
-        """Make the folder of a new asset, holding nothing yet."""
+        """Make the folder of a new asset, holding nothing yet but its zeros."""
         folder = root / manifest.asset.removeprefix("b3:")
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / "core", manifest.core)
-        return cls(folder, manifest, Bitfield(manifest.chunks))
+        have = Bitfield(manifest.chunks)
+        for index in manifest.zero_chunks():
+            have[index] = True  # the sparse file reads as zeros there: nothing to fetch
+        return cls(folder, manifest, have)
 
     @classmethod
     def adopt(cls, root: Path, manifest: Manifest, data: Path) -> "AssetFiles":

@@ -15,6 +15,8 @@ import blake3
 from cache.proto.manifest import CHUNK_BYTES, Manifest, make_manifest
 
 SYNC_BYTES: Final = 16 << 20
+SCAN_BYTES: Final = 64 << 20
+"""So much is hashed in one go of a worker thread; whole chunks."""
 
 
 class Intake:
@@ -67,6 +69,21 @@ class Intake:
         while len(self._tail) >= CHUNK_BYTES:
             self._hash(bytes(self._tail[:CHUNK_BYTES]))
             del self._tail[:CHUNK_BYTES]
+
+    def scan(self) -> bool:
+        """Hash more of what stands in the file already; return True when all of it is."""
+        end = os.fstat(self._file).st_size
+        until = min(end, self.length + SCAN_BYTES)
+        while self.length < until:
+            data = os.pread(self._file, min(CHUNK_BYTES, until - self.length), self.length)
+            if not data:
+                break
+            if len(data) == CHUNK_BYTES:
+                self._hash(data)
+            else:
+                self._tail += data
+            self.length += len(data)
+        return self.length >= end
 
     @property
     def unsynced(self) -> bool:

@@ -17,12 +17,14 @@ CREATE TABLE IF NOT EXISTS tally (
     name TEXT PRIMARY KEY, asset TEXT, state TEXT NOT NULL DEFAULT 'absent',
     origin_bytes INTEGER NOT NULL DEFAULT 0, peer_bytes INTEGER NOT NULL DEFAULT 0,
     rejected_bytes INTEGER NOT NULL DEFAULT 0, error TEXT,
-    updated_ms INTEGER NOT NULL DEFAULT 0, near_bytes INTEGER NOT NULL DEFAULT 0);
+    updated_ms INTEGER NOT NULL DEFAULT 0, near_bytes INTEGER NOT NULL DEFAULT 0,
+    source_sha256 TEXT);
 CREATE TABLE IF NOT EXISTS partial (
     name TEXT PRIMARY KEY, url TEXT NOT NULL, validator TEXT, size INTEGER,
     length INTEGER NOT NULL DEFAULT 0);
 """
-_NEAR_BYTES: Final = "ALTER TABLE tally ADD COLUMN near_bytes INTEGER NOT NULL DEFAULT 0"
+_ADDED: Final = {"near_bytes": "INTEGER NOT NULL DEFAULT 0", "source_sha256": "TEXT"}
+"""Columns that a tally table of an earlier version lacks."""
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class Tally:
     updated_ms: int = 0
     near_bytes: int = 0
     """Of peer_bytes, what nodes of our own site gave: it never crossed the uplink."""
+    source_sha256: str | None = None
+    """Of the published file that the asset was made from here."""
 
 
 class Ledger:
@@ -57,15 +61,17 @@ class Ledger:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.executescript(_SCHEMA)
-        if "near_bytes" not in {row[1] for row in db.execute("PRAGMA table_info(tally)")}:
-            db.execute(_NEAR_BYTES)
+        have = {row[1] for row in db.execute("PRAGMA table_info(tally)")}
+        for column, form in _ADDED.items():
+            if column not in have:
+                db.execute(f"ALTER TABLE tally ADD COLUMN {column} {form}")
         return db
 
     def tallies(self) -> list[Tally]:
         """Return all names."""
         columns = (
             "name, asset, state, origin_bytes, peer_bytes, rejected_bytes, error, updated_ms,"
-            " near_bytes"
+            " near_bytes, source_sha256"
         )
         return [Tally(*row) for row in self._db.execute(f"SELECT {columns} FROM tally")]  # noqa: S608
 
@@ -73,10 +79,11 @@ class Ledger:
         """Insert or replace one name; on a full disk it is left as it stood before."""
         try:
             self._db.execute(
-                "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     tally.name, tally.asset, tally.state, tally.origin_bytes, tally.peer_bytes,
                     tally.rejected_bytes, tally.error, tally.updated_ms, tally.near_bytes,
+                    tally.source_sha256,
                 ),
             )  # fmt: skip
         except sqlite3.OperationalError as exc:

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from cache.errors import OriginError
+from cache.errors import CacheError, OriginError
 from cache.intake import Intake
 from cache.proto.origin import Answer, Partial, judge, request_headers
 
@@ -35,12 +35,14 @@ async def read_origin(
     """Append what is missing of ``url`` to ``intake``; raise OriginError when it stops short.
 
     ``started`` sees the judged answer before the first byte; ``progress`` gets the length of
-    each piece after it was written and hashed. OSError (disk full) passes through.
+    each piece after it was written and hashed. What it raises, and OSError (disk full), ends
+    the transfer and passes through.
     """
     import httpx2
 
     timeout = httpx2.Timeout(READ_S, connect=CONNECT_S)
     headers = request_headers(Partial(intake.length, validator), declared)
+    failed: list[OSError | CacheError] = []
     try:
         async with (
             httpx2.AsyncClient(
@@ -59,12 +61,22 @@ async def read_origin(
             if answer.start < 0:
                 raise OriginError("the origin has less than we had of it; starting again")
             started(answer)
-            async for piece in response.aiter_raw(PIECE_BYTES):
-                await trio.to_thread.run_sync(intake.append, piece, limiter=limiter)
-                await progress(len(piece))
+            # Leaving the loop would leave its generators; a cancelled one unwinds them.
+            with trio.CancelScope() as scope:
+                async for piece in response.aiter_raw(PIECE_BYTES):
+                    if failed:
+                        continue
+                    try:
+                        await trio.to_thread.run_sync(intake.append, piece, limiter=limiter)
+                        await progress(len(piece))
+                    except (OSError, CacheError) as exc:
+                        failed.append(exc)
+                        scope.cancel()
     except httpx2.InvalidURL as exc:
         raise OriginError(f"{url!r} is not a URL: {exc}") from exc
     except (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError) as exc:
         raise OriginError(f"{url}: {type(exc).__name__} {exc}".strip()) from exc
+    if failed:
+        raise failed[0]
     if answer.size is not None and intake.length != answer.size:
         raise OriginError(f"{url} ended after {intake.length} of {answer.size} bytes")

@@ -4,6 +4,7 @@ It knows neither how content gets here nor who wants it. Rule: bytes are verifie
 are stored and before they are first served in this process.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cache.errors import CacheError, ChunkUnavailable
 from cache.files import AssetFiles
 from cache.intake import Intake
 from cache.ledger import Ledger, Tally
+from cache.making import WORK_SUFFIX
 from cache.proto.fetch_plan import FetchPlan
 from cache.proto.manifest import CHUNK_BYTES, Manifest
 from mesh.host.clock import Clock
@@ -92,6 +94,8 @@ class Shelf:
         """Open the folder, make it if absent; damaged assets are left out and said."""
         for name in ("assets", "partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        for path in (folder / "partial").glob(f"*{WORK_SUFFIX}"):
+            shutil.rmtree(path, ignore_errors=True)
         shelf = cls(folder, quota_bytes, clock)
         for path in sorted((folder / "assets").iterdir()):
             try:
@@ -153,6 +157,11 @@ class Shelf:
             tally.peer_bytes, tally.rejected_bytes, tally.error, tally.updated_ms,
             tally.near_bytes,
         )  # fmt: skip
+
+    def source_of(self, name: str) -> str | None:
+        """Return the SHA-256 of the published file that a name's asset was made from here."""
+        tally = self._tallies.get(name)
+        return tally.source_sha256 if tally else None
 
     def manifest(self, asset: str) -> Manifest | None:
         """Return the manifest of an asset that is here, whole or in part."""

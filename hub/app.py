@@ -11,7 +11,7 @@ from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 
 from hub import static_files
-from hub.api import accounts, auth, events, problems, read, session, shape, write
+from hub.api import accounts, assets, auth, events, problems, read, session, shape, write
 from hub.api.bind import Bindings, may, operation_of
 from hub.api.session import SignIn
 from hub.errors import SignInNeeded
@@ -74,7 +74,7 @@ def make_app(services: Services) -> QuartTrio:
     pages, renderer = page_routes(services, sign_in)
     problems.install(app, renderer.error)
     bindings = Bindings(services)
-    for room in (read, write, events, accounts):
+    for room in (read, write, assets, events, accounts):
         room.bind(bindings, services)
     app.register_blueprint(bindings.blueprint())
     app.register_blueprint(session.routes(services, sign_in))

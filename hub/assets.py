@@ -1,174 +1,84 @@
-"""The hub's part in assets: references, uploads, signed names, and chunks for nodes.
+"""The hub's part in content: uploads, signed names, and chunks for nodes.
 
-It knows what to sign from ``hub/proto/naming.py`` and how bytes are kept from the cache. Rules:
-nothing gets a name but what satisfies its reference; what was uploaded here is served to
-members over their links, chunk by chunk, and verified by them.
+What operators say of names stands in ``hub/references.py``. It knows what to sign from
+``hub/proto/naming.py`` and how bytes are kept from the cache. Rules: nothing gets a name but
+what satisfies its reference; what was uploaded here is served to members over their links,
+chunk by chunk, and verified by them.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import trio
 
-from cache.api import Cache, CacheError, put_presence, rpc_handlers
-from hub.errors import BadRequest, Conflict, NotFound
-from hub.live import EventBus
-from hub.proto.naming import Claim, Sign, Wanted, contradiction, decide, is_sha256, read_claim
+from cache.api import CacheError, put_presence, rpc_handlers
+from hub.errors import Conflict, NotFound
+from hub.proto.naming import Claim, Sign, Wanted, decide, is_sha256, read_claim
+from hub.references import AssetParts, References
 from mesh.errors import Refused, StoreFull
-from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.proto import tables
-from mesh.proto.naming import NameReader, SignedName, sign_name
-from mesh.proto.register import Register
-from mesh.proto.sign import KeySigner
+from mesh.proto.content import LIVE
+from mesh.proto.naming import SignedName
+from mesh.proto.references import in_force, kind_of, sites_of
 from mesh.proto.trust import ROLE_HUB
-from mesh.proto.urls import why_no_url
-from mesh.store import MeshStore, Row, Tx
+from mesh.store import Row, Tx
+
+__all__ = ["AssetDesk", "AssetParts"]
 
 PAUSE_S: Final = 0.1
 PUBLISH_S: Final = 1.0
 RETRY_S: Final = 5.0
 """After the store took no writes: its disk is full, or it was restored and met no peer yet."""
-WANT_MAX: Final = 1000
-REFERENCES_MAX: Final = 10_000
 CONFLICTS_MAX: Final = 1000
-URL_CHARS_MAX: Final = 2048
 log = get_log("assets")
 
 Handler = Callable[[str, Any], Awaitable[Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssetParts:
-    """What the asset desk works with."""
-
-    store: MeshStore
-    cache: Cache
-    register: Register
-    key: KeySigner
-    bus: EventBus
-    clock: Clock
-    node_id: str
-
-
-class AssetDesk:
+class AssetDesk(References):
     """References and content."""
 
     def __init__(self, parts: AssetParts) -> None:
-        self._p = parts
+        super().__init__(parts)
         self._told: set[tuple[str, str]] = set()
         self._uploading: set[str] = set()
-        self._names = NameReader(parts.register, _refused)
-
-    # -- what operators ask ------------------------------------------------------------------
-
-    async def declare(
-        self, name: str, url: str | None, sha256: str | None, want: list[str]
-    ) -> None:
-        """Make or change a reference; sites that wanted it before go on wanting it."""
-        if url is not None:
-            check_url(url)
-        if sha256 is not None and not is_sha256(sha256.lower()):
-            raise BadRequest(f"sha256 must be 64 hexadecimal digits, not {sha256[:70]!r}")
-        self._check_sites(want)
-        sha256 = sha256.lower() if sha256 else None
-
-        def write(tx: Tx) -> None:
-            old = tx.get(tables.FLEET, tables.REFERENCE, name)
-            before = old.body if old else {}
-            signed = self._signed(tx.get(tables.FLEET, tables.NAME, name))
-            if signed is not None:
-                had = before.get("url")
-                refusal = contradiction(name, signed.sha256, had, url, sha256)
-                if refusal is not None:
-                    raise Conflict(refusal)
-            if old is None and len(tx.rows(tables.FLEET, tables.REFERENCE)) >= REFERENCES_MAX:
-                raise Conflict(f"there are {REFERENCES_MAX} assets already")
-            body = {
-                **before, "name": name, "url": url,
-                "sha256": sha256 or (before.get("sha256") if signed else None),
-                "kind": before.get("kind", "image"),
-                "want": _union(before.get("want"), want),
-                "created_ms": before.get("created_ms", tx.now_ms),
-            }  # fmt: skip
-            tx.put(tables.FLEET, tables.REFERENCE, name, body)
-
-        await self._p.store.write(write)
-
-    async def want(self, name: str, site: str) -> None:
-        """Make a site hold the asset."""
-        self._check_sites([site])
-
-        def write(tx: Tx) -> None:
-            old = tx.get(tables.FLEET, tables.REFERENCE, name)
-            if old is None:
-                raise NotFound(f"there is no asset {name[:60]!r}")
-            body = {**old.body, "want": _union(old.body.get("want"), [site])}
-            tx.put(tables.FLEET, tables.REFERENCE, name, body)
-
-        await self._p.store.write(write)
-
-    async def unwant(self, name: str, site: str) -> None:
-        """Let a site drop the asset when it needs the room."""
-
-        def write(tx: Tx) -> None:
-            old = tx.get(tables.FLEET, tables.REFERENCE, name)
-            if old is None:
-                raise NotFound(f"there is no asset {name[:60]!r}")
-            want = _union(old.body.get("want"), [])
-            if site not in want:
-                raise NotFound(f"site {site!r} does not want {name}")
-            body = {**old.body, "want": [one for one in want if one != site]}
-            tx.put(tables.FLEET, tables.REFERENCE, name, body)
-
-        await self._p.store.write(write)
-
-    def _check_sites(self, sites: list[str]) -> None:
-        known = {row.key for row in self._p.store.rows(tables.FLEET, tables.SITE)}
-        for site in sites:
-            if site not in known:
-                raise NotFound(f"there is no site {site!r}; see site list")
 
     async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         """Keep content here and sign its name."""
-        reference = self._p.store.get(tables.FLEET, tables.REFERENCE, name)
-        if reference is None:
+        row = self._p.store.get(tables.FLEET, tables.REFERENCE, name)
+        if row is None or row.body.get("removed_ms"):
             raise NotFound(f"there is no asset {name[:60]!r}; register it first")
+        kind = kind_of(row.body)
+        if kind == LIVE:
+            raise Conflict(f"{name} is a live system; upload its members")
         if name in self._uploading:
             raise Conflict(f"{name} is being uploaded by somebody else")
         signed = self._signed(self._p.store.get(tables.FLEET, tables.NAME, name))
-        declared = signed.sha256 if signed is not None else _declared(reference)
+        declared = signed.published if signed is not None else _declared(row.body)
+        made = signed.sha256 if signed is not None and signed.source_sha256 else None
         self._uploading.add(name)
         try:
-            manifest = await self._p.cache.add_stream(name, chunks, declared)
+            manifest = await self._p.cache.add_stream(name, chunks, declared, kind, made)
         except CacheError as exc:
             raise Conflict(str(exc)) from exc
         finally:
             self._uploading.discard(name)
         claim = Claim(
-            self._p.node_id, None, 0, name, manifest.asset, manifest.size, manifest.sha256
-        )
+            self._p.node_id, None, 0, name, manifest.asset, manifest.size, manifest.sha256,
+            self._p.cache.source_of(name),
+        )  # fmt: skip
         if signed is None:
             await self._sign(claim, "declared-sha256" if declared else "upload")
 
     # -- names -------------------------------------------------------------------------------
 
-    def names(self) -> dict[str, SignedName]:
-        """Return the names that the assets key of today signed."""
-        rows = self._p.store.rows(tables.FLEET, tables.NAME)
-        return {row.key: named for row in rows if (named := self._signed(row)) is not None}
-
-    def _signed(self, row: Row | None) -> SignedName | None:
-        """Return what the assets key says in a NAME row, None when it does not."""
-        return self._names.read(row.key, row.body.get("signed")) if row else None
-
     async def sign_claims(self) -> int:
         """Sign what may be signed now, report what contradicts; return how many names."""
         store = self._p.store
         references = {
-            row.key: Wanted(_declared(row), frozenset(_union(row.body.get("want"), [])))
-            for row in store.rows(tables.FLEET, tables.REFERENCE)
+            name: Wanted(_declared(body), frozenset(sites_of(body)))
+            for name, body in in_force(store.rows(tables.FLEET, tables.REFERENCE)).items()
         }
         claims = [
             claim
@@ -195,16 +105,10 @@ class AssetDesk:
 
     async def _sign(self, claim: Claim, trust: str) -> None:
         named = SignedName(
-            claim.name, claim.asset, claim.size, claim.sha256, self._p.clock.now_ms()
-        )
-        signed = sign_name(self._p.key, self._p.register.root_fp, named)
-        body = {
-            "name": claim.name, "asset": claim.asset, "size": claim.size,
-            "sha256": claim.sha256, "signed": signed, "trust": trust, "by": claim.author,
-        }  # fmt: skip
-        await self._p.store.write(
-            lambda tx: tx.put(tables.FLEET, tables.NAME, claim.name, body)
-        )
+            claim.name, claim.asset, claim.size, claim.sha256, self._p.clock.now_ms(),
+            claim.source_sha256,
+        )  # fmt: skip
+        await self._p.store.write(lambda tx: self._put_name(tx, named, trust, claim.author))
         log.info("name signed", name=claim.name, asset=claim.asset, node=claim.author)
 
     def _report(self, claim: Claim) -> None:
@@ -262,27 +166,6 @@ class AssetDesk:
         put_presence(tx, self._p.node_id, "", self._p.cache)
 
 
-def _refused(name: str, reason: str) -> None:
-    log.warning("name refused", name=name, error=reason)
-
-
-def check_url(url: str) -> None:
-    """Refuse what no node could fetch; credentials have no place in a shared reference."""
-    wrong = why_no_url(url, URL_CHARS_MAX)
-    if wrong is not None:
-        raise BadRequest(f"url {wrong}")
-
-
-def _union(before: Any, more: list[str]) -> list[str]:
-    kept = (
-        [site for site in before if isinstance(site, str)] if isinstance(before, list) else []
-    )
-    found = sorted({*kept, *more})
-    if len(found) > WANT_MAX:
-        raise BadRequest(f"at most {WANT_MAX} sites can want an asset")
-    return found
-
-
-def _declared(row: Row) -> str | None:
-    sha256 = row.body.get("sha256")
+def _declared(reference: Mapping[str, Any]) -> str | None:
+    sha256 = reference.get("sha256")
     return sha256.lower() if isinstance(sha256, str) and is_sha256(sha256.lower()) else None

@@ -12,7 +12,7 @@ from hub.store import Json, ReportStore
 class HubKnown:
     """Looks things up for one request (``Known`` of mesh/rest/orders.py)."""
 
-    def __init__(self, reports: ReportStore, images: Mapping[str, str | None]) -> None:
+    def __init__(self, reports: ReportStore, images: Mapping[str, Json]) -> None:
         self.images = images
         self._reports = reports
 

@@ -7,14 +7,14 @@ answer, gives the same orders.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
 
 from hub.errors import Denied, NotFound
 from hub.known import HubKnown
-from hub.store import ReportStore
+from hub.store import Json, ReportStore
 from mesh.errors import CodecError
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
@@ -25,12 +25,13 @@ from mesh.proto.order import CANCEL, DESTRUCTIVE, RETRY, Order, sign_order
 from mesh.proto.register import Register
 from mesh.proto.sign import KeySigner
 from mesh.rest import groups
+from mesh.rest.asset_view import assets
 from mesh.rest.calls import Keep
 from mesh.rest.lists import plan
 from mesh.rest.orders import NOT_AFTER_MS, Draft, draft
 from mesh.rest.requests import GROUP_MAX, LIMIT_MAX, ListQuery
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted
-from mesh.store import MeshStore, Tx
+from mesh.store import MeshStore, Row, Tx
 
 log = get_log("orders")
 
@@ -131,18 +132,18 @@ class OrderDesk:
     def _new_id(self) -> str:
         return uuid7(self.clock.now_ms(), os.urandom(10))
 
-    def _images(self) -> dict[str, str | None]:
-        """Return every reference with the asset that the assets key names for it."""
-        references = self.store.rows(tables.FLEET, tables.REFERENCE)
-        images: dict[str, str | None] = {row.key: None for row in references}
+    def _images(self) -> dict[str, Json]:
+        """Return every asset with the ids that the assets key names."""
+        names: list[Row] = []
         for row in self.store.rows(tables.FLEET, tables.NAME):
             try:
                 named = open_name(row.body.get("signed") or b"", self.register)
             except CodecError:
                 continue
             if named.name == row.key:
-                images[row.key] = named.asset
-        return images
+                names.append(replace(row, body={**row.body, "asset": named.asset}))
+        references = self.store.rows(tables.FLEET, tables.REFERENCE)
+        return {item["name"]: {**item} for item in assets(references, names, (), ())}
 
     def _order(self, made: Draft, author: str, group: str | None = None) -> Order:
         keys = self.register.order_keys(self.region)

@@ -1,6 +1,6 @@
 """What the API and the pages need from the rest of the hub, as Protocols and small values."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -34,6 +34,20 @@ class Principal:
     name: str
     via: Literal["session", "token", "socket"]
     role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What an operator says of a name; None leaves open, or as it was."""
+
+    name: str
+    url: str | None = None
+    sha256: str | None = None
+    kind: str | None = None
+    want: Sequence[str] = ()
+    members: Sequence[Mapping[str, str]] = ()
+    """Of a live system: {"role": "kernel" or "initrd", "name": a reference}."""
+    cmdline: str | None = None
 
 
 class Orders(Protocol):
@@ -100,9 +114,7 @@ class Secrets(Protocol):
 class Assets(Protocol):
     """References to content, and content uploaded here."""
 
-    async def declare(
-        self, name: str, url: str | None, sha256: str | None, want: list[str]
-    ) -> None:
+    async def declare(self, asked: Declaration) -> None:
         """Make or change a reference."""
         ...
 
@@ -111,7 +123,15 @@ class Assets(Protocol):
         ...
 
     async def unwant(self, name: str, site: str) -> None:
-        """Let a site drop the asset when it needs the room."""
+        """Let a site give the asset up."""
+        ...
+
+    async def clone(self, old: str, new: str, want: list[str], cmdline: str | None) -> None:
+        """Make another name for the same content."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Take a name away; Conflict while something rests on it."""
         ...
 
     async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> None:

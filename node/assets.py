@@ -26,6 +26,7 @@ from mesh.errors import MeshError, StoreFull
 from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto.naming import SignedName
+from mesh.proto.references import in_force
 from mesh.proto.tables import ASSET, FLEET, NAME, PRESENCE, REFERENCE
 from node.proto.eviction import evictable
 from node.proto.residency import (
@@ -157,7 +158,7 @@ class Assets:
             node=self._node,
             site=self._site,
             alive=[*self._alive(), self._node],
-            references={row.key: row.body for row in self._store.rows(FLEET, REFERENCE)},
+            references=in_force(self._store.rows(FLEET, REFERENCE)),
             names=self._names(),
             holders=self._holders(),
             held=[
@@ -167,7 +168,7 @@ class Assets:
             ],
             wanted=frozenset(self._wanted),
             claimed={
-                row.key: str(row.body.get("sha256"))
+                row.key: str(row.body.get("source_sha256") or row.body.get("sha256"))
                 for row in self._store.authored(FLEET, ASSET)
                 if row.author == self._node
             },
@@ -179,7 +180,10 @@ class Assets:
         for row in self._store.rows(FLEET, NAME):
             found = self._read_name(row.key, row.body.get("signed"))
             if found is not None:
-                names[row.key] = {"asset": found.asset, "sha256": found.sha256}
+                names[row.key] = {
+                    "asset": found.asset, "sha256": found.sha256,
+                    "source_sha256": found.source_sha256,
+                }  # fmt: skip
         return names
 
     def _holders(self) -> dict[str, list[Holder]]:
@@ -204,7 +208,9 @@ class Assets:
         name = order.name
         try:
             if isinstance(order, Resolve):
-                manifest = await self._cache.resolve(name, order.url, order.sha256)
+                manifest = await self._cache.resolve(
+                    name, order.url, order.sha256, order.kind, order.made_sha256
+                )
                 await self._claim(name, manifest.asset, manifest.size, manifest.sha256, order)
             else:
                 async with _Holders(self, order).open() as holders:
@@ -230,6 +236,7 @@ class Assets:
         body = {
             "name": name, "asset": asset, "size": size, "sha256": sha256,
             "chunk_bytes": 1 << 20, "trust": "declared-sha256" if order.sha256 else "tofu",
+            "source_sha256": self._cache.source_of(name),
         }  # fmt: skip
 
         def write(tx: Any) -> None:

@@ -26,7 +26,7 @@ from mesh.proto.tables import (
     VERDICT,
     site_scope,
 )
-from mesh.rest import groups, views
+from mesh.rest import asset_view, groups, views
 from mesh.rest.job_view import Here, as_seen
 from mesh.rest.lists import JOB_OVER, Page, Plan, page
 from mesh.rest.problems import RequestProblem
@@ -141,7 +141,7 @@ class Resources:
 
     def assets(self) -> list[Asset]:
         """Return all assets with how they fare at the sites."""
-        return views.assets(
+        return asset_view.assets(
             self.store.rows(FLEET, REFERENCE),
             self.store.rows(FLEET, NAME),
             self.store.authored(FLEET, PRESENCE),

@@ -239,7 +239,7 @@ class NodeApi:
             servers=self._r.servers(),
             pending=self._r.pending(),
             jobs=self._r.jobs(),
-            images={item["name"]: item["asset"] for item in self._r.assets()},
+            images={item["name"]: item for item in self._r.assets()},
         )
 
     def _signable(self, made: Draft, group: str | None = None) -> Order:

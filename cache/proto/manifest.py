@@ -46,6 +46,12 @@ class Manifest:
         assert 0 <= index < self.chunks
         return min(self.chunk_bytes, self.size - index * self.chunk_bytes)
 
+    def zero_chunks(self) -> list[int]:
+        """Return the whole chunks of which every byte is zero."""
+        zeros = blake3.blake3(bytes(self.chunk_bytes)).digest()
+        whole = self.size // self.chunk_bytes
+        return [index for index in range(whole) if self.chunk_hash(index) == zeros]
+
     def fits(self, index: int, data: bytes | memoryview) -> bool:
         """Tell whether ``data`` is chunk ``index``."""
         return len(data) == self.chunk_size(index) and blake3.blake3(

@@ -6,7 +6,8 @@ sending is cut off; at most UPLOADS_MAX at a time.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final, cast
 
 import trio
@@ -74,7 +75,8 @@ class Uploads:
             raise TooMany(f"{UPLOADS_MAX} uploads run already", BUSY_S)
         self.running += 1
         try:
-            await self._services.assets.upload(name, _pieces(receive))
+            async with aclosing(_pieces(receive)) as pieces:
+                await self._services.assets.upload(name, pieces)
         finally:
             self.running -= 1
         await self._services.settle()
@@ -107,7 +109,7 @@ async def _drain(receive: Any) -> None:
             left -= len(event.get("body", b""))
 
 
-async def _pieces(receive: Any) -> AsyncIterator[bytes]:
+async def _pieces(receive: Any) -> AsyncGenerator[bytes]:
     total = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Writing: orders, tokens, secrets, assets; the ports behind know the meaning."""
+"""Writing: orders, tokens, secrets; the ports behind know the meaning."""
 
 from hub.api.bind import Bindings
 from hub.api.shape import plain_name
@@ -62,20 +62,3 @@ def bind(on: Bindings, services: Services) -> None:
             raise BadRequest(f"kind is one of {', '.join(SECRET_KINDS)}, not {asked.kind!r}")
         name = plain_name(call.parts["secret"], "a secret's id")
         return await services.secrets.set(name, asked.site, asked.kind, asked.value)
-
-    @on.on("declareAsset")
-    async def declare_asset(call: Call) -> Json:
-        asked = call.body
-        want = asked.want or []
-        await services.assets.declare(asked.name, asked.url, asked.sha256, want)
-        return {"name": asked.name, "url": asked.url, "sha256": asked.sha256, "want": want}
-
-    @on.on("wantAsset")
-    async def want_asset(call: Call) -> Json:
-        await services.assets.want(call.parts["name"], call.body.site)
-        return {"name": call.parts["name"], "want": [call.body.site]}
-
-    @on.on("unwantAsset")
-    async def unwant_asset(call: Call) -> Json:
-        await services.assets.unwant(call.parts["name"], call.parts["site"])
-        return {"name": call.parts["name"], "want": []}

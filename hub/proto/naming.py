@@ -28,6 +28,13 @@ class Claim:
     asset: str
     size: int
     sha256: str
+    source_sha256: str | None = None
+    """Of the published file, where the asset was made from it."""
+
+    @property
+    def published(self) -> str:
+        """SHA-256 of the file as published: what an operator can declare."""
+        return self.source_sha256 or self.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ def read_claim(
 ) -> Claim | None:
     """Return the claim in an ASSET row, or None when it cannot be one."""
     asset, size, sha256 = body.get("asset"), body.get("size"), body.get("sha256")
+    source = body.get("source_sha256")
     if (
         not NAME_PATTERN.match(key)
         or not isinstance(asset, str)
@@ -69,9 +77,10 @@ def read_claim(
         or not 0 <= size <= SIZE_MAX
         or not isinstance(sha256, str)
         or not is_sha256(sha256)
+        or not (source is None or (isinstance(source, str) and is_sha256(source)))
     ):
         return None
-    return Claim(author, site, hlc, key, asset, size, sha256)
+    return Claim(author, site, hlc, key, asset, size, sha256, source)
 
 
 def is_sha256(text: str) -> bool:
@@ -84,8 +93,8 @@ def contradiction(
 ) -> str | None:
     """Return why a name that stands for content cannot be declared so.
 
-    ``signed``: the SHA-256 that it stands for; ``before``: the URL it had. Another URL may give
-    other content, so it needs the SHA-256.
+    ``signed``: the SHA-256 as published of what it stands for; ``before``: the URL it had.
+    Another URL may give other content, so it needs the SHA-256.
     """
     if (url == before) if sha256 is None else (sha256 == signed):
         return None
@@ -109,7 +118,8 @@ def decide(
             continue
         signed = holds.get(claim.name)
         expected = wanted.sha256 if signed is None else signed[1]
-        if expected is not None and expected != claim.sha256:
+        said = claim.published if signed is None else claim.sha256
+        if expected is not None and expected != said:
             found.append(Conflict(claim, expected))
         elif signed is None:
             holds[claim.name] = (claim.asset, claim.sha256)

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from mesh.proto import tables
 from mesh.proto.order import Order
-from mesh.rest import views
+from mesh.rest import asset_view, views
 
 PLAIN_DEPTH_MAX: Final = 16
 """Deepest nesting of a row that is shown; what lies deeper becomes null."""
@@ -122,7 +122,7 @@ def fleet_documents(rows: Iterable[RowLike], members: Iterable[MemberLike]) -> l
         if member.site and "node" in member.roles:
             sites.setdefault(member.site, {"name": member.site, "region": None})
     documents += [_document("site", n, n, n, "", sites[n]) for n in sorted(sites)]
-    shown = views.assets(
+    shown = asset_view.assets(
         by_table[tables.REFERENCE], by_table[tables.NAME], by_table[tables.PRESENCE], known
     )
     for asset in shown:

@@ -126,13 +126,14 @@ def asset_list(where: Where, as_json: bool) -> None:
     """List assets with where they are and what they cost."""
     answer = _items(where, "/assets", as_json)
     rows = [
-        (a["name"], size(a["size"]) if a["size"] else "", r["site"] if r else "", _residency(r),
+        (a["name"], a["kind"], size(a["size"]) if a["size"] else "",
+         r["site"] if r else "", _residency(r),
          size(r["origin_bytes"]) if r else "", size(r["peer_bytes"]) if r else "")
         for a in answer["items"]
         for r in (a["sites"] or [None])
     ]  # fmt: skip
     if not as_json:
-        columns = ("ASSET", "SIZE", "SITE", "STATE", "FROM ORIGIN", "FROM PEERS")
+        columns = ("ASSET", "KIND", "SIZE", "SITE", "STATE", "FROM ORIGIN", "FROM PEERS")
         print_table(columns, rows, "there are no assets yet: rackmesh asset add NAME FILE|URL")
 
 

@@ -1,4 +1,4 @@
-"""Verbs that change something: servers, jobs, assets, tokens, secrets.
+"""Verbs that change something: servers, jobs, tokens, secrets.
 
 Each write prints what it made; work prints its job id and can be waited for.
 """
@@ -6,10 +6,9 @@ Each write prints what it made; work prints its job id and can be waited for.
 import json
 import secrets
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -22,9 +21,7 @@ from mesh.cli.context import (
     read_secret_file,
 )
 from mesh.cli.errors import Failure
-from mesh.cli.tables import size
 
-READ_BYTES = 1 << 20
 TTL_H_MAX = 30 * 24
 
 
@@ -210,61 +207,6 @@ def job_logs(where: Where, as_json: bool, job: str, follow: bool) -> None:
 def _log_line(line: dict[str, Any]) -> str:
     moment = datetime.fromtimestamp(line.get("at_ms", 0) / 1000, UTC)
     return f"{moment:%H:%M:%S} {line.get('text', '')}"
-
-
-@click.command("add")
-@click.argument("name")
-@click.argument("source", metavar="FILE|URL")
-@click.option("--sha256", help="What the content must hash to.")
-@click.option("--want", "want", multiple=True, help="Site that shall hold it; may be repeated.")
-@options
-def asset_add(
-    where: Where,
-    as_json: bool,
-    name: str,
-    source: str,
-    sha256: str | None,
-    want: tuple[str, ...],
-) -> None:
-    """Register an image or file, by URL or by uploading FILE to the hub."""
-    body = {"name": name, "sha256": sha256, "want": list(want)}
-    with where.client() as client:
-        if source.startswith(("http://", "https://")):
-            answer = client.post("/assets", {**body, "url": source})
-        else:
-            answer = _upload(client, body, Path(source))
-    if as_json:
-        print_json(answer)
-    else:
-        click.echo(f"asset {name} registered")
-
-
-def _upload(client: Any, body: dict[str, Any], path: Path) -> Any:
-    try:
-        total = path.stat().st_size
-        file = path.open("rb")
-    except OSError as exc:
-        raise Failure(f"{path} cannot be read: {exc.strerror}", 2) from exc
-    with file:
-        click.echo(f"uploading {size(total)}", err=True)
-        client.post("/assets", {**body, "url": None})
-        return client.put(f"/assets/{in_path(body['name'])}/content", _pieces(file), total)
-
-
-def _pieces(file: IO[bytes]) -> Iterator[bytes]:
-    while piece := file.read(READ_BYTES):
-        yield piece
-
-
-@click.command("want")
-@click.argument("name")
-@click.argument("site")
-@options
-def asset_want(where: Where, as_json: bool, name: str, site: str) -> None:
-    """Make SITE hold the asset NAME."""
-    with where.client() as client:
-        answer = client.post(f"/assets/{in_path(name)}/want", {"site": site})
-    print_json(answer) if as_json else click.echo(f"{site} will fetch {name}")
 
 
 @click.command("create")

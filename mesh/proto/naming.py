@@ -28,6 +28,12 @@ class SignedName:
     size: int
     sha256: str  # hex
     version: int  # Unix milliseconds of the signing hub
+    source_sha256: str | None = None  # hex; of the published file that the asset is made from
+
+    @property
+    def published(self) -> str:
+        """SHA-256 of the file as published: what an operator can declare."""
+        return self.source_sha256 or self.sha256
 
 
 def sign_name(signer: Signer, root_fp: bytes, name: SignedName) -> bytes:
@@ -42,6 +48,8 @@ def sign_name(signer: Signer, root_fp: bytes, name: SignedName) -> bytes:
         "sha256": name.sha256,
         "version": name.version,
     }
+    if name.source_sha256 is not None:
+        body["source_sha256"] = name.source_sha256
     return sign_record(signer, NAME_RECORD, 1, root_fp, body)
 
 
@@ -56,11 +64,15 @@ def open_name(data: bytes, register: Register) -> SignedName:
         size=fields.integer(body, "size", most=1 << 50),
         sha256=fields.text(body, "sha256", chars_max=64),
         version=fields.integer(body, "version"),
+        source_sha256=None
+        if body.get("source_sha256") is None
+        else fields.text(body, "source_sha256", chars_max=64),
     )
     if not NAME_PATTERN.match(found.name) or not ASSET_PATTERN.match(found.asset):
         raise CodecError("a name record with an impossible name or asset id")
-    if len(found.sha256) != 64 or set(found.sha256) - set("0123456789abcdef"):
-        raise CodecError("a name record with an impossible SHA-256")
+    for sha256 in (found.sha256, found.published):
+        if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
+            raise CodecError("a name record with an impossible SHA-256")
     return found
 
 

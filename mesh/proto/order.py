@@ -15,6 +15,7 @@ from mesh.errors import CodecError, Refused
 from mesh.proto import fields
 from mesh.proto.codec import pack
 from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN, SITE_PATTERN, UUID_PATTERN, node_id
+from mesh.proto.net_boot import read_net_boot
 from mesh.proto.register import Register
 from mesh.proto.sign import Signer, open_record, sign_record
 from mesh.proto.trust import ROLE_SITE_OPERATOR
@@ -79,10 +80,11 @@ def order_class(
     """Return the class of an order: what loses somebody's data is destructive.
 
     Releasing wipes; deploying onto a server that was never cleaned overwrites what may be data;
-    onto a cleaned one it does not. ``server_cleaned`` None stands for "not known": destructive.
+    onto a cleaned one it does not, nor does what boots off the network. ``server_cleaned`` None
+    stands for "not known": destructive.
     """
-    del params  # no kind of today depends on them
-    if kind == RELEASE or (kind == DEPLOY and not server_cleaned):
+    writes = kind == DEPLOY and params.get("boot") is None
+    if kind == RELEASE or (writes and not server_cleaned):
         return DESTRUCTIVE
     return NORMAL
 
@@ -188,7 +190,11 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
 def _check_deploy(params: Mapping[str, Any]) -> None:
     _name(params, "image")
     _name(params, "hostname")
-    if not ASSET_PATTERN.match(fields.text(params, "asset")):
+    if params.get("boot") is not None:  # no asset: what cannot read this must write no disk
+        if params.get("asset") is not None:
+            raise CodecError("fields asset and boot exclude each other")
+        read_net_boot(params["boot"])
+    elif not ASSET_PATTERN.match(fields.text(params, "asset")):
         raise CodecError("field asset is not an asset id (b3:...)")
     keys = fields.texts(
         params, "ssh_keys", count_max=SSH_KEYS_MAX, chars_max=SSH_KEY_CHARS_MAX, default=()

@@ -161,6 +161,16 @@ _WRITES: Final = (
         answer=show.AssetWanted, at=HUB,
     ),
     Operation(
+        id="cloneAsset", method="POST", path="/assets/{name}/clone", role="operator",
+        noun="asset", summary="Make another name for the same content.",
+        body=ask.CloneRequest, answer=show.AssetNamed, status=201, at=HUB,
+    ),
+    Operation(
+        id="removeAsset", method="DELETE", path="/assets/{name}", role="operator",
+        noun="asset", summary="Take a name away that nothing rests on.",
+        answer=show.AssetNamed, at=HUB,
+    ),
+    Operation(
         id="uploadAsset", method="PUT", path="/assets/{name}/content", role="operator",
         noun="asset", summary="Upload an asset's content.",
         content="application/octet-stream", answer=show.AssetNamed, status=201, at=HUB,

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from mesh.proto.content import DISK_KINDS, FILE, ISO, LIVE
 from mesh.proto.ids import NAME_PATTERN, UUID_PATTERN, parse_mac
 from mesh.proto.lifecycle import refuse
+from mesh.proto.net_boot import ISO_ROLE, BootFile, NetBoot
 from mesh.proto.order import (
     ACCEPT,
     CANCEL,
@@ -34,8 +36,8 @@ class Known(Protocol):
     """What the daemon that takes the request knows now (resources of mesh/rest/types.py)."""
 
     @property
-    def images(self) -> Mapping[str, str | None]:
-        """Reference name -> signed asset id, None while it is not known yet."""
+    def images(self) -> Mapping[str, Body]:
+        """Assets by name, with the ids that are signed; None while one is not known yet."""
         ...
 
     def named(self, name_or_id: str) -> Sequence[Body]:
@@ -68,7 +70,7 @@ class KnownLists:
         servers: Iterable[Body],
         pending: Iterable[Body],
         jobs: Iterable[Body],
-        images: Mapping[str, str | None],
+        images: Mapping[str, Body],
     ) -> None:
         self.images = images
         self._servers = list(servers)
@@ -180,22 +182,51 @@ def _deploy(params: Body, server: Body, known: Known) -> dict[str, Any]:
     image = params.get("image")
     if not isinstance(image, str) or image not in known.images:
         raise RequestProblem("not-found", f"there is no asset {image!r}; see asset list")
-    asset = known.images[image]
-    if asset is None:
-        raise RequestProblem(
-            "conflict",
-            f"the content of {image} is not known yet: a site must have fetched it once",
-        )
+    found = known.images[image]
     hostname = params.get("hostname") or server["name"]
     keys = params.get("ssh_keys") or []
     if not isinstance(hostname, str) or not NAME_PATTERN.match(hostname):
         raise RequestProblem("bad-request", f"{hostname!r} is no host name")
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise RequestProblem("bad-request", "ssh_keys must be a list of texts")
-    body = {"image": image, "asset": asset, "hostname": hostname, "ssh_keys": keys}
+    body = {"image": image, "hostname": hostname, "ssh_keys": keys}
     if params.get("user_data") is not None:
         body["user_data"] = params["user_data"]
-    return body
+    if found["kind"] in DISK_KINDS:
+        return {**body, "asset": _asset(found["asset"], image)}
+    if found["kind"] == FILE:
+        raise RequestProblem("conflict", f"{image} is a file, nothing that a server could run")
+    if found["kind"] in (LIVE, ISO):
+        raise RequestProblem("conflict", f"{image} is {found['kind']}, which no site boots yet")
+    if keys or params.get("user_data") is not None:
+        raise RequestProblem(
+            "bad-request",
+            f"{image} boots off the network ({found['kind']}), where no first-boot data reaches"
+            " it: leave ssh_keys and user_data out",
+        )
+    return {**body, "boot": _boot(found).body()}
+
+
+def _boot(found: Body) -> NetBoot:
+    """Return what a live system or an ISO boots."""
+    name = found["name"]
+    if found["kind"] == ISO:
+        file = BootFile(ISO_ROLE, name, _asset(found["asset"], name))
+        return NetBoot(ISO, "", (file,))
+    files = tuple(
+        BootFile(part["role"], part["name"], _asset(part["asset"], part["name"]))
+        for part in found["members"]
+    )
+    return NetBoot(LIVE, found["cmdline"] or "", files)
+
+
+def _asset(asset: Any, name: str) -> str:
+    if isinstance(asset, str):
+        return asset
+    raise RequestProblem(
+        "conflict",
+        f"the content of {name} is not known yet: a site must have fetched it once",
+    )
 
 
 def _job(kind: str, request: Body, known: Known) -> Draft:

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
+from mesh.proto.content import KINDS as KINDS_OF_ASSET
 from mesh.proto.order import GROUPED, KINDS
+from mesh.proto.references import CMDLINE_CHARS_MAX, MEMBERS_MAX
+from mesh.proto.references import ROLES as MEMBER_ROLES
 from mesh.rest.roles import ROLES
 
 LIMIT: Final = 1000
@@ -158,12 +161,32 @@ class SecretRequest(Closed):
     value: Annotated[str, Meta(min_length=1, max_length=SECRET_CHARS_MAX)]
 
 
+class MemberRequest(Closed):
+    """A file of a live system: a reference of kind file."""
+
+    role: Annotated[str, Meta(max_length=16, extra_json_schema={"enum": list(MEMBER_ROLES)})]
+    name: Name
+
+
 class AssetRequest(Closed):
-    """A reference to content, to make or change."""
+    """A reference to content, to make or change; a live system has members instead."""
 
     name: Name
     url: Text | None = None
     sha256: Text | None = None
+    kind: Annotated[
+        str, Meta(max_length=16, extra_json_schema={"enum": list(KINDS_OF_ASSET)})
+    ] | None = None  # fmt: skip
+    members: Annotated[list[MemberRequest], Meta(max_length=MEMBERS_MAX)] | None = None
+    cmdline: Annotated[str, Meta(max_length=CMDLINE_CHARS_MAX)] | None = None
+    want: Annotated[list[SiteName], Meta(max_length=100)] | None = None
+
+
+class CloneRequest(Closed):
+    """Another name for the same content."""
+
+    name: Name
+    cmdline: Annotated[str, Meta(max_length=CMDLINE_CHARS_MAX)] | None = None
     want: Annotated[list[SiteName], Meta(max_length=100)] | None = None
 
 

@@ -175,22 +175,34 @@ class Residency(TypedDict):
     updated_ms: int | None
 
 
+class AssetMember(TypedDict):
+    """A file of a live system: a reference of its own."""
+
+    role: str  # kernel | initrd
+    name: str
+    asset: str | None
+
+
 class Asset(TypedDict):
     """A reference and, once known, the asset behind it."""
 
     name: str
-    url: str | None
-    asset: str | None
-    size: int | None
-    sha256: str | None
     kind: str  # image | qcow2 | live | iso | file
+    url: str | None
+    asset: str | None  # a live system has none: its members have
+    size: int | None
+    sha256: str | None  # of the asset: what machines get
+    declared_sha256: str | None  # what the operator said that the published file hashes to
+    source_sha256: str | None  # of the published file, where the asset is made from it (qcow2)
     trust: str | None  # why its name was signed: declared-sha256 | tofu | upload
+    cmdline: str | None  # of a live system
+    members: list[AssetMember]  # of a live system, the kernel first
     created_ms: int | None
     sites: list[Residency]
 
 
 class AssetNamed(TypedDict):
-    """An asset that was uploaded."""
+    """An asset that was uploaded, cloned or taken away."""
 
     name: str
 
@@ -199,6 +211,7 @@ class AssetDeclared(TypedDict):
     """A reference as it was asked for."""
 
     name: str
+    kind: str | None  # null: as it was, at first a raw image
     url: str | None
     sha256: str | None
     want: list[str]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from mesh.proto.order import CANCEL, RETRY, Order
-from mesh.rest.types import Asset, Inventory, Job, Node, Pending, Residency, Server, Site, Step
+from mesh.rest.types import Inventory, Job, Node, Pending, Server, Site, Step
 
 Body = Mapping[str, Any]
 
@@ -42,9 +42,6 @@ class MemberLike(Protocol):
     def name(self) -> str: ...  # noqa: D102
     @property
     def kem_epoch(self) -> int: ...  # noqa: D102
-
-
-_ORDER = ("verified", "fetching", "wanted", "failed", "corrupt", "absent")
 
 
 def server(body: Body) -> Server:
@@ -333,90 +330,6 @@ def sites(
         if item["last_contact_ms"] is not None:
             site["last_contact_ms"] = max(item["last_contact_ms"], site["last_contact_ms"] or 0)
     return [found[name] for name in sorted(found)]
-
-
-def assets(
-    references: Iterable[RowLike],
-    names: Iterable[RowLike],
-    presence: Iterable[RowLike],
-    members: Iterable[MemberLike],
-) -> list[Asset]:
-    """Show every REFERENCE with its NAME row and how it fares at the sites.
-
-    Where a PRESENCE row counts is what the roster says of its author, never what the row says.
-    Content that has a signed id is found by that: another name may have brought it here.
-    """
-    at = {m.node_id: m.site for m in members if m.status == "member" and m.site}
-    by_key: dict[str, list[tuple[str, Body]]] = {}
-    by_name: dict[str, list[tuple[str, Body]]] = {}
-    for row in presence:
-        if row.author in at:
-            said = (at[row.author], row.body)
-            by_key.setdefault(row.key, []).append(said)
-            by_name.setdefault(_text(row.body.get("name")) or "", []).append(said)
-    signed = {row.key: row.body for row in names}
-    found: list[Asset] = []
-    for row in references:
-        name = signed.get(row.key, {})
-        asset_id = _text(name.get("asset"))
-        if asset_id is None:
-            rows = by_name.get(row.key, [])
-        else:
-            rows = [*by_key.get(asset_id, []), *by_key.get(f"name:{row.key}", [])]
-        found.append(_asset(row.key, row.body, name, rows))
-    return found
-
-
-def _asset(label: str, reference: Body, signed: Body, said: list[tuple[str, Body]]) -> Asset:
-    wanted = set(_texts(reference.get("want")))
-    residencies: dict[str, Residency] = {site: _residency(site, True) for site in wanted}
-    for site, body in said:
-        here = residencies.setdefault(site, _residency(site, site in wanted))
-        merge_residency(here, body)
-    return Asset(
-        name=label,
-        url=_text(reference.get("url")),
-        asset=_text(signed.get("asset")),
-        size=_number(signed.get("size")),
-        sha256=_text(signed.get("sha256")) or _text(reference.get("sha256")),
-        kind=_text(reference.get("kind")) or "image",
-        trust=_text(signed.get("trust")),
-        created_ms=_number(reference.get("created_ms")),
-        sites=[residencies[site] for site in sorted(residencies)],
-    )
-
-
-def _residency(site: str, wanted: bool) -> Residency:
-    return Residency(
-        site=site,
-        wanted=wanted,
-        state="wanted" if wanted else "absent",
-        have=0,
-        of=0,
-        origin_bytes=0,
-        peer_bytes=0,
-        near_bytes=0,
-        error=None,
-        updated_ms=None,
-    )
-
-
-def merge_residency(into: Residency, body: Body) -> None:
-    """Add one node's PRESENCE row to its site's residency."""
-    state = _text(body.get("state")) or "absent"
-    have, of = _number(body.get("have")) or 0, _number(body.get("of")) or 0
-    better = _rank(state) < _rank(into["state"]) or into["updated_ms"] is None
-    if better or (state == into["state"] and have > into["have"]):
-        into["state"], into["have"], into["of"] = state, have, of
-        into["error"] = _text(body.get("error"))
-    into["origin_bytes"] += _number(body.get("origin_bytes")) or 0
-    into["peer_bytes"] += _number(body.get("peer_bytes")) or 0
-    into["near_bytes"] += _number(body.get("near_bytes")) or 0
-    into["updated_ms"] = max(into["updated_ms"] or 0, _number(body.get("updated_ms")) or 0)
-
-
-def _rank(state: str) -> int:
-    return _ORDER.index(state) if state in _ORDER else len(_ORDER)
 
 
 def _text(value: Any) -> str | None:

@@ -11,7 +11,17 @@ from typing import Any, Final
 
 from mesh.proto.ids import parse_mac
 from mesh.proto.lifecycle import refuse
-from mesh.proto.order import ACCEPT, CANCEL, DEPLOY, KINDS, POWER, RELEASE, RETRY
+from mesh.proto.order import (
+    ACCEPT,
+    CANCEL,
+    DEPLOY,
+    DESTRUCTIVE,
+    KINDS,
+    POWER,
+    RELEASE,
+    RETRY,
+    order_class,
+)
 
 __all__ = ["ACCEPT", "CANCEL", "DEPLOY", "KINDS", "POWER", "RELEASE", "RETRY", "refuse"]
 
@@ -82,11 +92,10 @@ def machine_mac(params: Mapping[str, Any]) -> str | None:
     return parse_mac(machine) if isinstance(machine, str) else None
 
 
-def destructive(kind: str, server: Mapping[str, Any] | None) -> bool:
+def destructive(kind: str, params: Mapping[str, Any], server: Mapping[str, Any] | None) -> bool:
     """Say whether an order destroys what a disk holds (ARCHITECTURE section 3, Orders)."""
-    if kind == RELEASE:
-        return True
-    return kind == DEPLOY and not (server or {}).get("cleaned", False)
+    cleaned = (server or {}).get("cleaned", False) is True
+    return order_class(kind, params, cleaned) == DESTRUCTIVE
 
 
 def first_state(kind: str) -> str | None:

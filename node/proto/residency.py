@@ -12,7 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.proto.content import IMAGE
 from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN
+from mesh.proto.references import kind_of
 from mesh.proto.rendezvous import owner
 
 Body = Mapping[str, Any]
@@ -25,6 +27,10 @@ class Resolve:
     name: str
     url: str
     sha256: str | None
+    """What the published file must hash to."""
+    kind: str = IMAGE
+    made_sha256: str | None = None
+    """What must come out where the asset is made from the file (qcow2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ class View:
     wanted: Collection[str]
     """Names that local work needs now, whatever the references say."""
     claimed: Mapping[str, str]
-    """SHA-256 by name, of what this node has read at an origin and told the hubs."""
+    """SHA-256 as published by name, of what this node has read and told the hubs."""
     failed: Collection[tuple[str, str]]
     """(node, name) of our site: that node says that it cannot get the name now."""
 
@@ -115,7 +121,7 @@ def _one(view: View, name: str) -> Resolve | Fetch | Wait | None:
         return Fetch(name, asset, _text(view.names[name].get("sha256")))
     if not ours:
         return Wait(f"waits for node {keeper} of this site, which takes {name} first")
-    origin = _resolve(reference, name, view.names[name].get("sha256"))
+    origin = _resolve(reference, name, view.names[name])
     first = view.site == min(sites, default=view.site)
     if any(holder.whole for holder in others) or (others and (origin is None or not first)):
         return Fetch(name, asset, _text(view.names[name].get("sha256")))
@@ -136,13 +142,17 @@ def _unnamed(view: View, name: str, keeper: str | None, ours: bool) -> Resolve |
         return Wait(f"waits for site {first} to read the origin of {name}")
     if not ours:
         return Wait(f"waits for node {keeper} of this site to read the origin of {name}")
-    return _resolve(reference, name, None) or Wait(f"waits for {name} to be uploaded to a hub")
+    return _resolve(reference, name, {}) or Wait(f"waits for {name} to be uploaded to a hub")
 
 
-def _resolve(reference: Body, name: str, sha256: Any) -> Resolve | None:
-    url = reference.get("url")
-    declared = sha256 or reference.get("sha256")
-    return Resolve(name, url, _text(declared)) if isinstance(url, str) else None
+def _resolve(reference: Body, name: str, signed: Body) -> Resolve | None:
+    """Return how to read the origin; ``signed`` is empty while nobody has signed the name."""
+    url, source = reference.get("url"), _text(signed.get("source_sha256"))
+    if not isinstance(url, str):
+        return None
+    declared = source or _text(signed.get("sha256")) or _text(reference.get("sha256"))
+    made = _text(signed.get("sha256")) if source else None
+    return Resolve(name, url, declared, kind_of(reference), made)
 
 
 def _sites(reference: Body) -> list[str]:

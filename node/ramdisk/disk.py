@@ -22,6 +22,7 @@ IO_BYTES: Final = 4 << 20
 """Largest single read or write; the size of the one aligned buffer."""
 BLKGETSIZE64: Final = 0x80081272
 BLKRRPART: Final = 0x125F
+BLKZEROOUT: Final = 0x127F
 ALIGN: Final = 4096
 """Offsets and lengths of direct transfers; every logical sector size divides it."""
 
@@ -77,6 +78,17 @@ class DiskHandle:
             piece = data[position : position + IO_BYTES]
             self._drain(offset + position, piece)
             position += len(piece)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make whole sectors read as zeros; a device that can does so without their bytes."""
+        assert offset % self.sector_bytes == 0 == length % self.sector_bytes, "whole sectors"
+        assert offset + length <= self.size, "a write leaves the disk"
+        if self.is_block:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._fd, BLKZEROOUT, struct.pack("QQ", offset, length))
+                return
+        for at in range(offset, offset + length, IO_BYTES):
+            self._drain(at, bytes(min(IO_BYTES, offset + length - at)))
 
     def sync(self) -> None:
         """Return when everything written is on stable storage."""

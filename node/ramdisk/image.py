@@ -2,7 +2,8 @@
 
 It knows chunks and disks; bytes come from a ``Source``. Rule: a chunk is verified by BLAKE3
 before it touches the disk; a chunk that is there already is left alone, so a run that was cut
-off goes on where it stopped; at the end everything is read back from the device.
+off goes on where it stopped; zeros are known without fetching them; at the end everything is
+read back from the device, zeros too.
 """
 
 import hashlib
@@ -99,7 +100,7 @@ def _fill(
 ) -> tuple[list[int], int]:
     """Write the chunks that are not there; return their indices and the bytes fetched."""
     written: list[int] = []
-    fetched = 0
+    fetched, zeros = 0, blake3(bytes(manifest.chunk_bytes)).digest()
     for at in range(0, len(indices), WINDOW_CHUNKS):
         missing: list[int] = []
         for index in indices[at : at + WINDOW_CHUNKS]:
@@ -108,7 +109,11 @@ def _fill(
                 progress.tick()
             else:
                 progress.add(manifest.span(index)[1])
-        for first, count in runs(missing):
+        empty = [index for index in missing if manifest.chunks[index] == zeros]
+        for first, count in runs(empty):
+            disk.zero(manifest.span(first)[0], count * manifest.chunk_bytes)
+            progress.add(count * manifest.chunk_bytes)
+        for first, count in runs([index for index in missing if index not in set(empty)]):
             for index, data in enumerate(source.chunks(manifest, first, count), first):
                 disk.write(manifest.span(index)[0], data)
                 fetched += len(data)

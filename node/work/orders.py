@@ -297,7 +297,7 @@ class Orders:
         standing: Standing,
     ) -> tuple[str, str] | None:
         """Count a destructive job into the budget, or say what it waits for."""
-        if not lifecycle.destructive(row["kind"], server):
+        if not lifecycle.destructive(row["kind"], row["params"], server):
             return None
         verdict = budget.decide(
             row["id"],

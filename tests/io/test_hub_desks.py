@@ -2,112 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from cache.api import Cache
-from hub.assets import AssetDesk, AssetParts
 from hub.desks import SecretDesk, VerdictDesk
 from hub.errors import BadRequest, Conflict, NotFound
-from hub.ingest import Ingest, MeshRows, order_reader
-from hub.live import EventBus
-from hub.orders import OrderDesk
-from hub.store import WAITING, ReportStore
-from mesh import answers
+from hub.store import WAITING
 from mesh.answers import Answers
 from mesh.errors import Refused
 from mesh.host.clock import FixedClock
-from mesh.identity import Identity
 from mesh.proto import tables
 from mesh.proto.naming import open_name
 from mesh.proto.order import open_order
-from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.rest.calls import Call, given, read_call
 from mesh.rest.operations import OPERATIONS
 from mesh.rest.problems import RequestProblem
-from mesh.store import MeshStore, Tx
-from tests.support.hub_bench import Level
-from tests.support.trust import Org
-
-SITE = tables.site_scope("lab")
-SERVER = "01890000-0000-7000-8000-000000000001"
-MAC = "52:54:00:00:00:01"
-
-
-class FixedRegister(Level):
-    def __init__(self, org: Org) -> None:
-        super().__init__()
-        self.register = org.register
-
-
-@dataclass
-class Office:
-    org: Org
-    hub: Identity
-    store: MeshStore
-    reports: ReportStore
-    orders: OrderDesk
-    assets: AssetDesk
-    ingest: Ingest
-    bus: EventBus
-    cache: Cache
-
-    async def put(self, scope: str, table: str, key: str, **body: Any) -> None:
-        def write(tx: Tx) -> None:
-            tx.put(scope, table, key, body)
-
-        await self.store.write(write)
-        await self.ingest.read_all()
-
-
-@asynccontextmanager
-async def office(folder: Path) -> AsyncGenerator[Office]:
-    org, clock, bus = Org(), FixedClock(), EventBus("run1")
-    hub = org.admit_hub()
-    org.admit("node-a")
-    store = MeshStore.open(
-        folder / "state.db", author=hub.node_id, clock=clock,
-        sign_head=lambda body: hub.sign(HEAD_KIND, HEAD_N, org.root_fp, body),
-    )  # fmt: skip
-    store.local_schema(answers.SCHEMA)
-    reports = ReportStore.open(folder / "report.db")
-    cache = Cache.open(folder / "cache", 1 << 30, clock)
-    desk = OrderDesk(
-        store=store, reports=reports, register=org.register, region=org.region, key=org.orders,
-        clock=clock, hub="hub",
-    )  # fmt: skip
-    parts = AssetParts(
-        store=store, cache=cache, register=org.register, key=org.assets, bus=bus, clock=clock,
-        node_id=hub.node_id,
-    )  # fmt: skip
-    members = FixedRegister(org)
-    reader = order_reader(org.register)
-    ingest = Ingest(MeshRows(store), members, reports, bus, clock, reader)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(store.run)
-        found = Office(org, hub, store, reports, desk, AssetDesk(parts), ingest, bus, cache)
-        await found.put(tables.FLEET, tables.SITE, "lab", title="Lab")
-        await found.put(
-            SITE, tables.SERVER, SERVER, id=SERVER, name="web-1", site="lab", macs=[MAC],
-            state="available", cleaned=True, bmc={"url": "http://10.0.0.9/"},
-        )  # fmt: skip
-        yield found
-        nursery.cancel_scope.cancel()
-    reports.close()
-    cache.close()
-    store.close()
-
-
-async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
-    for content in contents:
-        await trio.lowlevel.checkpoint()
-        yield content
+from mesh.store import Tx
+from tests.support.hub_office import MAC, SERVER, SITE, office, pieces, said
 
 
 async def test_an_order_is_signed_so_that_the_site_can_check_it_alone(tmp_path: Path) -> None:
@@ -318,7 +232,7 @@ async def test_an_upload_is_kept_named_and_served_in_chunks(tmp_path: Path) -> N
         content = b"image" * 1000
         with pytest.raises(NotFound, match="register it first"):
             await at.assets.upload("img", pieces(content))
-        await at.assets.declare("img", None, hashlib.sha256(content).hexdigest(), ["lab"])
+        await at.assets.declare(said("img", None, hashlib.sha256(content).hexdigest(), ["lab"]))
         await at.assets.upload("img", pieces(content[:7], content[7:]))
         row = at.store.get(tables.FLEET, tables.NAME, "img")
         assert row is not None
@@ -340,7 +254,7 @@ async def test_an_upload_is_kept_named_and_served_in_chunks(tmp_path: Path) -> N
 
 async def test_an_upload_with_another_hash_is_refused_and_gets_no_name(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
-        await at.assets.declare("img", None, "a" * 64, [])
+        await at.assets.declare(said("img", None, "a" * 64, []))
         with pytest.raises(Conflict):
             await at.assets.upload("img", pieces(b"something else"))
         assert at.store.get(tables.FLEET, tables.NAME, "img") is None
@@ -358,7 +272,7 @@ async def test_a_claim_becomes_a_signed_name_and_a_second_opinion_an_event(
     tmp_path: Path,
 ) -> None:
     async with office(tmp_path) as at:
-        await at.assets.declare("img", "https://example.net/img", None, ["lab"])
+        await at.assets.declare(said("img", "https://example.net/img", None, ["lab"]))
         first, second = "a" * 64, "b" * 64
         await at.put(
             tables.FLEET, tables.ASSET, "img", asset="b3:" + first, size=5, sha256=first
@@ -384,8 +298,8 @@ async def test_a_name_that_stands_for_content_is_not_declared_otherwise(tmp_path
     content, url = b"image" * 1000, "https://example.net/img"
     sha256 = hashlib.sha256(content).hexdigest()
     async with office(tmp_path) as at:
-        await at.assets.declare("img", url, "a" * 64, [])
-        await at.assets.declare("img", url, None, [])  # nothing is signed yet: a slip is mended
+        await at.assets.declare(said("img", url, "a" * 64, []))
+        await at.assets.declare(said("img", url, None, []))  # not signed yet: a slip is mended
         await at.put(
             tables.FLEET, tables.ASSET, "img", asset="b3:" + sha256, size=5, sha256=sha256
         )
@@ -395,12 +309,13 @@ async def test_a_name_that_stands_for_content_is_not_declared_otherwise(tmp_path
             ("https://example.net/other", "b" * 64),
         ):  # fmt: skip
             with pytest.raises(Conflict, match=f"img stands for sha256 {sha256} already"):
-                await at.assets.declare("img", other, declared, ["lab"])
+                await at.assets.declare(said("img", other, declared, ["lab"]))
         row = at.store.get(tables.FLEET, tables.REFERENCE, "img")
         assert row is not None
         assert (row.body["url"], row.body["want"]) == (url, [])
-        await at.assets.declare("img", url, None, ["lab"])
-        await at.assets.declare("img", "https://mirror.example.net/img", sha256.upper(), [])
+        await at.assets.declare(said("img", url, None, ["lab"]))
+        mirror = "https://mirror.example.net/img"
+        await at.assets.declare(said("img", mirror, sha256.upper(), []))
         row = at.store.get(tables.FLEET, tables.REFERENCE, "img")
         assert row is not None
         assert (row.body["url"], row.body["sha256"]) == (
@@ -411,19 +326,19 @@ async def test_a_name_that_stands_for_content_is_not_declared_otherwise(tmp_path
 
 async def test_an_upload_never_changes_what_a_name_stands_for(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
-        await at.assets.declare("img", None, None, [])
+        await at.assets.declare(said("img", None, None, []))
         await at.assets.upload("img", pieces(b"first"))
         named = at.assets.names()["img"]
         with pytest.raises(Conflict, match=named.sha256):
             await at.assets.upload("img", pieces(b"second"))
-        await at.assets.declare("img", None, None, ["lab"])
+        await at.assets.declare(said("img", None, None, ["lab"]))
         await at.assets.upload("img", pieces(b"first"))
         assert at.assets.names()["img"] == named
 
 
 async def test_a_site_that_wants_an_asset_no_more_is_taken_off(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
-        await at.assets.declare("img", "https://example.net/x", None, ["lab"])
+        await at.assets.declare(said("img", "https://example.net/x", None, ["lab"]))
         await at.assets.unwant("img", "lab")
         row = at.store.get(tables.FLEET, tables.REFERENCE, "img")
         assert row is not None and row.body["want"] == []
@@ -435,9 +350,9 @@ async def test_what_no_node_could_fetch_is_no_reference(tmp_path: Path) -> None:
     async with office(tmp_path) as at:
         for url in ("file:///etc/passwd", "https://", "http://u:p@host/x", "http://a b", "x"):
             with pytest.raises(BadRequest, match="url"):
-                await at.assets.declare("img", url, None, [])
+                await at.assets.declare(said("img", url, None, []))
         with pytest.raises(BadRequest, match="sha256"):
-            await at.assets.declare("img", "https://example.net/x", "zz", [])
+            await at.assets.declare(said("img", "https://example.net/x", "zz", []))
         with pytest.raises(NotFound, match="no site"):
             await at.assets.want("img", "nowhere")
         with pytest.raises(NotFound, match="no asset"):

@@ -17,7 +17,7 @@ from hub.ingest import Ingest
 from hub.limits import Limits
 from hub.live import EventBus, Live
 from hub.passwords import Passwords
-from hub.ports import Services
+from hub.ports import Declaration, Services
 from hub.store import ReportStore
 from mesh import answers
 from mesh.answers import Answers
@@ -170,11 +170,9 @@ class FakeDesk:
         self.orders.append(({"group": group, "kind": kind}, author))
         return GroupVerb(group=group, kind=kind, jobs=[])
 
-    async def declare(
-        self, name: str, url: str | None, sha256: str | None, want: list[str]
-    ) -> None:
+    async def declare(self, asked: Declaration) -> None:
         await trio.lowlevel.checkpoint()
-        self.declared.append((name, url, sha256, want))
+        self.declared.append((asked.name, asked.url, asked.sha256, list(asked.want)))
 
     async def want(self, name: str, site: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -183,6 +181,14 @@ class FakeDesk:
     async def unwant(self, name: str, site: str) -> None:
         await trio.lowlevel.checkpoint()
         self.declared.append((name, f"not {site}"))
+
+    async def clone(self, old: str, new: str, want: list[str], cmdline: str | None) -> None:
+        await trio.lowlevel.checkpoint()
+        self.declared.append((new, f"as {old}", want, cmdline))
+
+    async def remove(self, name: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.declared.append((name, "gone"))
 
     async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         self.uploads[name] = b"".join([piece async for piece in chunks])

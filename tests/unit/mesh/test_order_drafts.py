@@ -17,12 +17,30 @@ SERVER: dict[str, Any] = {
     "bmc": "http://b", "hold": False, "job": None,
     "macs": [],
 }  # fmt: skip
+IMAGE: dict[str, Any] = {"kind": "image", "asset": ASSET, "cmdline": None, "members": []}
 KNOWN = KnownLists(
     servers=[SERVER],
     pending=[{"mac": MAC, "site": "one"}],
     jobs=[{"id": NEW, "site": "one", "server": OLD, "state": "succeeded"}],
-    images={"debian": ASSET, "new": None},
-)
+    images={
+        "debian": {**IMAGE, "name": "debian"},
+        "cloud": {**IMAGE, "name": "cloud", "kind": "qcow2"},
+        "new": {**IMAGE, "name": "new", "asset": None},
+        "notes": {**IMAGE, "name": "notes", "kind": "file"},
+        "cd": {**IMAGE, "name": "cd", "kind": "iso"},
+        "rescue": {
+            **IMAGE, "name": "rescue", "kind": "live", "asset": None, "cmdline": "quiet",
+            "members": [
+                {"role": "kernel", "name": "k", "asset": ASSET},
+                {"role": "initrd", "name": "i", "asset": ASSET},
+            ],
+        },
+        "half": {
+            **IMAGE, "name": "half", "kind": "live", "asset": None,
+            "members": [{"role": "kernel", "name": "k2", "asset": None}],
+        },
+    },
+)  # fmt: skip
 
 
 def ask(**request: Any) -> Draft:
@@ -57,6 +75,10 @@ def test_deploy_onto_a_never_cleaned_server_says_that_it_destroys() -> None:
             {"kind": "server.deploy", "server": "srv1", "params": {"image": "new"}},
             "conflict", "not known yet",
         ),
+        (
+            {"kind": "server.deploy", "server": "srv1", "params": {"image": "notes"}},
+            "conflict", "notes is a file",
+        ),
         ({"kind": "server.accept", "machine": "zz", "params": {}}, "bad-request", "no MAC"),
         (
             {"kind": "server.accept", "machine": "52:54:00:00:00:09", "params": {"name": "a"}},
@@ -85,8 +107,9 @@ def test_what_cannot_be_meant_is_one_sentence(
 def known(server: dict[str, Any], **job: Any) -> KnownLists:
     jobs = [{"id": NEW, "site": "one", "server": OLD, **job}] if job else []
     return KnownLists(
-        servers=[{**SERVER, **server}], pending=[], jobs=jobs, images={"debian": ASSET}
-    )
+        servers=[{**SERVER, **server}], pending=[], jobs=jobs,
+        images={"debian": {**IMAGE, "name": "debian"}},
+    )  # fmt: skip
 
 
 DEPLOY = {"kind": "server.deploy", "server": "srv1", "params": {"image": "debian"}}

@@ -86,12 +86,13 @@ def test_every_unstable_state_has_a_failed_twin_that_leads_somewhere() -> None:
 
 
 def test_only_orders_that_lose_data_are_destructive() -> None:
-    assert lc.destructive(lc.RELEASE, server("active"))
-    assert lc.destructive(lc.DEPLOY, server("available"))
-    assert lc.destructive(lc.DEPLOY, None)
-    assert not lc.destructive(lc.DEPLOY, server("available", cleaned=True))
-    assert not lc.destructive(lc.POWER, None)
-    assert not lc.destructive(lc.ACCEPT, None)
+    assert lc.destructive(lc.RELEASE, {}, server("active"))
+    assert lc.destructive(lc.DEPLOY, {}, server("available"))
+    assert lc.destructive(lc.DEPLOY, {}, None)
+    assert not lc.destructive(lc.DEPLOY, {}, server("available", cleaned=True))
+    assert not lc.destructive(lc.DEPLOY, {"boot": {"kind": "live"}}, server("available"))
+    assert not lc.destructive(lc.POWER, {}, None)
+    assert not lc.destructive(lc.ACCEPT, {}, None)
 
 
 NAMES = {

@@ -1,0 +1,174 @@
+"""Verbs for assets: register, clone, want, take away.
+
+What a local file is, is told by its first bytes before anything is sent; of a URL only its name
+is known here, and the node that reads it looks at the bytes (mesh/proto/content.py).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+import click
+
+from mesh.cli.context import Where, in_path, options, print_json
+from mesh.cli.errors import Failure
+from mesh.cli.tables import size
+from mesh.proto.content import (
+    FILE,
+    HEAD_BYTES,
+    IMAGE,
+    KINDS,
+    LIVE,
+    guess,
+    guess_by_name,
+    why_no_kernel,
+    why_not,
+)
+
+READ_BYTES: Final = 1 << 20
+URLS: Final = ("http://", "https://")
+BY_NAME: Final = "asset:"
+
+
+@click.command("add")
+@click.argument("name")
+@click.argument("source", metavar="[FILE|URL]", required=False)
+@click.option(
+    "--kind", type=click.Choice([*KINDS, "raw"]),
+    help="What it is; default: what its first bytes say, of a URL its name. raw is image.",
+)  # fmt: skip
+@click.option("--sha256", help="What the content as published must hash to.")
+@click.option("--kernel", help="Of a live system: FILE, URL or asset:NAME.")
+@click.option("--initrd", "initrds", multiple=True,
+              help="Of a live system: FILE, URL or asset:NAME; may be repeated.")  # fmt: skip
+@click.option("--cmdline", help="Kernel command line of a live system.")
+@click.option("--want", "want", multiple=True, help="Site that shall hold it; may be repeated.")
+@options
+def asset_add(
+    where: Where, as_json: bool, name: str, source: str | None, kind: str | None,
+    sha256: str | None, kernel: str | None, initrds: tuple[str, ...], cmdline: str | None,
+    want: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Register a raw or qcow2 disk image, an ISO, a live system or a file.
+
+    By URL, or by uploading FILE to the hub. A live system has --kernel and --initrd instead of
+    a FILE or URL.
+    """
+    kind = IMAGE if kind == "raw" else kind
+    live = kind == LIVE or kernel is not None
+    body = {"name": name, "sha256": sha256, "want": list(want)}
+    if live and (source or sha256 or kind not in (None, LIVE) or kernel is None):
+        raise Failure("a live system takes --kernel and --initrd, no FILE, URL or --sha256", 2)
+    if not live and (source is None or initrds or cmdline is not None):
+        raise Failure("give a FILE or URL; --initrd and --cmdline go with --kernel", 2)
+    with where.client() as client:
+        if kernel is not None:
+            parts = [("kernel", f"{name}.kernel", kernel)]
+            parts += [
+                ("initrd", f"{name}.initrd{number or ''}", given)
+                for number, given in enumerate(initrds)
+            ]
+            answer = _add_live(client, body, parts, cmdline)
+        else:
+            assert source is not None
+            answer = _add(client, body, source, kind)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"asset {name} registered")
+
+
+def _add_live(
+    client: Any, body: dict[str, Any], parts: list[tuple[str, str, str]], cmdline: str | None
+) -> Any:
+    members: list[dict[str, str]] = []
+    for role, name, given in parts:
+        if given.startswith(BY_NAME):
+            name = given.removeprefix(BY_NAME)
+        else:
+            _add(client, {"name": name}, given, FILE, role)
+        members.append({"role": role, "name": name})
+    declared = {**body, "kind": LIVE, "members": members, "cmdline": cmdline}
+    return client.post("/assets", declared)
+
+
+def _add(
+    client: Any, body: dict[str, Any], source: str, kind: str | None, role: str = ""
+) -> Any:
+    if source.startswith(URLS):
+        return client.post(
+            "/assets", {**body, "url": source, "kind": kind or guess_by_name(source)}
+        )
+    path = Path(source)
+    try:
+        total = path.stat().st_size
+        file = path.open("rb")
+    except OSError as exc:
+        raise Failure(f"{path} cannot be read: {exc.strerror}", 2) from exc
+    with file:
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        kind = kind or guess(head)
+        wrong = why_no_kernel(head) if role == "kernel" else why_not(kind, head)
+        if wrong is not None:
+            raise Failure(f"{path} {wrong}", 2)
+        click.echo(f"uploading {path.name} as {kind}, {size(total)}", err=True)
+        client.post("/assets", {**body, "url": None, "kind": kind})
+        return client.put(f"/assets/{in_path(body['name'])}/content", _pieces(file), total)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(READ_BYTES):
+        yield piece
+
+
+@click.command("clone")
+@click.argument("old")
+@click.argument("new")
+@click.option("--cmdline", help="Another kernel command line, of a live system.")
+@click.option("--want", "want", multiple=True, help="Site that shall hold it; may be repeated.")
+@options
+def asset_clone(
+    where: Where, as_json: bool, old: str, new: str, cmdline: str | None, want: tuple[str, ...]
+) -> None:
+    """Make NEW another name for the content of OLD; no byte is copied."""
+    body = {"name": new, "cmdline": cmdline, "want": list(want)}
+    with where.client() as client:
+        answer = client.post(f"/assets/{in_path(old)}/clone", body)
+    print_json(answer) if as_json else click.echo(f"{new} has the content of {old}")
+
+
+@click.command("want")
+@click.argument("name")
+@click.argument("site")
+@options
+def asset_want(where: Where, as_json: bool, name: str, site: str) -> None:
+    """Make SITE hold the asset NAME."""
+    with where.client() as client:
+        answer = client.post(f"/assets/{in_path(name)}/want", {"site": site})
+    print_json(answer) if as_json else click.echo(f"{site} will fetch {name}")
+
+
+@click.command("unwant")
+@click.argument("name")
+@click.argument("site")
+@options
+def asset_unwant(where: Where, as_json: bool, name: str, site: str) -> None:
+    """Let SITE drop the asset NAME when it needs the room."""
+    with where.client() as client:
+        answer = client.delete(f"/assets/{in_path(name)}/want/{in_path(site)}")
+    print_json(answer) if as_json else click.echo(f"{site} may drop {name}")
+
+
+@click.command("remove")
+@click.argument("name")
+@options
+def asset_remove(where: Where, as_json: bool, name: str) -> None:
+    """Take the name NAME away, unless something rests on it.
+
+    Sites drop the content when they need the room. The name stays bound to its content: it can
+    be registered again for the same.
+    """
+    with where.client() as client:
+        answer = client.delete(f"/assets/{in_path(name)}")
+    print_json(answer) if as_json else click.echo(f"asset {name} removed")

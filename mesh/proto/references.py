@@ -1,0 +1,102 @@
+"""What REFERENCE rows say: which names there are, of what kind, and which sites want them.
+
+It knows rows' bodies, no store. Rules: a name that was taken away is not there; the members of
+a live system are references of their own, and who wants it wants them.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from mesh.proto.content import IMAGE, KINDS, LIVE
+from mesh.proto.ids import NAME_PATTERN
+
+Body = Mapping[str, Any]
+
+MEMBERS_MAX: Final = 8
+CMDLINE_CHARS_MAX: Final = 1024
+KERNEL: Final = "kernel"
+INITRD: Final = "initrd"
+ROLES: Final = (KERNEL, INITRD)
+
+
+class RowLike(Protocol):
+    """What a row of the mesh store looks like from here."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def body(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a live system: what it is for, and the reference that it is."""
+
+    role: str
+    name: str
+
+
+def kind_of(body: Body) -> str:
+    """Return the kind of a reference; rows of old hubs have none and mean raw images."""
+    kind = body.get("kind")
+    return kind if kind in KINDS else IMAGE
+
+
+def members_of(body: Body) -> list[Member]:
+    """Return the members of a live system, the kernel first; none for every other kind."""
+    listed = body.get("members")
+    if kind_of(body) != LIVE or not isinstance(listed, list):
+        return []
+    found = [
+        Member(item["role"], item["name"])
+        for item in listed[:MEMBERS_MAX]
+        if isinstance(item, Mapping)
+        and item.get("role") in ROLES
+        and isinstance(item.get("name"), str)
+        and NAME_PATTERN.match(item["name"])
+    ]
+    return sorted(found, key=lambda member: member.role != KERNEL)
+
+
+def sites_of(body: Body) -> list[str]:
+    """Return the sites that a reference's own row says want it."""
+    want = body.get("want")
+    return [site for site in want if isinstance(site, str)] if isinstance(want, list) else []
+
+
+def in_force(rows: Iterable[RowLike]) -> dict[str, dict[str, Any]]:
+    """Return the bodies of all references that are there, by name.
+
+    ``want`` of each names every site that wants it, also for what it is a member of.
+    """
+    found = {row.key: dict(row.body) for row in rows if not row.body.get("removed_ms")}
+    for body in list(found.values()):
+        for member in members_of(body):
+            part = found.get(member.name)
+            if part is not None:
+                part["want"] = sorted({*sites_of(part), *sites_of(body)})
+    return found
+
+
+def parents(references: Mapping[str, Body], name: str) -> list[str]:
+    """Return the live systems that a reference is a member of."""
+    return sorted(
+        key
+        for key, body in references.items()
+        if any(member.name == name for member in members_of(body))
+    )
+
+
+def why_no_cmdline(text: str) -> str | None:
+    """Say why a text cannot be a kernel's command line in a boot script, or None.
+
+    iPXE expands ``${...}`` and ends a command at ``||`` and ``&&``: no row may make it do so.
+    """
+    if len(text) > CMDLINE_CHARS_MAX:
+        return f"the command line is longer than {CMDLINE_CHARS_MAX} characters"
+    if not text.isascii() or not text.isprintable():
+        return "the command line holds something else than printable ASCII"
+    if "${" in text or {"||", "&&"} & set(text.split(" ")):
+        return "the command line holds ${, || or &&, which a boot script would act on"
+    return None

@@ -1,0 +1,158 @@
+"""Assets as resources of ``/api/v1``: every reference, what it stands for, where it is.
+
+Pure functions, one for hub and node. Rule as for all views: rows come from members and may lack
+fields or hold odd types; a view never raises, it shows null.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from mesh.proto.content import LIVE
+from mesh.proto.references import in_force, kind_of, members_of
+from mesh.rest.types import Asset, AssetMember, Residency
+from mesh.rest.views import Body, MemberLike, RowLike
+
+_ORDER: Final = ("verified", "fetching", "wanted", "failed", "corrupt", "absent")
+
+Said = list[tuple[str, Body]]
+
+
+def assets(
+    references: Iterable[RowLike],
+    names: Iterable[RowLike],
+    presence: Iterable[RowLike],
+    members: Iterable[MemberLike],
+) -> list[Asset]:
+    """Show every REFERENCE with its NAME row and how it fares at the sites.
+
+    Where a PRESENCE row counts is what the roster says of its author, never what the row says.
+    Content that has a signed id is found by that: another name may have brought it here.
+    """
+    at = {m.node_id: m.site for m in members if m.status == "member" and m.site}
+    by_key: dict[str, Said] = {}
+    by_name: dict[str, Said] = {}
+    for row in presence:
+        if row.author in at:
+            said = (at[row.author], row.body)
+            by_key.setdefault(row.key, []).append(said)
+            by_name.setdefault(_text(row.body.get("name")) or "", []).append(said)
+    signed = {row.key: row.body for row in names}
+    bodies = in_force(references)
+    found: dict[str, Asset] = {}
+    for key, body in bodies.items():
+        name = signed.get(key, {}) if kind_of(body) != LIVE else {}
+        asset_id = _text(name.get("asset"))
+        if asset_id is None:
+            rows = by_name.get(key, [])
+        else:
+            rows = [*by_key.get(asset_id, []), *by_key.get(f"name:{key}", [])]
+        found[key] = _asset(key, body, name, rows)
+    for item in found.values():
+        if item["kind"] == LIVE:
+            _sum_up(item, bodies[item["name"]], found)
+    return list(found.values())
+
+
+def _asset(label: str, reference: Body, signed: Body, said: Said) -> Asset:
+    wanted = set(_texts(reference.get("want")))
+    residencies: dict[str, Residency] = {site: _residency(site, True) for site in wanted}
+    for site, body in said:
+        here = residencies.setdefault(site, _residency(site, site in wanted))
+        merge_residency(here, body)
+    return Asset(
+        name=label,
+        kind=kind_of(reference),
+        url=_text(reference.get("url")),
+        asset=_text(signed.get("asset")),
+        size=_number(signed.get("size")),
+        sha256=_text(signed.get("sha256")),
+        declared_sha256=_text(reference.get("sha256")),
+        source_sha256=_text(signed.get("source_sha256")),
+        trust=_text(signed.get("trust")),
+        cmdline=_text(reference.get("cmdline")),
+        members=[],
+        created_ms=_number(reference.get("created_ms")),
+        sites=[residencies[site] for site in sorted(residencies)],
+    )
+
+
+def _sum_up(item: Asset, reference: Body, found: Mapping[str, Asset]) -> None:
+    """Fill in what a live system is by its members: it is where all of them are."""
+    parts = [(member, found.get(member.name)) for member in members_of(reference)]
+    item["members"] = [
+        AssetMember(role=member.role, name=member.name, asset=part["asset"] if part else None)
+        for member, part in parts
+    ]
+    sizes = [part["size"] if part else None for _, part in parts]
+    known = [size for size in sizes if size is not None]
+    item["size"] = sum(known) if sizes and len(known) == len(sizes) else None
+    there = [
+        {site["site"]: site for site in part["sites"]} if part else {} for _, part in parts
+    ]
+    wanted = {site["site"]: site["wanted"] for site in item["sites"]}
+    names = sorted({*wanted, *(name for sites in there for name in sites)})
+    item["sites"] = [_worst(name, wanted.get(name, False), there) for name in names]
+
+
+def _worst(name: str, wanted: bool, there: list[dict[str, Residency]]) -> Residency:
+    """Return a site's residency of a live system: as far on as its least member."""
+    whole = _residency(name, wanted)
+    parts = [sites.get(name) or _residency(name, wanted) for sites in there]
+    if not parts:
+        return whole
+    least = max(parts, key=lambda part: _rank(part["state"]))
+    whole["state"], whole["error"] = least["state"], least["error"]
+    for part in parts:
+        whole["have"] += part["have"]
+        whole["of"] += part["of"]
+        whole["origin_bytes"] += part["origin_bytes"]
+        whole["peer_bytes"] += part["peer_bytes"]
+        whole["near_bytes"] += part["near_bytes"]
+    times = [part["updated_ms"] for part in parts if part["updated_ms"] is not None]
+    whole["updated_ms"] = max(times, default=None)
+    return whole
+
+
+def _residency(site: str, wanted: bool) -> Residency:
+    return Residency(
+        site=site,
+        wanted=wanted,
+        state="wanted" if wanted else "absent",
+        have=0,
+        of=0,
+        origin_bytes=0,
+        peer_bytes=0,
+        near_bytes=0,
+        error=None,
+        updated_ms=None,
+    )
+
+
+def merge_residency(into: Residency, body: Body) -> None:
+    """Add one node's PRESENCE row to its site's residency."""
+    state = _text(body.get("state")) or "absent"
+    have, of = _number(body.get("have")) or 0, _number(body.get("of")) or 0
+    better = _rank(state) < _rank(into["state"]) or into["updated_ms"] is None
+    if better or (state == into["state"] and have > into["have"]):
+        into["state"], into["have"], into["of"] = state, have, of
+        into["error"] = _text(body.get("error"))
+    into["origin_bytes"] += _number(body.get("origin_bytes")) or 0
+    into["peer_bytes"] += _number(body.get("peer_bytes")) or 0
+    into["near_bytes"] += _number(body.get("near_bytes")) or 0
+    into["updated_ms"] = max(into["updated_ms"] or 0, _number(body.get("updated_ms")) or 0)
+
+
+def _rank(state: str) -> int:
+    return _ORDER.index(state) if state in _ORDER else len(_ORDER)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _texts(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
