@@ -58,13 +58,19 @@ class Ledger:
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.executescript(_SCHEMA)
-        have = {row[1] for row in db.execute("PRAGMA table_info(tally)")}
-        for column, form in _ADDED.items():
-            if column not in have:
-                db.execute(f"ALTER TABLE tally ADD COLUMN {column} {form}")
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(found)
+            db.executescript(_SCHEMA)
+            have = {row[1] for row in db.execute("PRAGMA table_info(tally)")}
+            for column, form in _ADDED.items():
+                if column not in have:
+                    db.execute(f"ALTER TABLE tally ADD COLUMN {column} {form}")
+        except sqlite3.DatabaseError:
+            db.close()
+            raise
         return db
 
     def tallies(self) -> list[Tally]:

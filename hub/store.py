@@ -15,7 +15,7 @@ from typing import Any, Final, cast, get_args
 import msgspec
 
 from hub.page_query import page_query
-from hub.proto.rollup import Changes, Document
+from hub.proto.rollup import Changes, Document, digest_of
 from mesh.errors import Refused
 from mesh.host.log import get_log
 from mesh.proto.tables import ServerState
@@ -66,6 +66,7 @@ class ReportStore:
 
     @classmethod
     def _open(cls, path: Path) -> "ReportStore":
+        connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode=WAL")
@@ -74,11 +75,14 @@ class ReportStore:
             connection.execute("PRAGMA cache_size=-2000")
             connection.execute("PRAGMA trusted_schema=OFF")
             _migrate(connection)
+            _verify(connection)
             reader = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
             )
             reader.execute("PRAGMA cache_size=-2000")
         except sqlite3.DatabaseError as exc:
+            if connection is not None:
+                connection.close()
             raise Refused(f"the reports in {path} cannot be used: {exc}") from exc
         return cls(connection, reader)
 
@@ -250,6 +254,17 @@ class ReportStore:
     def contacts(self) -> dict[str, int]:
         """Return the last contact of each node, Unix ms."""
         return dict(self._reader.execute("SELECT node, last_ms FROM contact"))
+
+
+def _verify(connection: sqlite3.Connection) -> None:
+    """Check every page and every document: what has rotted must not be shown as a fact."""
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"a page is damaged ({found})")
+    columns = "kind, id, site, name, state, doc, job_group, digest"
+    for *parts, digest in connection.execute(f"SELECT {columns} FROM document"):  # noqa: S608
+        if digest_of(*map(str, parts)) != digest:
+            raise sqlite3.DatabaseError(f"the document {parts[1]} is not what was written")
 
 
 def _parameters(scope: str, document: Document, now_ms: int) -> tuple[Any, ...]:

@@ -35,3 +35,7 @@ class StoreFull(LocalError):
 
 class StoreBroken(LocalError):
     """The store met an I/O error: the process must end and verify at its next start."""
+
+
+class StoreDamaged(StoreBroken):
+    """What stands in the file is not what was written; the file was left as it is."""

@@ -2,9 +2,10 @@
 
 It knows no link; merging is ``mesh/proto/register.py``'s. Rules: a record is acknowledged only
 after it is durable; what a full disk does not take holds for this process (a revocation must)
-and is written by a later merge; a torn or damaged end of the file is cut off and counted (the
-records are signed, peers give them again), but the damaged file is kept beside; the file is
-written anew, atomically, when it holds more than twice what the register needs.
+and is written by a later merge; damaged places of the file are left out and counted (each
+record has its own check, and peers give it again), and the damaged file is kept beside; without
+its trust document a file is refused, for nobody in it could be believed; the file is written
+anew, atomically, when it holds more than twice what the register needs.
 
     8 bytes magic, 20 bytes root fingerprint, then frames: u32 length, 8 bytes BLAKE2b, record
 """
@@ -21,16 +22,20 @@ import trio
 
 from mesh.errors import Refused, StoreBroken, StoreFull
 from mesh.host.files import make_private_folder, write_file
+from mesh.host.log import get_log
 from mesh.proto.ids import ROOT_FINGERPRINT_BYTES
-from mesh.proto.register import Merged, Register
+from mesh.proto.register import Merged, Register, Rejected
 from mesh.proto.sign import RECORD_BYTES_MAX
 
 MAGIC: Final = b"rmregis1"
 HEAD_BYTES: Final = len(MAGIC) + ROOT_FINGERPRINT_BYTES
 FRAME_HEAD: Final = struct.Struct(">I8s")
 FILE_BYTES_MAX: Final = 256 << 20
+SEARCH_BYTES_MAX: Final = 4 << 20
+"""How far behind a damaged place the next whole record is looked for, in all."""
 REWRITE_BYTES_MIN: Final = 1 << 20
 """A file smaller than this is not worth writing anew."""
+log = get_log("register")
 
 
 class RegisterStore:
@@ -45,6 +50,8 @@ class RegisterStore:
         self._size = 0
         self._unwritten: list[bytes] = []
         """Merged records that a full disk did not take."""
+        self._early: list[bytes] = []
+        """Whole records of a damaged file that nobody vouches for before peers have helped."""
         self._rewrite_bytes_min = rewrite_bytes_min
         self._rewrite_at = rewrite_bytes_min
 
@@ -57,7 +64,8 @@ class RegisterStore:
     ) -> Self:
         """Open the file, or make it when ``root_fp`` is given.
 
-        Raises Refused with one sentence: no register yet, another organisation's register.
+        Raises Refused with one sentence: no register yet, another organisation's register, one
+        whose trust document is damaged (with ``root_fp`` the caller has it).
         """
         try:
             size = path.stat().st_size
@@ -77,7 +85,7 @@ class RegisterStore:
                 " use another data folder"
             )
         store = cls(path, Register(found), rewrite_bytes_min)
-        store._load(data)
+        store._load(data, alone=root_fp is None)
         return store
 
     def merge(self, record: bytes) -> bool:
@@ -92,7 +100,8 @@ class RegisterStore:
         disk fails: the process must end then.
         """
         kept: list[bytes] = []
-        for record in records:
+        early, self._early = self._early, []
+        for record in (*records, *early):
             outcome = self.register.merge(record)
             if isinstance(outcome, Merged):
                 wire = self.register.record(outcome.kind, outcome.subject)
@@ -115,14 +124,25 @@ class RegisterStore:
         await trio.lowlevel.checkpoint_if_cancelled()
         return self.version
 
-    def _load(self, data: bytes) -> None:
-        """Merge what the file holds; cut a torn end; write anew what is mostly history."""
-        at = _merge_frames(self.register, data)
+    def _load(self, data: bytes, *, alone: bool) -> None:
+        """Merge what the file holds; leave damaged places out; write anew what is history.
+
+        ``alone``: nobody is about to bring the trust document, so it must be here.
+        """
+        records, self.damaged = _whole_records(data)
+        early = [r for r in records if isinstance(self.register.merge(r), Rejected)]
+        self._early = early if self.damaged else []
         self.register.counters.clear()  # what stood here was counted when it came
         needed = sum(len(record) + FRAME_HEAD.size for record in self.register.records())
-        if at < len(data):
-            self.damaged = len(data) - at
+        if self.damaged:
             write_file(self.path.with_name(f"{self.path.name}.damaged"), data)
+            log.error("register damaged", path=self.path, bytes=self.damaged)
+            if alone and self.register.trust is None:
+                raise Refused(
+                    f"{self.path} is damaged and its trust document is lost: put the file of"
+                    " another member of this organisation in its place (it holds no secret), or"
+                    " join again with a new token"
+                )
         self._size = len(data)
         self._rewrite_at = max(self._rewrite_bytes_min, 2 * needed)
         if self.damaged or self._size > self._rewrite_at:
@@ -165,7 +185,8 @@ def read_register(path: Path) -> Register:
     """
     data = path.read_bytes()
     register = Register(_root_of(path, data))
-    _merge_frames(register, data)
+    for record in _whole_records(data)[0]:
+        register.merge(record)
     return register
 
 
@@ -176,13 +197,18 @@ def _root_of(path: Path, data: bytes) -> bytes:
     return found
 
 
-def _merge_frames(register: Register, data: bytes) -> int:
-    """Merge the whole frames of a file; return where they end."""
-    at = HEAD_BYTES
-    while (record := _frame_at(data, at)) is not None:
-        register.merge(record)
-        at += FRAME_HEAD.size + len(record)
-    return at
+def _whole_records(data: bytes) -> tuple[list[bytes], int]:
+    """Return the records of a file that are whole, and how many bytes are none."""
+    found: list[bytes] = []
+    at, damaged = HEAD_BYTES, 0
+    while at < len(data) and damaged < SEARCH_BYTES_MAX:
+        record = _frame_at(data, at)
+        if record is None:
+            damaged, at = damaged + 1, at + 1
+        else:
+            found.append(record)
+            at += FRAME_HEAD.size + len(record)
+    return found, damaged + len(data) - at
 
 
 def _frame(record: bytes) -> bytes:

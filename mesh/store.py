@@ -15,8 +15,9 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import trio
 
-from mesh.errors import LocalError, Refused, StoreBroken, StoreFull
+from mesh.errors import LocalError, Refused, StoreBroken, StoreDamaged, StoreFull
 from mesh.host.clock import Clock
+from mesh.host.log import get_log
 from mesh.proto.collect import Collector, Heir
 from mesh.proto.hlc import Hlc
 from mesh.proto.intake import Delta, Outcome, Roster
@@ -45,6 +46,7 @@ QUEUE_MAX: Final = 4096
 CHANGES_KEPT: Final = 1024
 """Commits of which the changed sets are remembered for whoever lags behind."""
 
+log = get_log("store")
 T = TypeVar("T")
 Changes = Mapping[SetId, SignedHead | None]
 
@@ -125,13 +127,15 @@ class MeshStore:
                     _claim_author(db, path, author)
                     storage = SqlStorage(db)
                     replica = Replica(storage, author, sign_head, Hlc())
-                    damaged = _load(db, replica, clock.now_ms())
+                    damaged = _load(db, path, replica, clock.now_ms())
                     store = cls(path, lock, db, replica, clock, hub)
             except BaseException:
                 db.close()
                 raise
-        except BaseException:
+        except BaseException as exc:
             lock.release()
+            if isinstance(exc, StoreDamaged):
+                raise StoreDamaged(f"{exc}: {_instead(path, hub)}") from exc
             raise
         store.damaged = damaged
         return store
@@ -441,15 +445,26 @@ def _claim_author(db: sqlite3.Connection, path: Path, author: str) -> None:
         raise Refused(f"the store {path} belongs to node {owner}, not to {author}")
 
 
-def _load(db: sqlite3.Connection, replica: Replica, now_ms: int) -> list[SetId]:
+def _instead(path: Path, hub: bool) -> str:
+    """Say how a member goes on without its store: others hold what it has signed."""
+    lost = " but for what only hubs keep, if there is no other hub" if hub else ""
+    return (
+        f"move it away (mv {path} {path}.damaged) and start again; the other members give back"
+        f" what was written here{lost}"
+    )
+
+
+def _load(db: sqlite3.Connection, path: Path, replica: Replica, now_ms: int) -> list[SetId]:
     """Rebuild all hash trees; forget damaged sets of others (peers have them)."""
     damaged = replica.load(now_ms)
     for set_id in damaged:
         if set_id.author == replica.author:
-            raise StoreBroken(
-                f"our own rows in scope {set_id.scope} are not what we signed; restore a backup"
+            raise StoreDamaged(
+                f"the store {path} is damaged (our own rows in scope {set_id.scope} are not"
+                " what we signed)"
             )
     if damaged:
+        log.error("store damaged", path=path, count=len(damaged), detail="asked for again")
         db.execute("BEGIN IMMEDIATE")
         for set_id in damaged:
             replica.forget(set_id)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from mesh.errors import LocalError, Refused, StoreBroken, StoreFull
+from mesh.errors import LocalError, Refused, StoreBroken, StoreDamaged, StoreFull
 from mesh.host.files import make_private_folder, sync_folder
 from mesh.store_sql import SCHEMA
 
@@ -83,7 +83,7 @@ def mapping_errors() -> Generator[None]:
 
 
 def open_writer(path: Path, bytes_max: int | None) -> sqlite3.Connection:
-    """Open (or make) the database for writing; raise Refused, StoreFull or StoreBroken."""
+    """Open (or make) the database for writing; raise Refused, StoreFull, StoreBroken."""
     make_private_folder(path.parent)
     if not path.exists():
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -121,7 +121,7 @@ def _prepare(db: sqlite3.Connection, path: Path, bytes_max: int | None) -> None:
         db.execute(f"PRAGMA max_page_count = {bytes_max // PAGE_BYTES}")
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise StoreBroken(f"the store {path} is damaged ({found}); restore it from a backup")
+        raise StoreDamaged(f"the store {path} is damaged ({found})")
     if version == 0:
         db.execute("BEGIN IMMEDIATE")
         for statement in SCHEMA:

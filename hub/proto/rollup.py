@@ -170,9 +170,15 @@ def _document(
     kind: str, key: str, site: str, name: str, state: str, body: Mapping[str, Any]
 ) -> Document:
     text = json.dumps(plain(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
-    group = _text(body.get("group")) if kind == "job" else None
-    return Document(kind, key, site, name, state, text, digest, group or "")
+    group = (_text(body.get("group")) if kind == "job" else None) or ""
+    digest = digest_of(kind, key, site, name, state, text, group)
+    return Document(kind, key, site, name, state, text, digest, group)
+
+
+def digest_of(*parts: str) -> bytes:
+    """Return what a document (kind, id, site, name, state, text, group) is known by."""
+    whole = json.dumps(parts, separators=(",", ":")).encode()
+    return hashlib.blake2b(whole, digest_size=16).digest()
 
 
 def _text(value: Any) -> str | None:

@@ -20,7 +20,7 @@ from cache.api import (
     OriginError,
 )
 from cache.files import AssetFiles
-from cache.ledger import Ledger
+from cache.ledger import Ledger, Tally
 from mesh.host.clock import FixedClock
 from tests.support.origin import Origin
 
@@ -159,6 +159,21 @@ async def test_only_what_the_own_site_gives_spares_the_uplink(tmp_path: Path) ->
     again = open_cache(tmp_path / "2")
     (state,) = again.assets()
     assert state.near_bytes == state.peer_bytes == len(CONTENT)
+
+
+def test_a_ledger_with_a_damaged_page_is_put_aside_and_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    ledger = Ledger(path)
+    for number in range(200):
+        ledger.save(Tally(f"name-{number}" + "x" * 40, state="verified"))
+    ledger.close()
+    data = bytearray(path.read_bytes())
+    data[-4096:-4000] = b"\xff" * 96
+    path.write_bytes(data)
+    again = Ledger(path)
+    assert again.tallies() == []
+    again.close()
+    assert path.with_suffix(".damaged").read_bytes() == bytes(data)
 
 
 def test_a_ledger_of_an_earlier_build_is_taken_over(tmp_path: Path) -> None:

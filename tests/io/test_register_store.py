@@ -8,7 +8,7 @@ import trio.testing
 
 from mesh.errors import Refused
 from mesh.proto.trust import make_key_record
-from mesh.register_store import RegisterStore
+from mesh.register_store import FRAME_HEAD, HEAD_BYTES, RegisterStore
 from tests.support.trust import Org, identity
 
 
@@ -54,15 +54,58 @@ def test_a_torn_end_is_cut_off_kept_aside_and_counted(tmp_path, cut):
     assert (healed.damaged, healed.register.digest()) == (0, org.register.digest())
 
 
-def test_a_flipped_byte_in_the_middle_never_brings_a_wrong_record(tmp_path):
+def frames(path) -> list[tuple[int, int]]:
+    """Where each record of a file stands, with the head of its frame: (begin, end)."""
+    data, at, found = path.read_bytes(), HEAD_BYTES, []
+    while at < len(data):
+        size = FRAME_HEAD.unpack_from(data, at)[0] + FRAME_HEAD.size
+        found.append((at, at + size))
+        at += size
+    return found
+
+
+def flip(path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x40
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("where", [0, 5, 40])
+def test_a_flipped_byte_costs_one_record_and_never_brings_a_wrong_one(tmp_path, where):
     path = tmp_path / "register"
     org, _ = filled(path)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x40
-    path.write_bytes(data)
+    *_, (begin, end) = frames(path)[:-1]
+    flip(path, begin + where)
     again = RegisterStore.open(path)
-    assert again.damaged > 0
+    assert again.damaged == end - begin
     assert set(again.register.records()) < set(org.register.records())
+    assert len(again.register.records()) == len(org.register.records()) - 1
+    assert RegisterStore.open(path).damaged == 0, "what is left was written anew"
+
+
+def test_a_page_of_garbage_is_passed_over(tmp_path):
+    path = tmp_path / "register"
+    org, _ = filled(path)
+    data, begin = path.read_bytes(), frames(path)[-1][0]
+    path.write_bytes(data[:begin] + b"\x00\x00\x00\x40" * 1024 + data[begin:])
+    again = RegisterStore.open(path)
+    assert (again.damaged, again.register.digest()) == (4096, org.register.digest())
+
+
+def test_without_its_trust_document_a_register_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "register"
+    org, _ = filled(path)
+    flip(path, HEAD_BYTES + 30)
+    damaged = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(Refused, match="another member"):
+            RegisterStore.open(path)
+    assert path.read_bytes() == damaged
+    again = RegisterStore.open(path, org.root_fp)
+    assert not again.register.members()
+    again.merge(org.trust)
+    assert again.register.digest() == org.register.digest(), "whole records are believed again"
+    assert RegisterStore.open(path).register.digest() == org.register.digest()
 
 
 def test_a_folder_without_register_and_a_foreign_register_are_refused(tmp_path):

@@ -122,7 +122,7 @@ async def test_a_damaged_file_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[4096:] = b"\xff" * (len(data) - 4096)
     path.write_bytes(data)
-    with pytest.raises(StoreBroken):
+    with pytest.raises(StoreBroken, match=f"mv {path} {path}.damaged"):
         opened(tmp_path)
 
 
@@ -136,7 +136,7 @@ async def test_own_rows_that_were_changed_behind_our_back_are_refused(tmp_path):
     db.execute("UPDATE mesh_row SET hlc = hlc + 1")
     db.commit()
     db.close()
-    with pytest.raises(StoreBroken, match="not what we signed"):
+    with pytest.raises(StoreBroken, match=r"not what we signed.*mv .*state\.db"):
         opened(tmp_path)
 
 

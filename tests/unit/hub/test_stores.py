@@ -1,11 +1,15 @@
 """The reporting store, its filling and the event bus, on real files."""
 
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
 from hub.live import EventBus
+from hub.proto.rollup import Changes, Document, digest_of
 from hub.store import ReportStore
 from mesh.errors import Refused
 from mesh.proto import tables
@@ -96,3 +100,26 @@ def test_a_damaged_reporting_store_is_put_aside_and_made_anew(tmp_path: Path) ->
     (tmp_path / "folder.db").mkdir()
     with pytest.raises(Refused, match=r"folder\.db cannot be used"):
         ReportStore.open(tmp_path / "folder.db")
+
+
+@pytest.mark.parametrize("column", ["doc", "state", "name", "id"])
+def test_a_document_that_has_rotted_is_never_shown(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "report.db"
+    document = Document("server", "s1", "fra1", "web-1", "active", '{"state":"active"}', b"")
+    parts = [
+        getattr(document, name)
+        for name in ("kind", "id", "site", "name", "state", "text", "group")
+    ]
+    written = replace(document, digest=digest_of(*parts))
+    store = ReportStore.open(path)
+    store.apply("fleet", Changes([written], []), b"mark", 1)
+    store.close()
+    again = ReportStore.open(path)
+    assert again.documents("server") == [{"state": "active"}]
+    again.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE document SET {column} = replace({column}, 'e', 'f') || '1'")
+    rebuilt = ReportStore.open(path)
+    assert (rebuilt.documents("server"), rebuilt.cursor("fleet")) == ([], None)
+    rebuilt.close()
+    assert (tmp_path / "report.db.damaged").exists()
