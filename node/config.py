@@ -81,11 +81,16 @@ class Policy:
 
     destructive_per_hour: int = 5
     """Destructive orders (wipe, deploy onto a never cleaned server) begun in an hour."""
+    machine_lost_s: int = 600
+    """A machine that falls silent in the middle of a step is switched off and on after so long,
+    when it has a BMC; longer than the self-test of the slowest server."""
 
     def __post_init__(self) -> None:
-        """Refuse a negative budget."""
+        """Refuse a negative budget, and a patience below that of the heartbeat."""
         if self.destructive_per_hour < 0:
             raise ValueError("destructive_per_hour must not be negative")
+        if self.machine_lost_s < 20:
+            raise ValueError(f"machine_lost_s must be 20 or more, not {self.machine_lost_s}")
 
 
 @dataclass(frozen=True, kw_only=True)

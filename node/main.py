@@ -53,6 +53,7 @@ from node.status import node_status
 from node.sweep import Sweeper
 from node.work.boot_desk import BootDesk
 from node.work.engine import Work
+from node.work.ports import Limits
 
 GRACE_S: Final = 10.0
 """How long services may take to end after a signal."""
@@ -162,6 +163,7 @@ class Node:
             secrets=self.secrets,
             clock=self.clock,
             destructive_per_hour=self.config.policy.destructive_per_hour,
+            limits=Limits(lost_s=self.config.policy.machine_lost_s),
         )
 
     def _make_boot(self) -> BootServices:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import h11
 import trio
 
+from mesh.host.log import get_log
 from node.proto.rack_bmc import BODY_BYTES_MAX, BootOrder, PowerOrder, Reply, respond
 from node.rack.server import SimServer
 from node.rack.state import Credentials
@@ -21,6 +22,7 @@ CONNECTIONS_MAX: Final = 256
 REQUESTS_MAX: Final = 10_000
 IDLE_S: Final = 30.0
 RECEIVE_BYTES: Final = 16 << 10
+log = get_log("rack")
 
 
 class BmcService:
@@ -78,8 +80,10 @@ class BmcService:
         )
         match reply.order:
             case PowerOrder(name, on):
+                log.info("bmc order", server=name, detail=f"power {'on' if on else 'off'}")
                 await self._servers[name].set_power(on)
             case BootOrder(name, target, enabled):
+                log.info("bmc order", server=name, detail=f"boot {target} {enabled}")
                 await self._servers[name].set_boot(target, enabled)
             case None:
                 pass

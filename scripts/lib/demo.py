@@ -83,12 +83,16 @@ class Demo:
         self.figures: dict[str, Any] = {"deployed": False, "deployed_without_hub": False}
         self.hub_port = 0
 
-    def start_hub(self) -> None:
-        """Run the hub; the first time on a free port, then again on that one."""
-        self.processes.start(
-            "hub", RACKMESH, "hub", "up", "--data", self.hub, "--listen", "127.0.0.1",
+    def hub_words(self) -> list[str | Path]:
+        """Return the command that runs the hub; the first time on a free port, then on that."""
+        return [
+            RACKMESH, "hub", "up", "--data", self.hub, "--listen", "127.0.0.1",
             "--port", str(self.hub_port), "--advertise", "127.0.0.1", "--site", "one",
-        )  # fmt: skip
+        ]  # fmt: skip
+
+    def start_hub(self) -> None:
+        """Run the hub and wait until it answers."""
+        self.processes.start("hub", *self.hub_words())
         wait_for("the hub is up", lambda: ask("status", "--data", self.hub), 30, self.processes)
         ports = json.loads((self.hub / "run" / "ports.json").read_text())
         self.hub_port = ports["https"]

@@ -141,12 +141,17 @@ class Fleet(Demo):
         wait_for(f"{data.name} runs", lambda: self.status(data) is not None, 30, self.processes)
         kept.write_text((data / "run" / "ports.json").read_text())
 
-    def start_rack(self, node: Path) -> None:
-        """Run the simulated servers beside a node, with small disks."""
-        self.processes.start(
-            "rack", RACKMESH, "rack", "simulate", str(self.servers), "--node-data", node,
+    def rack_words(self, *nodes: Path) -> list[str | Path]:
+        """Return the command that runs the simulated servers beside nodes, with small disks."""
+        beside = [word for node in nodes for word in ("--node-data", node)]
+        return [
+            RACKMESH, "rack", "simulate", str(self.servers), *beside,
             "--data", self.rack, "--disk-mib", str(self.disk_mib), "--seed", "7",
-        )  # fmt: skip
+        ]  # fmt: skip
+
+    def start_rack(self, *nodes: Path) -> None:
+        """Run the simulated servers."""
+        self.processes.start("rack", *self.rack_words(*nodes))
 
     def start_sites(self) -> None:
         """Start hub, nodes one and two, the rack at two, and the origin; wait until linked."""
