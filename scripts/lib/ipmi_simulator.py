@@ -49,7 +49,9 @@ mc_enable 0x20
 """
 
 
-def sim_files(folder: Path, address: str, port: int, chassis: str = CHASSIS) -> list[str]:
+def sim_files(
+    folder: Path, address: str, port: int, chassis: str = CHASSIS, username: str = USERNAME
+) -> list[str]:
     """Write configuration and chassis program; return the command that serves them."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "chassis.sh"
@@ -58,7 +60,7 @@ def sim_files(folder: Path, address: str, port: int, chassis: str = CHASSIS) -> 
     lan = folder / "lan.conf"
     lan.write_text(
         LAN.format(name=folder.name, chassis=program, address=address, port=port,
-                   username=USERNAME, password=PASSWORD)
+                   username=username, password=PASSWORD)
     )  # fmt: skip
     emulation = folder / "bmc.emu"
     emulation.write_text(EMULATION)
