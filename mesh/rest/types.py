@@ -127,6 +127,7 @@ class Step(TypedDict):
     ended_ms: int | None
     solo: bool
     error: str | None
+    attempts: int  # how often it was begun
     evidence: dict[str, Any]
 
 
@@ -149,6 +150,7 @@ class Job(TypedDict):
     ended_ms: int | None
     not_after_ms: int | None  # when the order runs out unless its work has begun
     error: str | None
+    params: dict[str, Any]  # what was ordered, without user-data: that may hold secrets
     steps: list[Step]
 
 

@@ -90,10 +90,20 @@ def job(body: Body) -> Job:
         ended_ms=_number(body.get("ended_ms")),
         not_after_ms=_number(body.get("not_after_ms")),
         error=_text(body.get("error")),
+        params=_open_params(body.get("params")),
         steps=[_step(item) for item in steps if isinstance(item, Mapping)]
         if isinstance(steps, list)
         else [],
     )
+
+
+def _open_params(params: Any) -> dict[str, Any]:
+    """Return what an order asked for; of user-data only how long it is."""
+    found = dict(params) if isinstance(params, Mapping) else {}
+    user_data = found.pop("user_data", None)
+    if isinstance(user_data, str):
+        found["user_data_chars"] = len(user_data)
+    return found
 
 
 def waiting_orders(
@@ -133,6 +143,7 @@ def _waiting_order(order: Order, server: Any, name: Any, created_ms: Any) -> Job
             "waits_for": waits_to_be_taken_up(order),
             "author": order.author,
             "group": order.group,
+            "params": order.params,
             "not_after_ms": order.not_after_ms,
             "created_ms": created_ms,
         }
@@ -159,6 +170,7 @@ def _step(body: Body) -> Step:
         ended_ms=_number(body.get("ended_ms")),
         solo=body.get("solo") is True,
         error=_text(body.get("error")),
+        attempts=_number(body.get("attempts")) or 0,
         evidence=dict(evidence) if isinstance(evidence, Mapping) else {},
     )
 

@@ -9,6 +9,7 @@ from hub.proto.asset_matrix import Traffic, matrix
 from hub.proto.gantt import BAR_LEAST, TICKS_MAX, WIDTH, gantt
 from hub.proto.server_facts import facts
 from hub.proto.stepper import STAGES, stages
+from mesh.rest import views
 from node.proto.lifecycle import STATES
 
 NOW = 1_000_000
@@ -183,3 +184,15 @@ def test_facts_are_what_finished_steps_saw_last() -> None:
 def test_what_no_step_saw_is_unknown() -> None:
     found = facts([job("server.accept", steps=[step("inspect", ended=5)])])
     assert (found.power, found.boot, found.phone_in) == (None, None, None)
+
+
+def test_a_job_shows_what_was_ordered_but_never_user_data() -> None:
+    params = {"image": "debian", "ssh_keys": ["ssh-ed25519 A"], "user_data": "password: x"}
+    shown = views.job(
+        {"id": "j", "params": params, "steps": [{"name": "fetch", "attempts": 2}]}
+    )
+    assert shown["params"] == {
+        "image": "debian", "ssh_keys": ["ssh-ed25519 A"], "user_data_chars": 11,
+    }  # fmt: skip
+    assert shown["steps"][0]["attempts"] == 2
+    assert views.job({"id": "j", "params": "garbage"})["params"] == {}
