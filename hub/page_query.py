@@ -23,19 +23,7 @@ def page_query(kind: str, asked: Plan, *, changing: bool) -> tuple[str, list[Val
     ``changing``: documents are shown otherwise than they are stored.
     """
     terms = [_term(kind, name, asked.of.sorts.get(name, "")) for name, _ in asked.order]
-    where, values = ["kind = ?"], list[Value]([kind])
-    for key in ("site", "state", "name", "group"):
-        found = asked.kept.exact(key)
-        if found is None or asked.of.keys[key] != key:
-            continue
-        known = [*found, "queued"] if changing and key == "state" else list(found)
-        expression = "job_group" if key == "group" else key
-        where.append(f"lower({expression}) IN ({', '.join('?' * len(known))})")
-        values += known
-    for word in asked.kept.words:
-        if _PLAIN_WORD.match(word) and not changing:
-            where.append("instr(lower(doc), ?)")
-            values.append(word)
+    where, values = _where(kind, asked, changing)
     if asked.after is not None:
         text, more = _beyond(list(zip(terms, asked.order, asked.after, strict=True)))
         where.append(text)
@@ -49,6 +37,41 @@ def page_query(kind: str, asked: Plan, *, changing: bool) -> tuple[str, list[Val
         f" WHERE {' AND '.join(where)} ORDER BY {order}",
         values,
     )
+
+
+def tally_query(kind: str, asked: Plan, field: str) -> tuple[str, list[Value]] | None:
+    """Return SQL for (value of a field or null, how many pass the filter), and its values.
+
+    None when SQL alone cannot tell what passes.
+    """
+    kept = asked.kept
+    plain = all(
+        key in COLUMNS and asked.of.keys[key] == key and kept.exact(key) for key in kept.wanted
+    )
+    if kept.words or kept.unwanted or not plain:
+        return None
+    assert field.isidentifier()
+    where, values = _where(kind, asked, changing=False)
+    term = field if field in COLUMNS else f"json_extract(doc, '$.{field}')"
+    text = f"SELECT {term}, count(*) FROM document WHERE {' AND '.join(where)} GROUP BY 1"  # noqa: S608
+    return text, values
+
+
+def _where(kind: str, asked: Plan, changing: bool) -> tuple[list[str], list[Value]]:
+    where, values = ["kind = ?"], list[Value]([kind])
+    for key in ("site", "state", "name", "group"):
+        found = asked.kept.exact(key)
+        if found is None or asked.of.keys[key] != key:
+            continue
+        known = [*found, "queued"] if changing and key == "state" else list(found)
+        expression = "job_group" if key == "group" else key
+        where.append(f"lower({expression}) IN ({', '.join('?' * len(known))})")
+        values += known
+    for word in asked.kept.words:
+        if _PLAIN_WORD.match(word) and not changing:
+            where.append("instr(lower(doc), ?)")
+            values.append(word)
+    return where, values
 
 
 def _term(kind: str, name: str, missing: Value) -> str:

@@ -9,16 +9,18 @@ deleted at any time and is filled again from the mesh.
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
 import msgspec
 
-from hub.page_query import page_query
+from hub.page_query import page_query, tally_query
 from hub.proto.rollup import Changes, Document, digest_of
 from mesh.errors import Refused
 from mesh.host.log import get_log
 from mesh.proto.tables import ServerState
+from mesh.rest.filters import NONE
 from mesh.rest.lists import JOB_OVER, Page, Plan, Value
 
 LIST_MAX: Final = 10_000
@@ -181,6 +183,23 @@ class ReportStore:
                 items.append(asked.shown(item))
                 last = row[1:]
         return Page(items, None)
+
+    def tally(self, kind: str, asked: Plan, field: str) -> dict[str, int]:
+        """Return how many documents pass a plan's filter, by the values of a text field.
+
+        What has no value counts as NONE; the values come sorted.
+        """
+        query = tally_query(kind, asked, field)
+        if query is not None:
+            pairs = self._reader.execute(*query).fetchall()
+        else:
+            every = replace(asked, after=None, limit=LIST_MAX, fields=(field,))
+            pairs = [(item.get(field), 1) for item in self.page(kind, every).items]
+        found: dict[str, int] = {}
+        for value, count in pairs:
+            name = value or NONE
+            found[name] = found.get(name, 0) + count
+        return dict(sorted(found.items()))
 
     def _texts(self, numbers: list[int]) -> list[Json]:
         marks = ", ".join("?" * len(numbers))

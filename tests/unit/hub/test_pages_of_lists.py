@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -93,4 +94,22 @@ def test_jobs_that_look_otherwise_than_they_are_stored_are_found_as_they_look(
         found: Page = store.page("job", asked, seen)
         wanted = page(asked, seen(items))
         assert sorted(map(str, found.items)) == sorted(map(str, wanted.items))
+        store.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(SERVERS, st.sampled_from(FILTERS), st.sampled_from(["state", "site", "image"]))
+def test_a_tally_counts_what_the_filter_keeps(
+    rows: list[Any], text: str | None, field: str
+) -> None:
+    items = [
+        {"id": f"s{n}", "site": site, "name": name, "state": state, "changed_ms": at,
+         "image": image, "hostname": None, "macs": [], "summary": "x"}
+        for n, (site, name, state, at, image) in enumerate(rows)
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        store = filled(folder, "server", items)
+        asked = plan("servers", ListQuery(filter=text, limit=1))
+        kept = Counter(item[field] or "none" for item in items if asked.keeps(item))
+        assert store.tally("server", asked, field) == dict(sorted(kept.items()))
         store.close()
