@@ -8,11 +8,15 @@ compares the two over random documents).
 import re
 from typing import Final
 
-from mesh.rest.lists import JOB_OVER, Plan, Value
+from mesh.rest.lists import JOB_OVER, JOB_RANKS, Plan, Value
 
 COLUMNS: Final = ("id", "site", "name", "state")
 """Columns of the table that hold the field of that name."""
-_DERIVED: Final = {"over": f"(state IN ({', '.join(repr(state) for state in JOB_OVER)}))"}
+_RANKS: Final = " ".join(f"WHEN {state!r} THEN {rank}" for state, rank in JOB_RANKS.items())
+_DERIVED: Final = {
+    "over": f"(state IN ({', '.join(repr(state) for state in JOB_OVER)}))",
+    "rank": f"(CASE state {_RANKS} ELSE 0 END)",
+}
 _PLAIN_WORD: Final = re.compile(r"[a-z0-9.:_-]+\Z")
 """Words that stand in a document's JSON as they are."""
 

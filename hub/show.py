@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+_BINARY: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 STATES: Final = ("down", "degraded", "unknown", "maintenance", "ok")
 """The five words for how anything fares, worst first."""
@@ -113,11 +114,7 @@ def job_progress(job: dict[str, Any]) -> dict[str, Any]:
     part, detail = 0.0, ""
     if current is not None and current["total"]:
         part = min(1.0, (current["done"] or 0) / current["total"])
-        detail = (
-            f"{size(current['done'] or 0)} of {size(current['total'])}"
-            if current["unit"] in (None, "bytes", "B")
-            else f"{current['done'] or 0} of {current['total']} {current['unit']}"
-        )
+        detail = amount(current)
     total = len(steps)
     return {
         "step": current["name"] if current else None,
@@ -126,3 +123,43 @@ def job_progress(job: dict[str, Any]) -> dict[str, Any]:
         "percent": round(100 * (finished + part) / total) if total else 0,
         "detail": detail,
     }
+
+
+def amount(step: Mapping[str, Any]) -> str:
+    """Return how far a step with a total has come, in its unit."""
+    done, total = step["done"] or 0, step["total"]
+    if step["unit"] in (None, "bytes", "B"):
+        return f"{size(done)} of {size(total)}"
+    return f"{done} of {total} {step['unit']}"
+
+
+def duration(ms: int | None) -> str:
+    """Return how long something took, in one or two units."""
+    if ms is None:
+        return "–"
+    if ms < 1000:
+        return f"{ms} ms"
+    if ms < 10_000:
+        return f"{ms / 1000:.1f} s"
+    seconds = ms // 1000
+    for unit, length, below, part in (
+        ("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1),
+    ):  # fmt: skip
+        if seconds >= length:
+            rest = seconds % length // part
+            return f"{seconds // length} {unit}" + (f" {rest} {below}" if rest else "")
+    return f"{seconds} s"
+
+
+def clock(at_ms: int) -> str:
+    """Return the time of day (UTC) of a line in a log."""
+    seconds = at_ms // 1000 % 86400
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def memory(count: int) -> str:
+    """Return bytes of memory in the binary unit that fits."""
+    value, unit = float(count), 0
+    while value >= 1024 and unit < len(_BINARY) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} {_BINARY[unit]}" if value >= 10 else f"{value:.1f} {_BINARY[unit]}"

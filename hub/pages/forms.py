@@ -48,12 +48,16 @@ async def check_token(asked: Request, services: Services) -> None:
         raise Denied("this form is from another session: load the page again, then send it")
 
 
-async def fields() -> Mapping[str, str]:
-    """Return the form's fields, the first value of each; BadRequest for one too long."""
+async def fields(longer: Mapping[str, int] | None = None) -> Mapping[str, str]:
+    """Return the form's fields, the first value of each; BadRequest for one too long.
+
+    ``longer``: how many characters the fields may have that need more than others.
+    """
     form = await request.form
     for name in form:
-        if any(len(value) > TEXT_CHARS_MAX for value in form.getlist(name)):
-            raise BadRequest(f"{name[:40]} has more than {TEXT_CHARS_MAX} characters")
+        most = (longer or {}).get(name, TEXT_CHARS_MAX)
+        if any(len(value) > most for value in form.getlist(name)):
+            raise BadRequest(f"{name[:40]} has more than {most} characters")
     return {name: str(form[name]).strip() for name in form}
 
 

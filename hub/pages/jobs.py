@@ -1,25 +1,215 @@
-"""Jobs: what runs, then what ran."""
+"""Jobs: what is in hand, what failed, what is over; and one job with its steps and its log."""
 
-from quart import Blueprint, Response
+from collections import deque
+from typing import Any, Final
 
+import trio
+from quart import Blueprint, Response, request
+
+from hub import show
 from hub.api import read
+from hub.errors import BadRequest, HubError, Unavailable
+from hub.pages import forms
 from hub.pages.context import Console
-from hub.pages.lists import ROWS_SHOWN_MAX, cut, silent_sites
+from hub.pages.lists import silent_sites
 from hub.pages.page import Page, Section
-from hub.ports import Json
+from hub.pages.render import need
+from hub.pages.server import took
+from hub.ports import Json, Services
+from hub.proto.gantt import gantt
+from mesh.proto.order import CANCEL, RETRY
+from mesh.rest.lists import JOB_OVER, plan
+from mesh.rest.problems import RequestProblem
+from mesh.rest.requests import CURSOR_CHARS_MAX, ListQuery
+
+ROWS: Final = 100
+LOG_LINES_MAX: Final = 500
+"""Newest lines that stand in the page; the stream goes on behind them."""
+LOG_WAIT_S: Final = 2.0
+"""Most time that a page waits for the node that has the log."""
+VIEWS: Final = (
+    ("All", ""), ("In hand", "state:running state:queued state:blocked state:retry_wait"),
+    ("Wants a person", "state:parked state:failed"), ("Deploys", "kind:server.deploy"),
+    ("Releases", "kind:server.release"),
+)  # fmt: skip
 
 
 def add(pages: Blueprint, console: Console) -> None:
     """Add the routes."""
     services = console.services
 
-    def found() -> Json:
-        rows = read.jobs(services, limit=ROWS_SHOWN_MAX)
-        total = sum(services.store.counts("job").values())
-        return {**cut(rows, total), "stale": silent_sites(services)}
-
     @pages.get("/jobs")
     async def jobs() -> Response:
-        section = Section("jobs", "jobs/list.html", "job node", found)
-        page = Page(title="Jobs", template="one.html", at="jobs", sections=(section,))
+        text = request.args.get("filter", "").strip()[:2000]
+        sort = request.args.get("sort", "")[:200]
+        cursor = request.args.get("cursor", "")[:CURSOR_CHARS_MAX]
+        page = Page(
+            title="Jobs", template="jobs/page.html", at="jobs",
+            sections=(
+                Section("jobs", "jobs/list.html", "job node",
+                        lambda: _list(services, text, sort, cursor)),
+            ),
+            values={"filter": text, "sort": sort,
+                    "views": [{"name": name, "filter": kept} for name, kept in VIEWS]},
+        )  # fmt: skip
         return console.render.page(page)
+
+    @pages.get("/jobs/<job>")
+    async def job(job: str) -> Response:
+        found = read.shown(services, [read.one(services.store, "job", job, "job")])[0]
+        lines, trouble = await _log(services, found["id"])
+        page = Page(
+            title=show.job_title(found), template="jobs/job.html", at="jobs",
+            site=found["site"],
+            sections=(
+                Section("job", "jobs/head.html", "job node", lambda: _job(services, job)),
+            ),
+            values={
+                "job_id": found["id"], "lines": lines, "trouble": trouble,
+                "after": lines[-1]["seq"] if lines else 0,
+                "over": found["state"] in JOB_OVER,
+            },
+        )  # fmt: skip
+        return console.render.page(page)
+
+    @pages.post("/jobs/<job>/<verb>")
+    async def change_job(job: str, verb: str) -> Response:
+        who = need("operator")
+        kind = {"cancel": CANCEL, "retry": RETRY}.get(verb)
+        if kind is None:
+            raise BadRequest(f"a job can be cancelled or retried, not {verb[:20]!r}")
+        key = (await forms.fields()).get("key", "")[:64] or None
+        asked: Json = {"kind": kind, "job": job}
+        if key is not None:
+            asked["idempotency_key"] = key
+        try:
+            await services.orders.submit(asked, who.name)
+        except RequestProblem as exc:
+            raise BadRequest(str(exc)) from exc
+        await services.settle()
+        words = "It is asked to stop at the next safe point." if kind == CANCEL else (
+            "It is asked to go on where it stopped."
+        )  # fmt: skip
+        return forms.go(f"/jobs/{job}", words)
+
+
+def _list(services: Services, text: str, sort: str, cursor: str) -> Json:
+    shown: Json = {
+        "rows": [], "groups": [], "next": None, "paged": bool(cursor), "wrong": "",
+        "stale": silent_sites(services), "counts": {}, "total": 0,
+        "all": sum(services.store.counts("job").values()),
+    }  # fmt: skip
+    query = ListQuery(
+        filter=text or None, sort=sort or "rank,-id", limit=ROWS, cursor=cursor or None
+    )
+    try:
+        asked = plan("jobs", query)
+        found = read.listed(services, asked)
+        counts = services.store.tally("job", asked, "state")
+    except RequestProblem as exc:
+        return {**shown, "wrong": str(exc)}
+    names = {node["id"]: node["name"] for node in services.store.documents("node")}
+    rows = [
+        {
+            **job,
+            "took": took(job),
+            "band": band(job),
+            "href": f"/jobs/{job['id']}",
+            "title": show.job_title(job),
+            "runner_name": names.get(job["runner"]),
+        }
+        for job in found.items
+    ]
+    return {
+        **shown, "rows": rows, "next": found.next, "counts": counts,
+        "total": sum(counts.values()),
+    }  # fmt: skip
+
+
+def band(job: Json) -> str:
+    """Return under which heading a job stands in the list."""
+    if job["state"] == "parked":
+        return "Wants a person"
+    if job["state"] not in JOB_OVER:
+        return "In hand"
+    return "Failed" if job["state"] in ("failed", "refused") else "Over"
+
+
+def _job(services: Services, job: str) -> Json:
+    found = read.shown(services, [read.one(services.store, "job", job, "job")])[0]
+    return {
+        "job": found, "took": took(found),
+        "bars": gantt(found["steps"], services.clock.now_ms()),
+        "runner": _runner(services, found), "stale": silent_sites(services),
+        "may_cancel": found["state"] not in JOB_OVER,
+        "may_retry": found["state"] in ("failed", "parked", "cancelled"),
+        "params": _params(found["params"]), "evidence": _evidence(found["steps"]),
+    }  # fmt: skip
+
+
+def _runner(services: Services, job: Json) -> Json | None:
+    """Return who runs the job, and whether this hub reaches it."""
+    if job["runner"] is None:
+        return None
+    for node in read.nodes(services):
+        if node["id"] == job["runner"]:
+            return {
+                "id": node["id"], "name": node["name"], "reachable": node["reachable"],
+                "last_ms": node["last_contact_ms"],
+            }  # fmt: skip
+    return {"id": job["runner"], "name": job["runner"][:8], "reachable": False, "last_ms": None}
+
+
+def _params(params: Json) -> list[tuple[str, str]]:
+    """Return what was ordered, in words."""
+    found: list[tuple[str, str]] = []
+    for name, value in params.items():
+        match name, value:
+            case ("server" | "job", _) | (_, None | "" | []):
+                continue
+            case "ssh_keys", list():
+                found.append(("SSH keys", ", ".join(_key(key) for key in value)))
+            case "user_data_chars", int():
+                found.append(("User-data", f"{value} characters, not shown"))
+            case "bmc", dict():
+                found.append(("BMC", str(value.get("url"))))
+            case "on", bool():
+                found.append(("Power", "on" if value else "off"))
+            case _, _:
+                found.append((name.replace("_", " ").capitalize(), str(value)))
+    return found
+
+
+def _key(key: Any) -> str:
+    """Return a public key by its kind and comment."""
+    words = str(key).split()
+    return " ".join([words[0], *words[2:]])[:80] if words else "?"
+
+
+def _evidence(steps: list[Json]) -> list[Json]:
+    """Return what finished steps prove, one line a fact."""
+    return [
+        {
+            "step": step["name"],
+            "facts": sorted((k, str(v)) for k, v in step["evidence"].items()),
+        }
+        for step in steps
+        if step["evidence"]
+    ]
+
+
+async def _log(services: Services, job: str) -> tuple[list[Json], str]:
+    """Return the newest lines of a job's log, and why there are none if that is known."""
+    lines: deque[Json] = deque(maxlen=LOG_LINES_MAX)
+    try:
+        with trio.move_on_after(LOG_WAIT_S) as patience:
+            async for line in services.live.job_log(job, 0, follow=False):
+                lines.append(line)
+    except (Unavailable, HubError) as exc:
+        return list(lines), str(exc)
+    slow = (
+        f"its node did not answer within {LOG_WAIT_S:.0f} s"
+        if patience.cancelled_caught
+        else ""
+    )
+    return list(lines), slow

@@ -10,6 +10,8 @@ from hub.pages import (
     overview,
     pending,
     search,
+    server,
+    server_orders,
     servers,
     session,
     sites,
@@ -24,7 +26,10 @@ def routes(services: Services, sign_in: SignIn) -> tuple[Blueprint, Renderer]:
     blueprint = Blueprint("pages", __name__)
     render = Renderer(services)
     console = Console(services, render, sign_in)
-    for module in (overview, sites, nodes, pending, servers, jobs, assets, search, session):
+    for module in (
+        overview, sites, nodes, pending, servers, server_orders, server, jobs, assets, search,
+        session,
+    ):  # fmt: skip
         module.add(blueprint, console)
 
     return blueprint, render

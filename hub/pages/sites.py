@@ -30,7 +30,7 @@ def add(pages: Blueprint, console: Console) -> None:
             raise NotFound(f"there is no site {name[:60]!r}")
         sections = (
             Section("head", "sites/head.html", "site node job", lambda: _site(services, name)),
-            Section("servers", "servers/list.html", "server node",
+            Section("servers", "sites/servers.html", "server node",
                     lambda: _servers(services, name)),
         )  # fmt: skip
         page = Page(

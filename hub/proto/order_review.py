@@ -6,6 +6,7 @@ store. Rule: nothing is left out of the review: every chosen server is either hi
 with a sentence.
 """
 
+import hashlib
 import json
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -42,6 +43,12 @@ class Review:
     def losing(self) -> list[Hit]:
         """Return those whose disks are overwritten."""
         return [hit for hit in self.hits if hit.loses]
+
+    @property
+    def digest(self) -> str:
+        """Return what tells this review from another one: whom it hits, and what is lost."""
+        told = [[hit.server["id"], hit.loses] for hit in self.hits]
+        return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
 
     @property
     def sites(self) -> dict[str, int]:

@@ -20,6 +20,8 @@ from mesh.rest.requests import CURSOR_CHARS_MAX, ListQuery
 
 JOB_OVER: Final = ("succeeded", "failed", "cancelled", "refused")
 """States of a job that nobody waits for any more; a parked one waits for a person."""
+JOB_RANKS: Final = {"parked": 1, "failed": 2, "refused": 2, "succeeded": 3, "cancelled": 3}
+"""What operators look at first: in hand (0), waiting for a person, failed, over."""
 
 Item = Mapping[str, Any]
 Value = str | int
@@ -88,9 +90,10 @@ LISTS: Final[Mapping[str, ListOf]] = {
                   "name": "server_name", "group": "group", "runner": "runner",
                   "author": "author", "error": "error"},
             text=("id", "server_name", "kind", "error", "waits_for"), order="over,-id",
-            sorts={"over": 0, "id": "", "site": "", "state": "", "kind": "",
+            sorts={"over": 0, "rank": 0, "id": "", "site": "", "state": "", "kind": "",
                    "created_ms": -1, "ended_ms": -1},
-            derived={"over": lambda job: int(job.get("state") in JOB_OVER)},
+            derived={"over": lambda job: int(job.get("state") in JOB_OVER),
+                     "rank": lambda job: JOB_RANKS.get(str(job.get("state")), 0)},
         ),
         ListOf(
             noun="groups", item=types.Group,
