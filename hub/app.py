@@ -71,9 +71,9 @@ def make_app(services: Services) -> QuartTrio:
     async def healthz() -> Response:
         return Response("ok\n", content_type="text/plain")
 
-    pages, renderer = page_routes(services, sign_in)
-    problems.install(app, renderer.error)
     bindings = Bindings(services)
+    pages, renderer = page_routes(services, sign_in, bindings)
+    problems.install(app, renderer.error)
     for room in (read, write, assets, events, accounts):
         room.bind(bindings, services)
     app.register_blueprint(bindings.blueprint())

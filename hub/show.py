@@ -106,6 +106,11 @@ def job_title(job: dict[str, Any]) -> str:
     return f"{verb} {subject}"
 
 
+def group_title(kind: str, total: int) -> str:
+    """Return what a group of jobs does, in words."""
+    return f"{kind.rpartition('.')[2].capitalize()} {count(total, 'server')}"
+
+
 def job_progress(job: dict[str, Any]) -> dict[str, Any]:
     """Return the step at work, its number, and a share of the whole job in percent."""
     steps = job["steps"]

@@ -5,8 +5,9 @@ an operation, or an operation of the hub without a handler, ends the program at 
 a write the answer leaves when the reporting store has read it.
 """
 
+import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, cast
 
 from quart import Blueprint, Response, g, request
@@ -42,6 +43,22 @@ class Bindings:
             return handler
 
         return bind
+
+    async def call(
+        self, operation: str, who: Principal, body: Mapping[str, Any] | None = None,
+        key: str | None = None, **parts: str,
+    ) -> Any:  # fmt: skip
+        """Carry an operation out as a request of the API would; return its item.
+
+        What the console's pages write with: the same checks, roles, limits and memory of keys.
+        """
+        asked = OPERATIONS[operation]
+        may(who, asked)
+        content = b"" if body is None else json.dumps(body).encode()
+        call = read_call(asked, who.name, parts, {}, content, key)
+        document = await self._services.answers.answer(call, self._handlers[operation])
+        await self._services.settle()
+        return document["item"]
 
     def blueprint(self) -> Blueprint:
         """Return the routes; every operation of the hub must have its handler by now."""

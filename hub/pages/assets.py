@@ -1,6 +1,5 @@
 """Assets by site: what each site holds, what it cost, and what the uplinks were spared."""
 
-import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,9 +13,8 @@ from hub.pages.page import Page, Section
 from hub.pages.render import need
 from hub.ports import Json, Services
 from hub.proto.asset_matrix import TRUST, matrix
-from mesh.rest.calls import read_call
+from mesh.errors import Refused
 from mesh.rest.lists import plan
-from mesh.rest.operations import OPERATIONS
 from mesh.rest.problems import RequestProblem
 from mesh.rest.requests import ListQuery
 
@@ -24,6 +22,7 @@ ROWS: Final = 200
 SITES_SHOWN: Final = 12
 """Most sites that stand as columns; beyond these the matrix is by asset only."""
 SERVERS_SHOWN: Final = 50
+FIELDS: Final = ("name", "url", "sha256", "kind")
 
 
 def add(pages: Blueprint, console: Console) -> None:
@@ -51,14 +50,14 @@ def add(pages: Blueprint, console: Console) -> None:
 
     @pages.post("/assets")
     async def register_asset() -> Response:
-        need("operator")
+        who = need("operator")
         fields, want = await forms.fields(), await forms.many("want", 1000)
         name = fields.get("name", "")
         try:
-            await _declare(services, fields, want)
-        except (HubError, RequestProblem) as exc:
+            given = {name: fields[name] for name in FIELDS if fields.get(name)}
+            await console.api.call("declareAsset", who, {**given, "want": want})
+        except (HubError, Refused) as exc:
             return show_list(str(exc), fields)
-        await services.settle()
         return forms.go(f"/assets/{name}", f"{name} is registered.")
 
     @pages.get("/assets/<name>")
@@ -75,25 +74,17 @@ def add(pages: Blueprint, console: Console) -> None:
 
     @pages.post("/assets/<name>/<verb>")
     async def change_asset(name: str, verb: str) -> Response:
-        need("operator")
+        who = need("operator")
         site = (await forms.fields()).get("site", "")
         if verb not in ("want", "unwant"):
             raise BadRequest(f"a site can want or unwant an asset, not {verb[:20]!r}")
         if verb == "want":
-            await services.assets.want(name, site)
+            await console.api.call("wantAsset", who, {"site": site}, name=name)
             words = f"{site} is to hold {name}."
         else:
-            await services.assets.unwant(name, site)
+            await console.api.call("unwantAsset", who, name=name, site=site)
             words = f"{site} may drop {name} when it needs the room."
-        await services.settle()
         return forms.go(f"/assets/{name}", words)
-
-
-async def _declare(services: Services, fields: Mapping[str, str], want: list[str]) -> None:
-    given: Json = {name: fields[name] for name in ("name", "url", "sha256") if fields.get(name)}
-    body = json.dumps({**given, "want": want}).encode()
-    asked = read_call(OPERATIONS["declareAsset"], "", {}, {}, body).body
-    await services.assets.declare(asked.name, asked.url, asked.sha256, asked.want or [])
 
 
 def _documents(services: Services) -> list[Json]:

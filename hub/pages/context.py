@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hub.api.bind import Bindings
 from hub.api.session import SignIn
 from hub.pages.render import Renderer
 from hub.ports import Services
@@ -14,3 +15,5 @@ class Console:
     services: Services
     render: Renderer
     sign_in: SignIn
+    api: Bindings
+    """``api.call(operation, principal, body, key)``: how pages write."""

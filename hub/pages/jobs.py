@@ -3,12 +3,13 @@
 from collections import deque
 from typing import Any, Final
 
+import msgspec
 import trio
 from quart import Blueprint, Response, request
 
 from hub import show
 from hub.api import read
-from hub.errors import BadRequest, HubError, Unavailable
+from hub.errors import BadRequest, HubError, NotFound
 from hub.pages import forms
 from hub.pages.context import Console
 from hub.pages.lists import silent_sites
@@ -18,11 +19,17 @@ from hub.pages.server import took
 from hub.ports import Json, Services
 from hub.proto.gantt import gantt
 from mesh.proto.order import CANCEL, RETRY
-from mesh.rest.lists import JOB_OVER, plan
+from mesh.rest.filters import NONE
+from mesh.rest.groups import group
+from mesh.rest.lists import JOB_OVER, Plan, plan
 from mesh.rest.problems import RequestProblem
 from mesh.rest.requests import CURSOR_CHARS_MAX, ListQuery
+from mesh.rest.types import Group
 
 ROWS: Final = 100
+GROUPS_MAX: Final = 30
+"""Newest groups that stand in the list."""
+BANDS: Final = ("In hand", "Wants a person", "Failed", "Over")
 LOG_LINES_MAX: Final = 500
 """Newest lines that stand in the page; the stream goes on behind them."""
 LOG_WAIT_S: Final = 2.0
@@ -72,28 +79,49 @@ def add(pages: Blueprint, console: Console) -> None:
         )  # fmt: skip
         return console.render.page(page)
 
+    @pages.get("/groups/<name>")
+    async def one_group(name: str) -> Response:
+        found = _group(services, name)
+        text = f"group:{name}"
+        cursor = request.args.get("cursor", "")[:CURSOR_CHARS_MAX]
+        page = Page(
+            title=found["title"], template="jobs/group.html", at="jobs",
+            sections=(
+                Section("group", "jobs/group_head.html", "job node",
+                        lambda: _group(services, name)),
+                Section("jobs", "jobs/list.html", "job node",
+                        lambda: _list(services, text, "", cursor)),
+            ),
+            values={"filter": text, "sort": "", "group_id": name},
+        )  # fmt: skip
+        return console.render.page(page)
+
+    @pages.post("/groups/<name>/<verb>")
+    async def change_group(name: str, verb: str) -> Response:
+        who = need("operator")
+        operation = {"cancel": "cancelGroup", "retry": "retryGroup"}.get(verb)
+        if operation is None:
+            raise BadRequest(f"a group can be cancelled or retried, not {verb[:20]!r}")
+        told = await console.api.call(operation, who, group=name)
+        number = show.count(len(told["jobs"]), "job")
+        return forms.go(f"/groups/{name}", f"{number} asked to {verb}.")
+
     @pages.post("/jobs/<job>/<verb>")
     async def change_job(job: str, verb: str) -> Response:
         who = need("operator")
         kind = {"cancel": CANCEL, "retry": RETRY}.get(verb)
         if kind is None:
             raise BadRequest(f"a job can be cancelled or retried, not {verb[:20]!r}")
-        key = (await forms.fields()).get("key", "")[:64] or None
-        asked: Json = {"kind": kind, "job": job}
-        if key is not None:
-            asked["idempotency_key"] = key
-        try:
-            await services.orders.submit(asked, who.name)
-        except RequestProblem as exc:
-            raise BadRequest(str(exc)) from exc
-        await services.settle()
+        await console.api.call("createOrder", who, {"kind": kind, "job": job})
         words = "It is asked to stop at the next safe point." if kind == CANCEL else (
             "It is asked to go on where it stopped."
         )  # fmt: skip
         return forms.go(f"/jobs/{job}", words)
 
 
-def _list(services: Services, text: str, sort: str, cursor: str) -> Json:
+def _list(services: Services, text: str, sort: str, cursor: str, single: bool = True) -> Json:
+    """Return the rows of a list; ``single``: the jobs of a group stand as one."""
+    single = single and "group:" not in text
     shown: Json = {
         "rows": [], "groups": [], "next": None, "paged": bool(cursor), "wrong": "",
         "stale": silent_sites(services), "counts": {}, "total": 0,
@@ -104,14 +132,21 @@ def _list(services: Services, text: str, sort: str, cursor: str) -> Json:
     )
     try:
         asked = plan("jobs", query)
-        found = read.listed(services, asked)
         counts = services.store.tally("job", asked, "state")
+        together: list[Json] = []
+        if single:
+            if not cursor and not sort:
+                together = _groups(services, asked)
+            text = f"{text} group:{NONE}".strip()
+            asked = plan("jobs", msgspec.structs.replace(query, filter=text))
+        found = read.listed(services, asked)
     except RequestProblem as exc:
         return {**shown, "wrong": str(exc)}
     names = {node["id"]: node["name"] for node in services.store.documents("node")}
     rows = [
         {
             **job,
+            "is_group": False,
             "took": took(job),
             "band": band(job),
             "href": f"/jobs/{job['id']}",
@@ -120,9 +155,48 @@ def _list(services: Services, text: str, sort: str, cursor: str) -> Json:
         }
         for job in found.items
     ]
+    rows = sorted([*together, *rows], key=lambda row: BANDS.index(row["band"]))
     return {
         **shown, "rows": rows, "next": found.next, "counts": counts,
         "total": sum(counts.values()),
+    }  # fmt: skip
+
+
+def _groups(services: Services, asked: Plan) -> list[Json]:
+    """Return the newest groups of which some job passes the filter, as rows of the list."""
+    ids = [key for key in services.store.tally("job", asked, "group") if key != NONE]
+    rows: list[Json] = []
+    for key in sorted(ids, reverse=True)[:GROUPS_MAX]:
+        one = group(key, read.shown(services, services.store.grouped(key)))
+        rows.append({**one, **_group_row(one)})
+    return rows
+
+
+def _group_row(one: Group) -> Json:
+    """Return what a group has of a job, so that both stand in one table."""
+    ended, began = one["ended_ms"], one["created_ms"]
+    over = ended is not None and began is not None
+    band = {"parked": "Wants a person", "running": "In hand", "waiting": "In hand",
+            "failed": "Failed"}.get(one["state"], "Over")  # fmt: skip
+    return {
+        "is_group": True, "band": band, "href": f"/groups/{one['id']}",
+        "title": show.group_title(one["kind"], one["total"]),
+        "site": ", ".join(one["sites"]), "runner_name": None, "started_ms": None,
+        "took": show.duration(ended - began) if over and ended and began else "–",
+        "waits_for": one["waits"][0]["waits_for"] if one["waits"] else None,
+    }  # fmt: skip
+
+
+def _group(services: Services, name: str) -> Json:
+    jobs = read.shown(services, services.store.grouped(name))
+    if not jobs:
+        raise NotFound(f"there is no group {name[:60]!r}")
+    found = group(name, jobs)
+    states = found["states"]
+    return {
+        **found, "title": show.group_title(found["kind"], found["total"]),
+        "may_cancel": found["over"] < found["total"],
+        "may_retry": any(states.get(state) for state in ("failed", "parked", "cancelled")),
     }  # fmt: skip
 
 
@@ -205,7 +279,7 @@ async def _log(services: Services, job: str) -> tuple[list[Json], str]:
         with trio.move_on_after(LOG_WAIT_S) as patience:
             async for line in services.live.job_log(job, 0, follow=False):
                 lines.append(line)
-    except (Unavailable, HubError) as exc:
+    except HubError as exc:
         return list(lines), str(exc)
     slow = (
         f"its node did not answer within {LOG_WAIT_S:.0f} s"

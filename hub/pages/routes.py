@@ -2,6 +2,7 @@
 
 from quart import Blueprint
 
+from hub.api.bind import Bindings
 from hub.api.session import SignIn
 from hub.pages import (
     assets,
@@ -21,11 +22,11 @@ from hub.pages.render import Renderer
 from hub.ports import Services
 
 
-def routes(services: Services, sign_in: SignIn) -> tuple[Blueprint, Renderer]:
+def routes(services: Services, sign_in: SignIn, api: Bindings) -> tuple[Blueprint, Renderer]:
     """Return the routes of the console and its renderer."""
     blueprint = Blueprint("pages", __name__)
     render = Renderer(services)
-    console = Console(services, render, sign_in)
+    console = Console(services, render, sign_in, api)
     for module in (
         overview, sites, nodes, pending, servers, server_orders, server, jobs, assets, search,
         session,

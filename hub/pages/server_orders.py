@@ -5,6 +5,7 @@ ordered before a review of exactly that order was shown; the review's key makes 
 idempotent, so a form that is sent twice gives it once.
 """
 
+import json
 import secrets
 from collections.abc import Mapping
 from typing import Final
@@ -19,16 +20,15 @@ from hub.pages.lists import silent_sites
 from hub.pages.page import Page
 from hub.pages.render import need
 from hub.pages.servers import in_hand
-from hub.ports import Json, Services
+from hub.ports import Json, Principal, Services
 from hub.proto.asset_matrix import here
-from hub.proto.order_review import Review, as_command, as_json, review
+from hub.proto.order_review import Review, as_body, as_command, review
 from hub.store import LIST_MAX
+from mesh.errors import Refused
 from mesh.proto.order import DEPLOY, POWER, RELEASE, USER_DATA_CHARS_MAX
 from mesh.rest.lists import plan
-from mesh.rest.problems import RequestProblem
-from mesh.rest.requests import ListQuery
+from mesh.rest.requests import GROUP_MAX, ListQuery
 
-CHOSEN_MAX: Final = 5000
 TITLES: Final = {
     DEPLOY: "Deploy", RELEASE: "Release", "power.on": "Power on", "power.off": "Power off",
 }  # fmt: skip
@@ -67,33 +67,28 @@ def add(pages: Blueprint, console: Console) -> None:
             return await _show(
                 services, console, "what is hit has changed meanwhile: review it once more"
             )
-        ids = [hit.server["id"] for hit in found.hits]
+        hit = [one.server for one in found.hits]
         key = fields.get("key", "")[:64] or secrets.token_hex(16)
         try:
-            order_id = await _give(services, kind, params, ids, key, who.name)
-        except (HubError, RequestProblem) as exc:
+            order_id = await _give(console, who, as_body(kind, params, hit), key)
+        except (HubError, Refused) as exc:
             return await _show(services, console, str(exc))
         back = _back(fields)
         title = f"{TITLES[_word(kind, params)]} ordered"
         if back.startswith("/servers/"):
             return forms.go(back, f"{title}: it runs as job {order_id}.")
         joint = "&" if "?" in back else "?"
-        number = f"{len(ids)} servers" if len(ids) > 1 else found.hits[0].server["name"]
+        number = f"{len(hit)} servers" if len(hit) > 1 else hit[0]["name"]
         return forms.go(f"{back}{joint}with={order_id}", f"{title} for {number}.")
 
 
-async def _give(
-    services: Services, kind: str, params: Json, ids: list[str], key: str, author: str
-) -> str:
+async def _give(console: Console, who: Principal, asked: Json, key: str) -> str:
     """Give the order; return the id of its job, or of its group when it is for several."""
-    if not ids:
+    if "server" in asked:
+        return str((await console.api.call("createOrder", who, asked, key))["job"])
+    if not asked["servers"]:
         raise BadRequest("none of the chosen servers can take this order now")
-    if len(ids) == 1:
-        asked = {"kind": kind, "server": ids[0], "params": params, "idempotency_key": key}
-        accepted = await services.orders.submit(asked, author)
-        await services.settle()
-        return accepted["job"]
-    raise BadRequest("groups are not here yet")
+    return str((await console.api.call("createGroup", who, asked, key))["group"])
 
 
 async def _show(services: Services, console: Console, problem: str = "") -> Response:
@@ -137,7 +132,8 @@ def _same(kind: str, params: Json, found: Review) -> Json:
     return {
         "title_hits": f"{word} hits {number}" if len(hit) > 1 else f"{word} of {number}",
         "loses": LOSES.get(kind, ""), "give": f"{word} {number}",
-        "command": as_command(kind, params, hit), "json": as_json(kind, params, hit),
+        "command": as_command(kind, params, hit),
+        "json": json.dumps(as_body(kind, params, hit), indent=2),
         "endpoint": "/api/v1/orders" if len(hit) == 1 else "/api/v1/groups",
         "key": secrets.token_hex(16), "seen": found.digest,
         "hidden": [(name, value) for name, value in hidden if value],
@@ -147,9 +143,14 @@ def _same(kind: str, params: Json, found: Review) -> Json:
 async def _chosen(services: Services, fields: Mapping[str, str]) -> list[Json]:
     """Return the servers that the form names, or all that its filter keeps."""
     if fields.get("all"):
-        query = ListQuery(filter=fields.get("filter") or None, limit=CHOSEN_MAX)
-        return read.listed(services, plan("servers", query)).items
-    ids = await forms.many("server", CHOSEN_MAX)
+        query = ListQuery(filter=fields.get("filter") or None, limit=GROUP_MAX)
+        found = read.listed(services, plan("servers", query))
+        if found.next is not None:
+            raise BadRequest(
+                f"one order is for at most {GROUP_MAX} servers: narrow the filter down"
+            )
+        return found.items
+    ids = await forms.many("server", GROUP_MAX)
     if len(ids) == 1:
         return [read.one(services.store, "server", ids[0], "server")]
     wanted = set(ids)

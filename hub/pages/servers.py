@@ -197,24 +197,23 @@ def _work(job: Json) -> Json:
 
 def _held(services: Services, order: str, jobs: list[Json]) -> Json:
     """Return the servers of an order, whatever their state has become."""
-    found = [job for job in services.store.find("job", order) if job["id"] == order]
+    found = services.store.grouped(order)
     if not found:
-        query = ListQuery(filter=f"group:{order}", limit=HELD_MAX)
-        found = read.listed(services, plan("jobs", query)).items
+        found = [job for job in services.store.find("job", order) if job["id"] == order]
     if not found:
         return {}
-    ids = list(dict.fromkeys(job["server"] for job in found if job["server"]))
+    ids = list(dict.fromkeys(job["server"] for job in found if job["server"]))[:HELD_MAX]
     held = [one for key in ids for one in services.store.find("server", key)[:1]]
     over = sum(job["state"] == "succeeded" for job in found)
     failed = sum(job["state"] == "failed" for job in found)
-    title = show.job_title(found[0])
-    if len(found) > 1:
-        verb = found[0]["kind"].rpartition(".")[2].capitalize()
-        title = f"{verb} {show.count(len(found), 'server')}"
+    first = found[0]
+    title, href = show.job_title(first), f"/jobs/{first['id']}"
+    if first["group"]:
+        title, href = show.group_title(first["kind"], len(found)), f"/groups/{order}"
     words = f"{over} of {len(found)} done" + (f", {failed} failed" if failed else "")
     return {
         "held": held, "new": frozenset(ids),
-        "order": {"title": title, "words": words},
+        "order": {"title": title, "words": words, "href": href},
     }  # fmt: skip
 
 

@@ -73,11 +73,11 @@ def review(kind: str, params: Body, servers: Iterable[Body], busy: Collection[st
     return Review(hits, left_out)
 
 
-def as_json(kind: str, params: Body, servers: Sequence[Body]) -> str:
-    """Return the body of ``POST /orders``, or of ``POST /groups`` for several servers."""
+def as_body(kind: str, params: Body, servers: Sequence[Body]) -> dict[str, Any]:
+    """Return the body of ``POST /orders``, or of ``POST /groups`` for any other number."""
     ids = [server["id"] for server in servers]
     target: dict[str, Any] = {"server": ids[0]} if len(ids) == 1 else {"servers": ids}
-    return json.dumps({"kind": kind, **target, "params": dict(params)}, indent=2)
+    return {"kind": kind, **target, "params": dict(params)}
 
 
 def as_command(kind: str, params: Body, servers: Sequence[Body]) -> str:

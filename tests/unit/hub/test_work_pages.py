@@ -135,11 +135,54 @@ async def test_an_order_is_reviewed_before_it_is_given(tmp_path: Path) -> None:
         assert (given.status_code, given.headers["Location"]) == (303, "/servers/s1")
         assert bench.fake.orders == [
             (
-                {"kind": "server.release", "server": "s1", "params": {},
-                 "idempotency_key": key[1]},
+                {"kind": "server.release", "server": "s1", "params": {}},
                 "admin",
             )
         ]  # fmt: skip
+
+
+async def test_one_order_for_many_servers_is_one_group(tmp_path: Path) -> None:
+    async with console(tmp_path) as (bench, browser):
+        await with_servers(bench, 30)
+        chosen = {"kind": "power.off", "all": "1", "filter": "name:n*", "back": "/servers?x=1"}
+        page = (await (await browser.post("/servers/order", chosen)).get_data()).decode()
+        assert "Power off hits 30 servers: 30 at fra1" in " ".join(page.split())
+        assert "No data is lost" in page and "/api/v1/groups" in page
+        seen = re.search(r'name="seen" value="([^"]+)"', page)
+        assert seen is not None
+        given = await browser.post("/servers/order/give", {**chosen, "seen": seen[1]})
+        assert given.headers["Location"] == "/servers?x=1&with=g1"
+        ((order, author),) = bench.fake.orders
+        assert (order["kind"], order["params"], author) == (
+            "server.power",
+            {"on": False},
+            "admin",
+        )
+        assert len(order["servers"]) == 30
+
+
+async def test_a_group_stands_as_one_job_with_how_many_are_over(tmp_path: Path) -> None:
+    async with console(tmp_path) as (bench, browser):
+        await with_servers(bench, 4)
+        for number, state in enumerate(("succeeded", "failed", "running", "running")):
+            bench.rows.put(
+                SCOPE, tables.JOB, f"k{number}", kind="server.power", state=state, steps=[],
+                server=f"01900000-0000-7000-8000-{number:012}", server_name=f"n{number:03}",
+                group="g7", created_ms=1,
+                error="the BMC is silent" if state == "failed" else None,
+            )  # fmt: skip
+        await bench.ingest.read_all()
+        page = " ".join((await browser.text("/jobs")).split())
+        assert re.findall(r'data-job="(\w+)"', page) == ["g7", "j3", "j2", "j1"]
+        assert "2 of 4 over" in page and "N001: the BMC is silent." in page
+        one = await browser.text("/groups/g7")
+        assert re.findall(r'data-job="(\w+)"', one) == ["k3", "k2", "k1", "k0"]
+        for verb in ("cancel", "retry"):
+            assert (await browser.post(f"/groups/g7/{verb}", {})).status_code == 303
+        assert [order["kind"] for order, _ in bench.fake.orders] == ["job.cancel", "job.retry"]
+        kept = await browser.text("/servers?filter=state:available&with=g7")
+        assert names(kept) == ["n000", "n001", "n002", "n003", "db-1"]
+        assert "1 of 4 done, 1 failed" in kept
 
 
 async def test_an_order_on_another_set_than_reviewed_is_not_given(tmp_path: Path) -> None:
