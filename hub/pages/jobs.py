@@ -9,7 +9,7 @@ from quart import Blueprint, Response, request
 
 from hub import show
 from hub.api import read
-from hub.errors import BadRequest, HubError, NotFound
+from hub.errors import BadRequest, HubError
 from hub.pages import forms
 from hub.pages.context import Console
 from hub.pages.lists import silent_sites
@@ -54,7 +54,7 @@ def add(pages: Blueprint, console: Console) -> None:
             title="Jobs", template="jobs/page.html", at="jobs",
             sections=(
                 Section("jobs", "jobs/list.html", "job node",
-                        lambda: _list(services, text, sort, cursor)),
+                        lambda: job_list(services, text, sort, cursor)),
             ),
             values={"filter": text, "sort": sort,
                     "views": [{"name": name, "filter": kept} for name, kept in VIEWS]},
@@ -79,33 +79,6 @@ def add(pages: Blueprint, console: Console) -> None:
         )  # fmt: skip
         return console.render.page(page)
 
-    @pages.get("/groups/<name>")
-    async def one_group(name: str) -> Response:
-        found = _group(services, name)
-        text = f"group:{name}"
-        cursor = request.args.get("cursor", "")[:CURSOR_CHARS_MAX]
-        page = Page(
-            title=found["title"], template="jobs/group.html", at="jobs",
-            sections=(
-                Section("group", "jobs/group_head.html", "job node",
-                        lambda: _group(services, name)),
-                Section("jobs", "jobs/list.html", "job node",
-                        lambda: _list(services, text, "", cursor)),
-            ),
-            values={"filter": text, "sort": "", "group_id": name},
-        )  # fmt: skip
-        return console.render.page(page)
-
-    @pages.post("/groups/<name>/<verb>")
-    async def change_group(name: str, verb: str) -> Response:
-        who = need("operator")
-        operation = {"cancel": "cancelGroup", "retry": "retryGroup"}.get(verb)
-        if operation is None:
-            raise BadRequest(f"a group can be cancelled or retried, not {verb[:20]!r}")
-        told = await console.api.call(operation, who, group=name)
-        number = show.count(len(told["jobs"]), "job")
-        return forms.go(f"/groups/{name}", f"{number} asked to {verb}.")
-
     @pages.post("/jobs/<job>/<verb>")
     async def change_job(job: str, verb: str) -> Response:
         who = need("operator")
@@ -119,7 +92,9 @@ def add(pages: Blueprint, console: Console) -> None:
         return forms.go(f"/jobs/{job}", words)
 
 
-def _list(services: Services, text: str, sort: str, cursor: str, single: bool = True) -> Json:
+def job_list(
+    services: Services, text: str, sort: str, cursor: str, single: bool = True
+) -> Json:
     """Return the rows of a list; ``single``: the jobs of a group stand as one."""
     single = single and "group:" not in text
     shown: Json = {
@@ -184,19 +159,6 @@ def _group_row(one: Group) -> Json:
         "site": ", ".join(one["sites"]), "runner_name": None, "started_ms": None,
         "took": show.duration(ended - began) if over and ended and began else "–",
         "waits_for": one["waits"][0]["waits_for"] if one["waits"] else None,
-    }  # fmt: skip
-
-
-def _group(services: Services, name: str) -> Json:
-    jobs = read.shown(services, services.store.grouped(name))
-    if not jobs:
-        raise NotFound(f"there is no group {name[:60]!r}")
-    found = group(name, jobs)
-    states = found["states"]
-    return {
-        **found, "title": show.group_title(found["kind"], found["total"]),
-        "may_cancel": found["over"] < found["total"],
-        "may_retry": any(states.get(state) for state in ("failed", "parked", "cancelled")),
     }  # fmt: skip
 
 

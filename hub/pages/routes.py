@@ -6,6 +6,7 @@ from hub.api.bind import Bindings
 from hub.api.session import SignIn
 from hub.pages import (
     assets,
+    groups,
     jobs,
     nodes,
     overview,
@@ -28,8 +29,8 @@ def routes(services: Services, sign_in: SignIn, api: Bindings) -> tuple[Blueprin
     render = Renderer(services)
     console = Console(services, render, sign_in, api)
     for module in (
-        overview, sites, nodes, pending, servers, server_orders, server, jobs, assets, search,
-        session,
+        overview, sites, nodes, pending, servers, server_orders, server, jobs, groups,
+        assets, search, session,
     ):  # fmt: skip
         module.add(blueprint, console)
 
