@@ -13,7 +13,7 @@ from mesh.cli.lazy import LazyGroup
 
 INTERRUPTED = 130
 _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
-_PEOPLE = "mesh.cli.accounts"
+_PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
 
 TABLE: dict[str, Any] = {
     "status": (f"{_NOUNS}:status", "Say how the hub or node fares."),
@@ -44,14 +44,15 @@ TABLE: dict[str, Any] = {
     "server": (
         {
             "pending": (f"{_NOUNS}:server_pending", "List machines that wait to be accepted."),
-            "accept": (f"{_VERBS}:server_accept", "Make a pending machine a server."),
-            "reject": (f"{_VERBS}:server_reject", "Put a pending machine aside."),
-            "restore": (f"{_VERBS}:server_restore", "Take back that it was put aside."),
+            "accept": (f"{_SERVERS}:accept", "Make a pending machine a server."),
+            "reject": (f"{_SERVERS}:reject", "Put a pending machine aside."),
+            "restore": (f"{_SERVERS}:restore", "Take back that it was put aside."),
             "list": (f"{_NOUNS}:server_list", "List servers."),
             "show": (f"{_NOUNS}:server_show", "Show one server."),
-            "deploy": (f"{_VERBS}:server_deploy", "Install an image."),
-            "release": (f"{_VERBS}:server_release", "Wipe the disk and make it available."),
-            "power": (f"{_VERBS}:server_power", "Switch on or off."),
+            "inventory": (f"{_SERVERS}:inventory", "Show what one server is made of."),
+            "deploy": (f"{_SERVERS}:deploy", "Install an image on one or many."),
+            "release": (f"{_SERVERS}:release", "Wipe the disks and make them available."),
+            "power": (f"{_SERVERS}:power", "Switch one or many on or off."),
         },
         "Servers.",
     ),
@@ -64,6 +65,19 @@ TABLE: dict[str, Any] = {
             "retry": (f"{_VERBS}:job_retry", "Take a failed job up again."),
         },
         "Jobs.",
+    ),
+    "group": (
+        {
+            "list": (f"{_GROUPS}:group_list", "List orders that were given together."),
+            "show": (f"{_GROUPS}:group_show", "Show how a group fares."),
+            "cancel": (f"{_GROUPS}:group_cancel", "Cancel what has not ended of a group."),
+            "retry": (f"{_GROUPS}:group_retry", "Retry what failed of a group."),
+        },
+        "Orders given for many servers at once.",
+    ),
+    "event": (
+        {"follow": (f"{_VERBS}:event_follow", "Print what changes, as it changes.")},
+        "Events.",
     ),
     "asset": (
         {
@@ -95,6 +109,7 @@ TABLE: dict[str, Any] = {
     "account": (
         {
             "list": (f"{_PEOPLE}:account_list", "List who may sign in."),
+            "show": (f"{_PEOPLE}:account_show", "Show one account."),
             "add": (f"{_PEOPLE}:account_add", "Make an account."),
             "password": (f"{_PEOPLE}:account_password", "Give an account a new password."),
             "role": (f"{_PEOPLE}:account_role", "Change what an account may do."),
@@ -122,16 +137,21 @@ TABLE: dict[str, Any] = {
     ),
     "support-bundle": ("mesh.cli.support:support_bundle", "Collect what support needs."),
     "api": (f"{_VERBS}:api", "Call the API as it is."),
+    "completion": ("mesh.cli.completion:completion", "Print a completion script."),
     "version": ("rackmesh:version", "Print the version."),
 }
 
 
 @click.command("version")
-def version() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a document.")
+def version(as_json: bool) -> None:
     """Print the version."""
     from mesh.host.build import BUILD
 
-    click.echo(f"rackmesh {BUILD}")
+    if as_json:
+        click.echo(f'{{"schema": "rackmesh/version/1", "item": {{"build": "{BUILD}"}}}}')
+    else:
+        click.echo(f"rackmesh {BUILD}")
 
 
 cli = LazyGroup(

@@ -11,7 +11,18 @@ from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 
 from hub import static_files
-from hub.api import accounts, assets, auth, events, problems, read, session, shape, write
+from hub.api import (
+    accounts,
+    assets,
+    auth,
+    events,
+    monitor,
+    problems,
+    read,
+    session,
+    shape,
+    write,
+)
 from hub.api.bind import Bindings, may, operation_of
 from hub.api.session import SignIn
 from hub.errors import SignInNeeded
@@ -55,7 +66,7 @@ def make_app(services: Services) -> QuartTrio:
             if auth.is_form(request) and principal.via == "session":
                 await forms.check_token(request, services)
             return None
-        if request.path.startswith("/api/"):
+        if request.path.startswith("/api/") or request.path == "/metrics":
             raise SignInNeeded("sign in first, or give an API token as a bearer")
         if "HX-Request" in request.headers:
             return Response("", 401, headers={"HX-Redirect": "/sign-in"})
@@ -67,16 +78,13 @@ def make_app(services: Services) -> QuartTrio:
             response.headers[name] = value
         return response
 
-    @app.get("/healthz")
-    async def healthz() -> Response:
-        return Response("ok\n", content_type="text/plain")
-
     bindings = Bindings(services)
     pages, renderer = page_routes(services, sign_in, bindings)
     problems.install(app, renderer.error)
     for room in (read, write, assets, events, accounts):
         room.bind(bindings, services)
     app.register_blueprint(bindings.blueprint())
+    app.register_blueprint(monitor.routes(services))
     app.register_blueprint(session.routes(services, sign_in))
     app.register_blueprint(static_files.routes())
     app.register_blueprint(pages)

@@ -96,6 +96,7 @@ def compose(ground: founding.Ground) -> Parts:
         tokens=tokens, verdicts=VerdictDesk(store, reports),
         secrets=SecretDesk(store, register.register), assets=assets,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
+        not_ready=lambda: store.not_ready,
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, node_id=node_id, build=build,
     )  # fmt: skip

@@ -168,6 +168,8 @@ class Services:
     status: StatusSource
     settle: Callable[[], Awaitable[None]]
     """Returns when the reporting store holds every write before it."""
+    not_ready: Callable[[], str | None]
+    """Says why no order can be taken now, None when it can."""
     hub_name: str
     node_id: str
     build: str

@@ -39,6 +39,10 @@ from mesh.store_tx import RESERVED_PREFIX, Row, Tx, authored_rows, shown, shown_
 
 __all__ = ["MeshStore", "Row", "Tx", "mark_restored"]
 
+RESTORED: Final = (
+    "this store was restored from a backup and has met no peer yet; wait, or start with"
+    " --force-epoch if no other member is left"
+)
 GROUP_MAX: Final = 512
 """Writes in one commit."""
 QUEUE_MAX: Final = 4096
@@ -245,6 +249,11 @@ class MeshStore:
         """True after a restore, until a peer was met: own writes are refused so long."""
         return self._awaits_peer
 
+    @property
+    def not_ready(self) -> str | None:
+        """Why nothing can be written now, None when it can."""
+        return RESTORED if self._awaits_peer else self.room.problem
+
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """Run ``fn`` in the writer's thread; return its value once it is durable.
 
@@ -252,10 +261,7 @@ class MeshStore:
         (nothing of ``fn`` stands), StoreBroken (the process must end), Refused.
         """
         if self._awaits_peer:
-            raise Refused(
-                "this store was restored from a backup and has met no peer yet; wait, or"
-                " start with --force-epoch if no other member is left"
-            )
+            raise Refused(RESTORED)
         return await self._submit(fn)
 
     async def write_when_room(self, fn: Callable[[Tx], T]) -> T:

@@ -7,6 +7,7 @@ is checked; orders are taken only from a node with the role site-operator.
 
 import json
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,14 @@ from mesh.answers import Answers
 from mesh.errors import Refused, RemoteRefused, StoreFull, Unreachable
 from mesh.host.local_socket import listen_local, may_ask, peer_uid
 from mesh.host.log import get_log
+from mesh.host.memory import resident_bytes
 from mesh.proto.order import CANCEL, DESTRUCTIVE, RETRY, Order
 from mesh.proto.tables import VERDICT
 from mesh.proto.trust import ROLE_SITE_OPERATOR
-from mesh.rest import groups, verdicts
+from mesh.rest import groups, metrics, verdicts
 from mesh.rest.calls import KEY_HEADER, Call, given, read_call
 from mesh.rest.lists import page, plan
+from mesh.rest.openapi import document
 from mesh.rest.operations import OPERATIONS, PREFIX, find, methods
 from mesh.rest.orders import NOT_AFTER_MS, Draft, KnownLists, draft
 from mesh.rest.problems import STATUS, RequestProblem, problem
@@ -61,6 +64,7 @@ class NodeApi:
         self._r = facts.resources
         self._handlers: dict[str, Handler] = {
             "getVersion": self._version,
+            "getOpenapi": self._describe,
             "getStatus": _shown(facts.status),
             "getServer": _shown(self._r.server, "server"),
             "getInventory": _shown(self._r.inventory, "server"),
@@ -82,6 +86,8 @@ class NodeApi:
             Route(method, f"{PREFIX}/", self._serve_call, quiet=method == "GET")
             for method in ("GET", "POST")
         ]
+        routes.append(Route("GET", "/metrics", self._scrape, quiet=True))
+        routes.append(Route("GET", "/readyz", self._readyz, quiet=True))
         self._http = HttpServer(routes, log)
 
     async def run(
@@ -148,6 +154,9 @@ class NodeApi:
     async def _version(self, _call: Call) -> Any:
         return {"build": self._f.build, "role": "node", "api": 1}
 
+    async def _describe(self, _call: Call) -> Any:
+        return document("node", self._f.build)
+
     async def _group(self, call: Call) -> Any:
         group = call.parts["group"]
         return groups.group(group, self._r.group_jobs(group))
@@ -179,6 +188,26 @@ class NodeApi:
             return await self._r.store.write(write)
 
         return give
+
+    # -- monitoring --------------------------------------------------------------------------
+
+    async def _readyz(self, _request: Request) -> Response:
+        trouble = self._r.store.not_ready
+        return Response.text(f"{trouble or 'ready'}\n", 503 if trouble else 200)
+
+    async def _scrape(self, _request: Request) -> Response:
+        now_ms = self._r.clock.now_ms()
+        servers = Counter(server["state"] for server in self._r.servers())
+        jobs = Counter(job["state"] for job in self._r.jobs())
+        found = [
+            *metrics.daemon(self._f.status(), now_ms, resident_bytes()),
+            metrics.gauge("rackmesh_pending", "Machines not accepted.", len(self._r.pending())),
+            metrics.by_state("rackmesh_servers", "Servers by state.", servers),
+            metrics.by_state("rackmesh_jobs", "Jobs by state.", jobs),
+        ]
+        return Response(
+            200, {"Content-Type": metrics.CONTENT_TYPE}, metrics.text(found).encode()
+        )
 
     # -- orders ------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ LOCAL_UID: Final = "rackmesh.uid"
 COOKIE: Final = "__Host-rackmesh"
 CSRF_HEADER: Final = "X-CSRF-Token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-OPEN: Final = frozenset({"/healthz", "/sign-in", "/favicon.ico", "/api/v1/session"})
+OPEN: Final = frozenset({"/healthz", "/readyz", "/sign-in", "/favicon.ico", "/api/v1/session"})
 """Addresses that need nobody; what lies under /static/ neither."""
 PREFIX_BITS: Final = 64
 """An IPv6 customer has at least this much of the address: it counts as one."""

@@ -69,13 +69,16 @@ def described(error: Exception) -> Described:
 
 def of_error(error: Exception) -> Response:
     """Return the problem document of any exception."""
-    return _timed(problem(*described(error)), error)
+    return _told(problem(*described(error)), error)
 
 
-def _timed(response: Response, error: Exception) -> Response:
-    """Say when to come again."""
+def _told(response: Response, error: Exception) -> Response:
+    """Say when to come again, and what is allowed."""
     if isinstance(error, TooMany):
         response.headers["Retry-After"] = str(error.retry_s)
+    allowed = getattr(error, "valid_methods", None)
+    if allowed:
+        response.headers["Allow"] = ", ".join(sorted(allowed))
     return response
 
 
@@ -86,7 +89,7 @@ def install(app: QuartTrio, page: Callable[[int, str], Response]) -> None:
         said = described(error)
         asks_for_page = "text/html" in request.headers.get("Accept", "")
         if asks_for_page and not request.path.startswith(("/api/", "/static/")):
-            return _timed(page(said[0], said[2]), error)
-        return _timed(problem(*said), error)
+            return _told(page(said[0], said[2]), error)
+        return _told(problem(*said), error)
 
     app.register_error_handler(Exception, handle)

@@ -18,6 +18,7 @@ from mesh.rest import groups, views
 from mesh.rest.calls import Call
 from mesh.rest.job_view import Here, as_seen
 from mesh.rest.lists import Page, Plan, page
+from mesh.rest.openapi import document
 from mesh.rest.operations import OPERATIONS
 from mesh.rest.types import Group, Job, Node, Site, Status
 
@@ -132,6 +133,10 @@ def bind(on: Bindings, services: Services) -> None:
     @on.on("getVersion")
     async def version(_call: Call) -> Json:
         return {"build": services.build, "role": "hub", "api": 1}
+
+    @on.on("getOpenapi")
+    async def describe(_call: Call) -> Json:
+        return document("hub", services.build)
 
     @on.on("getStatus")
     async def status(_call: Call) -> Status:

@@ -19,6 +19,8 @@ from mesh.cli.context import (
     read_secret_file,
 )
 from mesh.cli.errors import Failure
+from mesh.cli.nouns import every, listing, show
+from mesh.cli.orders import give, repeatable
 from mesh.cli.tables import age, print_table
 from mesh.rest.roles import ROLES
 
@@ -52,34 +54,42 @@ def _done(answer: Any, as_json: bool, sentence: str) -> None:
 
 
 @click.command("list")
+@listing
 @options
-def account_list(where: Where, as_json: bool) -> None:
+def account_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List who may sign in."""
-    with where.client() as client:
-        answer = client.get("/accounts")
-    if as_json:
-        print_json(answer)
-        return
+    answer = every(where, "/accounts", as_json, asked)
     rows = [
         (a["name"], a["role"], "disabled" if a["disabled"] else "enabled",
          age(a["created_ms"], answer["as_of_ms"]), age(a["changed_ms"], answer["as_of_ms"]))
         for a in answer["items"]
     ]  # fmt: skip
-    print_table(("ACCOUNT", "ROLE", "STATE", "CREATED", "CHANGED"), rows, "nobody may sign in")
+    if not as_json:
+        columns = ("ACCOUNT", "ROLE", "STATE", "CREATED", "CHANGED")
+        print_table(columns, rows, "nobody may sign in")
+
+
+@click.command("show")
+@click.argument("name")
+@options
+def account_show(where: Where, as_json: bool, name: str) -> None:
+    """Show one account."""
+    show(where, f"/accounts/{in_path(name)}", as_json)
 
 
 @click.command("add")
 @click.argument("name")
 @click.option("--role", required=True, type=click.Choice(ROLES), help="What it may do.")
 @new_password
+@repeatable
 @options
 def account_add(
-    where: Where, as_json: bool, name: str, role: str, password_file: Path | None
-) -> None:
+    where: Where, as_json: bool, name: str, role: str, password_file: Path | None,
+    key: str | None,
+) -> None:  # fmt: skip
     """Make an account: a viewer reads, an operator works, an admin decides who may."""
     body = {"name": name, "role": role, "password": _password(password_file, name)}
-    with where.client() as client:
-        answer = client.post("/accounts", body)
+    answer = give(where, "/accounts", body, key)
     _done(answer, as_json, f"account {name} made ({role})")
 
 
@@ -145,22 +155,20 @@ def account_remove(where: Where, as_json: bool, name: str) -> None:
 
 
 @click.command("list")
+@listing
 @options
-def apitoken_list(where: Where, as_json: bool) -> None:
+def apitoken_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List API tokens (never their secrets)."""
-    with where.client() as client:
-        answer = client.get("/api-tokens")
-    if as_json:
-        print_json(answer)
-        return
+    answer = every(where, "/api-tokens", as_json, asked)
     now_ms = answer["as_of_ms"]
     rows = [
         (t["id"], t["name"], t["role"], t["state"], t["created_by"],
          _ends(t["expires_ms"], now_ms), age(t["last_used_ms"], now_ms))
         for t in answer["items"]
     ]  # fmt: skip
-    columns = ("TOKEN", "NAME", "ROLE", "STATE", "MADE BY", "EXPIRES", "LAST USED HERE")
-    print_table(columns, rows, "there are no API tokens")
+    if not as_json:
+        columns = ("TOKEN", "NAME", "ROLE", "STATE", "MADE BY", "EXPIRES", "LAST USED HERE")
+        print_table(columns, rows, "there are no API tokens")
 
 
 def _ends(expires_ms: int | None, now_ms: int) -> str:
@@ -175,14 +183,15 @@ def _ends(expires_ms: int | None, now_ms: int) -> str:
 @click.option("--role", required=True, type=click.Choice(ROLES), help="What it may do.")
 @click.option("--days", type=click.FloatRange(min=0, max=DAYS_MAX, min_open=True),
               help="Days until it ends; default: it does not.")  # fmt: skip
+@repeatable
 @options
 def apitoken_create(
-    where: Where, as_json: bool, name: str, role: str, days: float | None
+    where: Where, as_json: bool, name: str, role: str, days: float | None, key: str | None
 ) -> None:
     """Make an API token for a program; prints it once, for --api-token-file."""
     ttl_s = None if days is None else max(1, int(days * 86_400))
-    with where.client() as client:
-        answer = client.post("/api-tokens", {"name": name, "role": role, "ttl_s": ttl_s})
+    body = {"name": name, "role": role, "ttl_s": ttl_s}
+    answer = give(where, "/api-tokens", body, key)
     _done(answer, as_json, answer["item"]["token"])
 
 

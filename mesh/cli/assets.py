@@ -12,6 +12,7 @@ import click
 
 from mesh.cli.context import Where, in_path, options, print_json
 from mesh.cli.errors import Failure
+from mesh.cli.orders import give, repeatable
 from mesh.cli.tables import size
 from mesh.proto.content import (
     FILE,
@@ -127,25 +128,26 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 @click.argument("new")
 @click.option("--cmdline", help="Another kernel command line, of a live system.")
 @click.option("--want", "want", multiple=True, help="Site that shall hold it; may be repeated.")
+@repeatable
 @options
 def asset_clone(
-    where: Where, as_json: bool, old: str, new: str, cmdline: str | None, want: tuple[str, ...]
-) -> None:
+    where: Where, as_json: bool, old: str, new: str, cmdline: str | None,
+    want: tuple[str, ...], key: str | None,
+) -> None:  # fmt: skip
     """Make NEW another name for the content of OLD; no byte is copied."""
     body = {"name": new, "cmdline": cmdline, "want": list(want)}
-    with where.client() as client:
-        answer = client.post(f"/assets/{in_path(old)}/clone", body)
+    answer = give(where, f"/assets/{in_path(old)}/clone", body, key)
     print_json(answer) if as_json else click.echo(f"{new} has the content of {old}")
 
 
 @click.command("want")
 @click.argument("name")
 @click.argument("site")
+@repeatable
 @options
-def asset_want(where: Where, as_json: bool, name: str, site: str) -> None:
+def asset_want(where: Where, as_json: bool, name: str, site: str, key: str | None) -> None:
     """Make SITE hold the asset NAME."""
-    with where.client() as client:
-        answer = client.post(f"/assets/{in_path(name)}/want", {"site": site})
+    answer = give(where, f"/assets/{in_path(name)}/want", {"site": site}, key)
     print_json(answer) if as_json else click.echo(f"{site} will fetch {name}")
 
 

@@ -27,6 +27,9 @@ BY_CODE: Final = {
     "not-joined": UNREACHABLE,
     "denied": DENIED,
     "conflict": CONFLICT,
+    "key-reused": CONFLICT,
+    "not-allowed": 2,
+    "too-large": 2,
     "timeout": TIMEOUT,
 }
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from mesh.cli.context import Where, in_path
+from mesh.cli.context import Where, in_path, print_json
 from mesh.cli.errors import FAILED, TIMEOUT, Failure
 
 POLL_S: Final = 0.5
@@ -75,6 +75,46 @@ def follow_verb(where: Where, order: str, wait_s: float | None) -> None:
         if end is not None and time.monotonic() >= end:
             raise Failure(f"the order is still {state} after {wait_s:.0f} s", TIMEOUT)
         time.sleep(POLL_S)
+
+
+def follow_group(where: Where, as_json: bool, answer: Any, wait_s: float | None) -> None:
+    """Print what became of a new group; watch it to its end unless ``wait_s`` is 0."""
+    group = answer["item"]["group"]
+    if wait_s == 0:
+        if as_json:
+            print_json(answer)
+        else:
+            click.echo(f"group {group}: {len(answer['item']['orders'])} jobs")
+            click.echo(f"watch it: rackmesh group show {group}", err=True)
+        return
+    click.echo(f"group {group}", err=True)
+    end = None if wait_s is None else time.monotonic() + wait_s
+    said = ""
+    while True:
+        with where.client() as client:
+            shown = client.get(f"/groups/{in_path(group)}")
+        item = shown["item"]
+        line = _standing(item)
+        if line != said:
+            click.echo(f"  {line}", err=True)
+        said = line
+        if item["over"] == item["total"]:
+            break
+        if end is not None and time.monotonic() >= end:
+            raise Failure(f"group {group} is still {item['state']}: {line}", TIMEOUT)
+        time.sleep(POLL_S)
+    if as_json:
+        print_json(shown)
+    if item["state"] != "succeeded":
+        raise Failure(f"group {group} {item['state']}: {item['error'] or line}", FAILED)
+    if not as_json:
+        click.echo(f"{item['kind']} of {item['total']} servers: succeeded")
+
+
+def _standing(group: dict[str, Any]) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in group["states"].items())
+    waits = "".join(f"; {w['jobs']}: {w['waits_for']}" for w in group["waits"][:3])
+    return f"{group['over']} of {group['total']} over ({states}){waits}"
 
 
 class _Lines:

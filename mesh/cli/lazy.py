@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 import click
+import click.shell_completion
 
 
 class LazyGroup(click.Group):
@@ -38,6 +39,17 @@ class LazyGroup(click.Group):
         """Write the commands' help lines without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Complete the words of the table; none of them is imported for that."""
+        found = [
+            click.shell_completion.CompletionItem(name, help=text)
+            for name, (_, text) in self.table.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

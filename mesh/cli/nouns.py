@@ -4,9 +4,21 @@ from typing import Any
 
 import click
 
-from mesh.cli.context import Where, in_path, options, print_json
+from mesh.cli.context import Command, Where, in_path, options, print_json
 from mesh.cli.errors import DEGRADED, Failure
 from mesh.cli.tables import age, print_table, size
+
+
+def listing(function: Command) -> Command:
+    """Give a list verb --filter, --sort and --limit."""
+    decorators = [
+        click.option("--limit", type=click.IntRange(min=1), help="Most entries; default: all."),
+        click.option("--sort", help="Field to sort by, as state,-name."),
+        click.option("--filter", help="What to list, as site:fra1 state:!active web."),
+    ]
+    for decorate in decorators:
+        function = decorate(function)
+    return function
 
 
 @click.command()
@@ -48,10 +60,11 @@ def status(where: Where, as_json: bool, wait_s: float | None) -> None:
 
 
 @click.command("list")
+@listing
 @options
-def site_list(where: Where, as_json: bool) -> None:
+def site_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List the sites."""
-    answer = _items(where, "/sites", as_json)
+    answer = every(where, "/sites", as_json, asked)
     rows = [
         (s["name"], f"{s['nodes_reachable']}/{s['nodes']}", s["servers"], s["jobs_running"],
          age(s["last_contact_ms"], answer["as_of_ms"]))
@@ -63,10 +76,11 @@ def site_list(where: Where, as_json: bool) -> None:
 
 
 @click.command("list")
+@listing
 @options
-def node_list(where: Where, as_json: bool) -> None:
+def node_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List the members of the mesh."""
-    answer = _items(where, "/nodes", as_json)
+    answer = every(where, "/nodes", as_json, asked)
     rows = [
         (n["name"], n["site"], ",".join(n["roles"]), n["status"],
          {True: "reachable", False: "unreachable", None: "unknown"}[n["reachable"]],
@@ -79,10 +93,11 @@ def node_list(where: Where, as_json: bool) -> None:
 
 
 @click.command("list")
+@listing
 @options
-def server_list(where: Where, as_json: bool) -> None:
+def server_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List the accepted servers."""
-    answer = _items(where, "/servers", as_json)
+    answer = every(where, "/servers", as_json, asked)
     rows = [
         (s["name"], s["site"], s["state_text"], s["image"], s["hostname"], s["ip"],
          s["error"] or s["summary"])
@@ -98,20 +113,21 @@ def server_list(where: Where, as_json: bool) -> None:
 @options
 def server_show(where: Where, as_json: bool, server: str) -> None:
     """Show one server by name or id."""
-    _item(where, f"/servers/{in_path(server)}", as_json)
+    show(where, f"/servers/{in_path(server)}", as_json)
 
 
 @click.command("pending")
 @click.option("--rejected", is_flag=True, help="List those that were put aside instead.")
+@listing
 @options
-def server_pending(where: Where, as_json: bool, rejected: bool) -> None:
+def server_pending(where: Where, as_json: bool, rejected: bool, **asked: Any) -> None:
     """List machines that were seen and not accepted."""
-    answer = _items(where, "/pending", as_json)
+    kept = f"rejected:{'yes' if rejected else 'no'} {asked['filter'] or ''}"
+    answer = every(where, "/pending", as_json, {**asked, "filter": kept})
     rows = [
         (p["mac"], p["site"], p["ip"], p["where"], p["port"],
          age(p["last_ms"], answer["as_of_ms"]), p["summary"])
         for p in answer["items"]
-        if p["rejected"] == rejected
     ]  # fmt: skip
     if not as_json:
         columns = (
@@ -121,10 +137,11 @@ def server_pending(where: Where, as_json: bool, rejected: bool) -> None:
 
 
 @click.command("list")
+@listing
 @options
-def asset_list(where: Where, as_json: bool) -> None:
+def asset_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List assets with where they are and what they cost."""
-    answer = _items(where, "/assets", as_json)
+    answer = every(where, "/assets", as_json, asked)
     rows = [
         (a["name"], a["kind"], size(a["size"]) if a["size"] else "",
          r["site"] if r else "", _residency(r),
@@ -151,14 +168,15 @@ def _residency(where: dict[str, Any] | None) -> str:
 @options
 def asset_show(where: Where, as_json: bool, name: str) -> None:
     """Show one asset by name."""
-    _item(where, f"/assets/{in_path(name)}", as_json)
+    show(where, f"/assets/{in_path(name)}", as_json)
 
 
 @click.command("list")
+@listing
 @options
-def token_list(where: Where, as_json: bool) -> None:
+def token_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List join tokens (never their secrets)."""
-    answer = _items(where, "/tokens", as_json)
+    answer = every(where, "/tokens", as_json, asked)
     rows = [
         (t["id"], t["site"], ",".join(t["roles"]), t["state"], t["used_by"])
         for t in answer["items"]
@@ -168,10 +186,11 @@ def token_list(where: Where, as_json: bool) -> None:
 
 
 @click.command("list")
+@listing
 @options
-def secret_list(where: Where, as_json: bool) -> None:
+def secret_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List secrets and how many nodes could ever read them (never their values)."""
-    answer = _items(where, "/secrets", as_json)
+    answer = every(where, "/secrets", as_json, asked)
     rows = [
         (s["id"], s["kind"], s["site"], s["version"], len(s["released"]),
          age(s["changed_ms"], answer["as_of_ms"]))
@@ -183,10 +202,11 @@ def secret_list(where: Where, as_json: bool) -> None:
 
 
 @click.command("list")
+@listing
 @options
-def job_list(where: Where, as_json: bool) -> None:
+def job_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List jobs, running ones first."""
-    answer = _items(where, "/jobs", as_json)
+    answer = every(where, "/jobs", as_json, asked)
     rows = [
         (j["id"], j["kind"], j["site"], j["server_name"], j["state"],
          j["error"] or j["waits_for"] or _step(j), age(j["created_ms"], answer["as_of_ms"]))
@@ -212,18 +232,22 @@ def _step(job: dict[str, Any]) -> str:
 @options
 def job_show(where: Where, as_json: bool, job: str) -> None:
     """Show one job with its steps and their evidence."""
-    _item(where, f"/jobs/{in_path(job)}", as_json)
+    show(where, f"/jobs/{in_path(job)}", as_json)
 
 
-def _items(where: Where, path: str, as_json: bool) -> dict[str, Any]:
+def every(where: Where, path: str, as_json: bool, asked: dict[str, Any]) -> dict[str, Any]:
+    """Read a whole list, or as much as --limit says; print it for --json."""
     with where.client() as client:
-        answer: dict[str, Any] = client.get(path)
+        answer: dict[str, Any] = client.every(path, **asked)
     if as_json:
         print_json(answer)
+    elif answer["next"] is not None:
+        click.echo(f"there are more than these {len(answer['items'])}", err=True)
     return answer
 
 
-def _item(where: Where, path: str, as_json: bool) -> None:
+def show(where: Where, path: str, as_json: bool) -> None:
+    """Read one resource and print it."""
     with where.client() as client:
         answer = client.get(path)
     if as_json:

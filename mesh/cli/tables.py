@@ -1,5 +1,6 @@
 """Tables, ages and sizes for people; plain aligned columns when nobody watches."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: st
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        style = "" if os.environ.get("NO_COLOR") else "bold"
+        table = Table(box=None, pad_edge=False, header_style=style)
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in cells:

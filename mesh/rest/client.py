@@ -16,15 +16,20 @@ from typing import Any, Final
 import httpx2
 
 TIMEOUT_S: Final = 30.0
+EVENT_S: Final = 60.0
+"""Silence after which a stream of events is dead; a hub says something every 15 s."""
 LINE_BYTES_MAX: Final = 1 << 20
+PAGE: Final = 1000
 _OTHER_CERTIFICATE: Final = "certificate of another fingerprint"
 
 
 class ApiError(Exception):
     """A request that did not succeed; ``str(error)`` is one sentence for people."""
 
-    def __init__(self, code: str, sentence: str, status: int = 0) -> None:
-        super().__init__(sentence)
+    def __init__(
+        self, code: str, sentence: str, status: int = 0, hint: str | None = None
+    ) -> None:
+        super().__init__(f"{sentence} ({hint})" if hint else sentence)
         self.code = code
         self.status = status
 
@@ -83,9 +88,29 @@ class ApiClient:
                 return None
             raise
 
-    def post(self, path: str, body: Any) -> Any:
-        """POST a JSON body; return the decoded JSON."""
-        return self._request("POST", path, json=body)
+    def every(self, path: str, limit: int | None = None, **query: Any) -> Any:
+        """GET a list, page by page to its end or to ``limit``; return it as one answer.
+
+        ``next`` in it is null unless the limit left something out.
+        """
+        whole: dict[str, Any] | None = None
+        while True:
+            have = len(whole["items"]) if whole is not None else 0
+            left = PAGE if limit is None else min(PAGE, limit - have)
+            cursor = whole["next"] if whole is not None else None
+            page = self.get(path, limit=left, cursor=cursor, **query)
+            if whole is None:
+                whole = page
+            else:
+                whole["items"] += page["items"]
+                whole["next"] = page["next"]
+            if whole["next"] is None or len(whole["items"]) == limit:
+                return whole
+
+    def post(self, path: str, body: Any, key: str | None = None) -> Any:
+        """POST a JSON body, under an idempotency key; return the decoded JSON."""
+        headers = {"Idempotency-Key": key} if key is not None else {}
+        return self._request("POST", path, json=body, headers=headers)
 
     def put(self, path: str, content: Iterable[bytes], size: int, **query: Any) -> Any:
         """PUT a stream of bytes of known size."""
@@ -118,6 +143,23 @@ class ApiClient:
             for line in response.iter_lines():
                 if line and len(line) <= LINE_BYTES_MAX:
                     yield json.loads(line)
+
+    def events(self, path: str) -> Iterator[dict[str, Any]]:
+        """Follow server-sent events until the daemon ends them: {"kind", "data"} each."""
+        kind = "message"
+        with (
+            self._errors(),
+            self._http.stream("GET", path, timeout=EVENT_S) as response,
+        ):
+            if response.status_code >= 400:
+                response.read()
+                raise _problem(response)
+            for line in response.iter_lines():
+                name, _, value = line.partition(": ")
+                if name == "event":
+                    kind = value
+                elif name == "data" and len(line) <= LINE_BYTES_MAX:
+                    yield {"kind": kind, "data": json.loads(value)}
 
     def _request(self, method: str, path: str, **kwargs: Any) -> Any:
         with self._errors():
@@ -190,4 +232,5 @@ def _problem(response: httpx2.Response) -> ApiError:
         400: "bad-request", 401: "denied", 403: "denied", 404: "not-found", 409: "conflict",
         412: "conflict", 422: "bad-request", 429: "denied", 503: "unreachable", 504: "timeout",
     }.get(response.status_code, "failed")  # fmt: skip
-    return ApiError(str(code), str(detail), response.status_code)
+    hint = document.get("hint")
+    return ApiError(str(code), str(detail), response.status_code, str(hint) if hint else None)

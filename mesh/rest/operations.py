@@ -75,6 +75,8 @@ def _get(id_: str, path: str, noun: str, answer: Any, summary: str, **more: Any)
 
 _READS: Final = (
     _get("getVersion", "/version", "version", show.Version, "Say which build answers."),
+    _get("getOpenapi", "/openapi.json", "openapi", dict[str, Any],
+         "Describe this API as an OpenAPI 3.1 document.", form="document"),
     _get("getStatus", "/status", "status", show.Status, "Say how the hub or node fares."),
     _list("sites", show.Site, "List the sites with their counts."),
     _list("nodes", show.Node, "List the members of the mesh."),

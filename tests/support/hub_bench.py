@@ -146,6 +146,7 @@ class FakeDesk:
     declared: list[tuple[Any, ...]] = field(default_factory=list)
     uploads: dict[str, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    trouble: str | None = None
 
     async def submit(
         self, asked: Mapping[str, Any], author: str, keep: Keep | None = None
@@ -308,7 +309,8 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(), verdicts=FakeVerdicts(rows, store, clock),
         secrets=FakeSecrets(), assets=fake, status=fake,
-        settle=ingest.settle, answers=Answers(LocalTables(clock).write, clock),
+        settle=ingest.settle, not_ready=lambda: fake.trouble,
+        answers=Answers(LocalTables(clock).write, clock),
         accounts=accounts, limits=Limits(),
         api_tokens=ApiTokens(shared, desk, API_TOKEN, clock), hub_name="demo hub", node_id=HUB,
         build="0.1.0",

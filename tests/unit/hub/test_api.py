@@ -420,3 +420,19 @@ async def test_garbage_never_makes_a_500(data: st.DataObject) -> None:
         async with api(Path(folder)) as (_, client, _app):
             status, _ = await post(client, path, json.dumps(body).encode())
             assert status < 500
+
+
+async def test_what_watches_the_hub_can_ask_it(tmp_path: Path) -> None:
+    async with api(tmp_path) as (bench, client, _):
+        assert (await client.get("/readyz")).status_code == 200
+        bench.fake.trouble = "the disk is full"
+        ready = await client.get("/readyz")
+        assert (ready.status_code, await ready.get_data(as_text=True)) == (
+            503, "the disk is full\n",
+        )  # fmt: skip
+        assert (await client.get("/metrics")).status_code == 401
+        said = await client.get("/metrics", headers=BEARER)
+        assert said.content_type.startswith("text/plain; version=0.0.4")
+        lines = (await said.get_data(as_text=True)).splitlines()
+        assert 'rackmesh_servers{state="deploying failed"} 1' in lines
+        assert "rackmesh_sites 2" in lines

@@ -1,0 +1,195 @@
+"""Verbs on servers: accept one; deploy, release or power one or many.
+
+One server is an order, several are a group. Rule: before many are hit, it is said how many and
+which; what was shown is what is ordered.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from mesh.cli.context import Command, Where, in_path, options, print_json, read_secret_file
+from mesh.cli.errors import Failure
+from mesh.cli.orders import give, one, repeatable, waiting
+
+SHOWN_MAX: Final = 20
+
+
+def many(function: Command) -> Command:
+    """Give a verb SERVER..., --filter and --yes."""
+    decorators = [
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option(
+            "--filter", "text", help="Hit all servers that pass, as site:fra1 state:active web."
+        ),
+        click.argument("servers", nargs=-1),
+    ]
+    for decorate in decorators:
+        function = decorate(function)
+    return function
+
+
+@click.command("accept")
+@click.argument("machine")
+@click.argument("name")
+@click.option(
+    "--bmc", help="Its BMC: Redfish URL of the ComputerSystem, or ipmi://HOST[:PORT]."
+)
+@click.option("--bmc-secret", help="Id of the secret with the BMC's user name and password.")
+@waiting
+@repeatable
+@options
+def accept(
+    where: Where, as_json: bool, machine: str, name: str, bmc: str | None,
+    bmc_secret: str | None, **more: Any,
+) -> None:  # fmt: skip
+    """Make the pending MACHINE (its MAC) a server called NAME. Writes no disk."""
+    if bmc_secret and not bmc:
+        raise Failure("--bmc-secret needs --bmc URL", 2)
+    params = {"name": name, "bmc": {"url": bmc, "secret": bmc_secret} if bmc else None}
+    one(where, as_json, more, kind="server.accept", machine=machine, params=params)
+
+
+@click.command("reject")
+@click.argument("machine")
+@click.option("--site", help="The site that is meant where several have seen it.")
+@repeatable
+@options
+def reject(
+    where: Where, as_json: bool, machine: str, site: str | None, key: str | None
+) -> None:
+    """Put the pending MACHINE (its MAC) aside; it is not touched."""
+    _verdict(where, as_json, machine, site, key, "reject", "was put aside")
+
+
+@click.command("restore")
+@click.argument("machine")
+@click.option("--site", help="The site that is meant where several have seen it.")
+@repeatable
+@options
+def restore(
+    where: Where, as_json: bool, machine: str, site: str | None, key: str | None
+) -> None:
+    """Take back that the pending MACHINE (its MAC) was put aside."""
+    _verdict(where, as_json, machine, site, key, "restore", "waits to be accepted again")
+
+
+def _verdict(
+    where: Where, as_json: bool, machine: str, site: str | None, key: str | None, verb: str,
+    done: str,
+) -> None:  # fmt: skip
+    answer = give(where, f"/pending/{in_path(machine)}/{verb}", {"site": site}, key)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"{answer['item']['mac']} of site {answer['item']['site']} {done}")
+
+
+@click.command("deploy")
+@many
+@click.option("--image", required=True, help="Name of the image asset.")
+@click.option(
+    "--hostname", help="Host name of the installed system; default: the server's name."
+)
+@click.option(
+    "--ssh-key", "ssh_keys", multiple=True,
+    help="SSH public key to admit, or @FILE with one; may be given more than once.",
+)  # fmt: skip
+@waiting
+@repeatable
+@options
+def deploy(
+    where: Where, as_json: bool, servers: tuple[str, ...], text: str | None, yes: bool,
+    image: str, hostname: str | None, ssh_keys: tuple[str, ...], **more: Any,
+) -> None:  # fmt: skip
+    """Install an image on each SERVER's disk and wait for the system to phone in."""
+    keys = [read_secret_file(Path(key[1:])) if key.startswith("@") else key for key in ssh_keys]
+    params = {"image": image, "hostname": hostname, "ssh_keys": keys}
+    what = f"{image} will be installed on"
+    _hit(where, as_json, more, servers, text, yes, "server.deploy", params, what)
+
+
+@click.command("release")
+@many
+@waiting
+@repeatable
+@options
+def release(
+    where: Where, as_json: bool, servers: tuple[str, ...], text: str | None, yes: bool,
+    **more: Any,
+) -> None:  # fmt: skip
+    """Wipe each SERVER's disk, read it back, and make the server available."""
+    if len(servers) == 1 and text is None and not yes:
+        click.confirm(
+            f"Every byte on the disk of {servers[0]} will be overwritten. Go on?", abort=True
+        )
+    what = "every byte will be overwritten on the disks of"
+    _hit(where, as_json, more, servers, text, yes, "server.release", {}, what)
+
+
+@click.command("power")
+@many
+@click.argument("target", type=click.Choice(["on", "off"]))
+@waiting
+@repeatable
+@options
+def power(
+    where: Where, as_json: bool, servers: tuple[str, ...], text: str | None, yes: bool,
+    target: str, **more: Any,
+) -> None:  # fmt: skip
+    """Switch each SERVER on or off through its BMC."""
+    params = {"on": target == "on"}
+    what = f"these will be switched {target}:"
+    _hit(where, as_json, more, servers, text, yes, "server.power", params, what)
+
+
+@click.command("inventory")
+@click.argument("server")
+@options
+def inventory(where: Where, as_json: bool, server: str) -> None:
+    """Show what SERVER is made of, as its ramdisk found it."""
+    from mesh.cli.nouns import show
+
+    show(where, f"/servers/{in_path(server)}/inventory", as_json)
+
+
+def _hit(
+    where: Where, as_json: bool, more: dict[str, Any], servers: tuple[str, ...],
+    text: str | None, yes: bool, kind: str, params: dict[str, Any], what: str,
+) -> None:  # fmt: skip
+    """Order one server, or many as a group."""
+    if bool(servers) == (text is not None):
+        raise Failure("say which servers: either their names or --filter", 2)
+    if len(servers) == 1:
+        one(where, as_json, more, kind=kind, server=servers[0], params=params)
+        return
+    from mesh.cli.follow import follow_group
+
+    found = _found(where, servers, text)
+    names = [f"{server['name']} ({server['site']})" for server in found]
+    rest = f" and {len(names) - SHOWN_MAX} more" if len(names) > SHOWN_MAX else ""
+    count = f"{len(found)} server{'' if len(found) == 1 else 's'}"
+    click.echo(f"{what} {count}: {', '.join(names[:SHOWN_MAX])}{rest}", err=True)
+    if not yes:
+        click.confirm("Go on?", abort=True, err=True)
+    given = {key: value for key, value in params.items() if value is not None}
+    body = {"kind": kind, "servers": [server["id"] for server in found], "params": given}
+    answer = give(where, "/groups", body, more["key"])
+    for refused in answer["item"]["refused"]:
+        click.echo(f"refused: {refused['detail']}", err=True)
+    follow_group(where, as_json, answer, more["timeout_s"] if more["wait"] else 0)
+    if answer["item"]["refused"]:
+        raise Failure(f"{len(answer['item']['refused'])} of {count} got no order", 7)
+
+
+def _found(where: Where, servers: tuple[str, ...], text: str | None) -> list[dict[str, Any]]:
+    """Return the servers that are meant, or fail with exit code 4."""
+    with where.client() as client:
+        if text is None:
+            shown = [client.get(f"/servers/{in_path(name)}")["item"] for name in servers]
+            return list({server["id"]: server for server in shown}.values())
+        found: list[dict[str, Any]] = client.every("/servers", filter=text)["items"]
+    if not found:
+        raise Failure(f"no server passes the filter {text!r}", 4)
+    return found
