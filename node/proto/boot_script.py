@@ -14,6 +14,7 @@ from mesh.proto.ids import MAC_PATTERN
 
 SCRIPT_PATH: Final = "/boot/v1/script"
 FILE_PATH: Final = "/boot/v1/file/"
+DISK_LOADER: Final = "localboot.efi"
 CONSOLE: Final = "ttyS0"
 RETRY_S: Final = 5
 NODES_MAX: Final = 4
@@ -67,22 +68,21 @@ def ramdisk_script(
     )
 
 
-def local_disk_script(urls: Sequence[str] = (), efi_loader: str | None = None) -> str:
+def local_disk_script(urls: Sequence[str]) -> str:
     """Return the script that starts from the local disk.
 
-    BIOS: the first drive. UEFI: ``exit 1`` hands over to the next entry of the boot order,
-    after ``efi_loader`` (a name among the boot files) was tried when there is one.
+    BIOS: the first drive. UEFI: DISK_LOADER among the boot files, which starts the loader on
+    the EFI system partition. Where that is missing or finds nothing, ``exit 1`` hands over to
+    the next entry of the firmware's boot order, which may try other network boots first.
     """
-    lines: list[str] = []
-    if efi_loader is not None:
-        assert _WORD.match(efi_loader)
-        chain = _first_of([f"chain {url}{FILE_PATH}{efi_loader}" for url in _checked(urls)])
-        lines += ["iseq ${platform} efi || goto bios", f"{chain} || exit 1", ":bios"]
-    lines += [
-        "iseq ${platform} pcbios || exit 1",
+    chain = _first_of([f"chain {url}{FILE_PATH}{DISK_LOADER}" for url in _checked(urls)])
+    return _script(
+        "iseq ${platform} pcbios || goto efi",
         "sanboot --no-describe --drive 0x80 || exit 1",
-    ]
-    return _script(*lines)
+        ":efi",
+        f"{chain} || exit 1",
+        "exit 1",
+    )
 
 
 def ask_script(urls: Sequence[str]) -> str:

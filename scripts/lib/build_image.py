@@ -1,28 +1,29 @@
 """Build small images for tests and the demo.
 
-    scripts/build-image --kind vm --output FILE [--mib N]       boots on a BIOS and phones in
+    scripts/build-image --kind vm --output FILE [--mib N]      boots on BIOS and UEFI, phones in
     scripts/build-image --kind filler --output FILE [--mib N] [--seed N]
 
-``vm``: GPT, one FAT partition with syslinux, Debian's cloud kernel and an initramfs that is the
-whole system. ``filler``: N MiB that cannot be compressed, without a partition table; its first
-sector tells a simulated server that it boots (SIM_MARKER). Rule: same options, same bytes.
+``vm``: GPT, GRUB for both firmwares, one FAT partition with Debian's cloud kernel and an
+initramfs that is the whole system. ``filler``: N MiB that cannot be compressed, without a
+partition table; its first sector tells a simulated server that it boots (SIM_MARKER).
+Rule: same options, same bytes.
 """
 
 import argparse
 import gzip
-import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 
-from node.ramdisk.gpt import Partition, Table, encode_table
-from scripts.lib.build_ramdisk import GZIP_LEVEL, KERNELS, REPOSITORY, fingerprint, replace
+from scripts.lib.build_ramdisk import GZIP_LEVEL, KERNELS, REPOSITORY, fingerprint
 from scripts.lib.debian import Debian, NoPackages
+from scripts.lib.disk_image import EFI_SYSTEM, fat_volume, write_disk
+from scripts.lib.grub import PACKAGES as GRUB_PACKAGES
+from scripts.lib.grub import efi_loader
 from scripts.lib.kernel_modules import add_modules
 from scripts.lib.newc import Tree, encode
 
@@ -30,10 +31,7 @@ MIB = 1 << 20
 SECTOR = 512
 SIM_MARKER = b"RACKMESH-SIM-IMAGE\n"
 FILLER_MIB = 256
-PARTITION_AT = 2048
-EFI_SYSTEM = bytes.fromhex("28732ac11ff8d211ba4b00a0c93ec93b")
-LEGACY_BOOT = 1 << 2
-PACKAGES = ("busybox-static", "syslinux", "syslinux-common", "mtools", "dosfstools")
+PACKAGES = ("busybox-static", "mtools", "dosfstools")
 APPLETS = (
     "awk", "cat", "echo", "find", "grep", "head", "hostname", "ls", "mkdir", "mount",
     "ps", "rm", "sed", "setsid", "sh", "sleep", "sort", "sync", "timeout", "tr", "uname",
@@ -42,13 +40,9 @@ APPLETS = (
 SYSTEM_APPLETS = ("findfs", "ip", "modprobe", "poweroff", "reboot", "udhcpc")
 EXTRA_MODULES = ("fs/fat/", "fs/nls/nls_cp437", "fs/nls/nls_iso8859-1", "fs/nls/nls_ascii",
                  "fs/nls/nls_utf8")  # fmt: skip
-SYSLINUX_CONFIG = """SERIAL 0 115200
-DEFAULT linux
-LABEL linux
-  LINUX /vmlinuz
-  INITRD /initrd
-  APPEND console=ttyS0 quiet
-"""
+GRUB_PREFIX = "(,gpt2)/"  # of the drive that GRUB itself came from
+GRUB_CONFIG = "linux /vmlinuz console=ttyS0 quiet\ninitrd /initrd\nboot\n"
+GRUB_MODULES = ("part_gpt", "fat", "linux", "boot")
 
 
 def main() -> int:
@@ -100,26 +94,28 @@ def write_filler(output: Path, mib: int, seed: int) -> None:
 
 
 def write_bootable(output: Path, mib: int, cache: Path) -> None:
-    """Write the image that boots on a BIOS."""
+    """Write the image that boots on BIOS and UEFI."""
     cache.mkdir(parents=True, exist_ok=True)
     debian = Debian(cache)
-    debs = debian.fetch(PACKAGES)
+    debs = debian.fetch((*PACKAGES, *GRUB_PACKAGES))
     kernel_deb = debian.fetch_kernel(KERNELS["cloud"])
     with tempfile.TemporaryDirectory(dir=cache) as name:
         work = Path(name)
+        root, boot = work / "root", work / "boot"
         for deb in debs:
-            debian.unpack(deb, work / "root")
+            debian.unpack(deb, root)
         debian.unpack(kernel_deb, work / "kernel")
-        tree = system_tree(work / "root")
+        tree = system_tree(root)
         release, _count = add_modules(tree, work / "kernel", EXTRA_MODULES)
-        files = {
-            "vmlinuz": (work / f"kernel/boot/vmlinuz-{release}").read_bytes(),
-            "initrd": gzip.compress(b"".join(encode(tree)), GZIP_LEVEL, mtime=0),
-            "syslinux.cfg": SYSLINUX_CONFIG.encode(),
-        }
-        volume = boot_volume(work, files)
-        code = (work / "root/usr/lib/syslinux/mbr/gptmbr.bin").read_bytes()
-        replace(output, disk_image(volume, code, mib))
+        loader = boot / "EFI/BOOT/BOOTX64.EFI"
+        loader.parent.mkdir(parents=True)
+        loader.write_bytes(efi_loader(root, GRUB_CONFIG, GRUB_MODULES, GRUB_PREFIX))
+        shutil.copy(work / f"kernel/boot/vmlinuz-{release}", boot / "vmlinuz")
+        packed = gzip.compress(b"".join(encode(tree)), GZIP_LEVEL, mtime=0)
+        (boot / "initrd").write_bytes(packed)
+        fat_volume(root, boot, "BOOT", work / "volume")
+        bios = (GRUB_CONFIG, GRUB_MODULES, GRUB_PREFIX)
+        write_disk(output, root, bios, [(EFI_SYSTEM, "boot", work / "volume")], mib)
 
 
 def system_tree(root: Path) -> Tree:
@@ -139,56 +135,6 @@ def system_tree(root: Path) -> Tree:
     tree.file("etc/udhcpc.sh", (lib / "ramdisk-udhcpc.sh").read_bytes(), 0o755)
     tree.file("etc/os-release", b'PRETTY_NAME="Rackmesh test image"\n')
     return tree
-
-
-def boot_volume(work: Path, files: dict[str, bytes]) -> bytes:
-    """Return a FAT volume with syslinux installed, big enough for the files."""
-    root, volume, boot = work / "root", work / "volume", work / "boot"
-    boot.mkdir()
-    for name, data in files.items():
-        (boot / name).write_bytes(data)
-    modules = root / "usr/lib/syslinux/modules/bios"
-    shutil.copy(modules / "ldlinux.c32", boot)
-    mib = sum(map(len, files.values())) // MIB + 8
-    with volume.open("wb") as file:
-        file.truncate(mib * MIB)
-    folders = [f"{root}/usr/bin", f"{root}/usr/sbin", f"{root}/sbin", os.environ["PATH"]]
-    environment = os.environ | {
-        "PATH": ":".join(folders), "SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC",
-        "MTOOLS_SKIP_CHECK": "1",
-    }  # fmt: skip
-    for argv in (
-        ["mkfs.fat", "--invariant", "-n", "BOOT", str(volume)],
-        ["mcopy", "-i", str(volume), *(str(path) for path in sorted(boot.iterdir())), "::/"],
-        ["syslinux", "-i", str(volume)],
-    ):
-        done = subprocess.run(
-            argv, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{argv[0]}: {done.stderr.strip()}")
-    return volume.read_bytes()
-
-
-def disk_image(volume: bytes, code: bytes, mib: int) -> bytes:
-    """Return a whole disk: boot code, GPT, the volume as its only partition."""
-    least = (PARTITION_AT * SECTOR + len(volume)) // MIB + 1
-    sectors = max(mib, least) * MIB // SECTOR
-    image = bytearray(sectors * SECTOR)
-    image[: len(code)] = code
-    last = PARTITION_AT + len(volume) // SECTOR - 1
-    guid = uuid.uuid5(uuid.NAMESPACE_DNS, "boot.image.rackmesh").bytes_le
-    disk = uuid.uuid5(uuid.NAMESPACE_DNS, "disk.image.rackmesh").bytes_le
-    part = Partition(0, EFI_SYSTEM, guid, PARTITION_AT, last, LEGACY_BOOT, "boot")
-    table = Table(SECTOR, disk, 2, 34, 128, 128, (part,))
-    for writes in encode_table(table, sectors):
-        for offset, data in writes:
-            image[offset : offset + len(data)] = data
-    image[446 + 1 : 446 + 8] = bytes.fromhex("000200eeffffff")
-    image[446 + 8 : 446 + 16] = (1).to_bytes(4, "little") + (sectors - 1).to_bytes(4, "little")
-    image[510:512] = b"\x55\xaa"
-    image[PARTITION_AT * SECTOR : (last + 1) * SECTOR] = volume
-    return bytes(image)
 
 
 if __name__ == "__main__":

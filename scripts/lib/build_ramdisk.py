@@ -44,9 +44,9 @@ PLATFORMS = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x8
 SOURCES = (
     "node/__init__.py", "node/ramdisk", "scripts/build-image", "scripts/build-ramdisk",
     *(f"scripts/lib/{name}" for name in (
-        "build_image.py", "build_ramdisk.py", "debian.py", "elf.py", "image-init.sh",
-        "kernel_modules.py", "newc.py", "ramdisk-init.sh", "ramdisk-udhcpc.sh",
-        "ramdisk_python.py",
+        "build_image.py", "build_ramdisk.py", "debian.py", "disk_image.py", "elf.py",
+        "grub.py", "image-init.sh", "kernel_modules.py", "newc.py", "ramdisk-init.sh",
+        "ramdisk-udhcpc.sh", "ramdisk_python.py",
     )),
 )  # fmt: skip
 GZIP_LEVEL = 6

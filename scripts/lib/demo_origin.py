@@ -1,6 +1,6 @@
 """A plain HTTP server for one file: the demo's origin, a party of its own that logs every byte.
 
-demo_origin.py FILE LOG        prints its port; each line of LOG: method, range, bytes sent
+demo_origin.py FILE LOG [ADDRESS]   prints its port; each line of LOG: method, range, bytes sent
 """
 
 import http.server
@@ -48,7 +48,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def main() -> None:
     Handler.file, Handler.log = Path(sys.argv[1]), Path(sys.argv[2])
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    address = sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1"
+    server = http.server.ThreadingHTTPServer((address, 0), Handler)
     print(server.server_address[1], flush=True)
     os.close(0)
     server.serve_forever()

@@ -37,6 +37,13 @@ def ramdisk(virtual_machines: None) -> Path:
 
 @pytest.fixture(scope="session")
 def image(virtual_machines: None) -> Path:
-    """A disk image that boots on a BIOS and phones in."""
+    """A disk image that boots on BIOS and UEFI, and phones in."""
     build(["scripts/build-image", "--kind", "vm", "--output", str(BUILT / "vm.img")])
     return BUILT / "vm.img"
+
+
+@pytest.fixture(scope="session")
+def boot_files(ramdisk: Path) -> Path:
+    """A folder with the ramdisk, iPXE and the loader of local UEFI disks."""
+    build(["scripts/fetch-boot-files", str(ramdisk)])
+    return ramdisk

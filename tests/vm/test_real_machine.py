@@ -1,7 +1,7 @@
-"""The main job on a virtual machine with real firmware: from a bare server and back to one.
+"""The main job on virtual machines with real firmware: from a bare server and back to one.
 
-Nothing stands for anything here: SeaBIOS and iPXE boot from the node's DHCP, TFTP and HTTP, the
-ramdisk is ours, the BMC speaks Redfish, the disk boots by itself.
+Nothing stands for anything here: SeaBIOS, OVMF and iPXE boot from the node's DHCP, TFTP and
+HTTP, the ramdisk is ours, the BMC speaks Redfish, the disk boots by itself.
 """
 
 import hashlib
@@ -9,23 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.bmcs import PASSWORD, USER, RedfishLab
-from tests.vm.conftest import build
-from tests.vm.lab import MIB, Lab
-from tests.vm.real_site import SITE, RealSite
+from tests.vm.bmcs import RedfishLab
+from tests.vm.lab import MIB, Lab, Machine
+from tests.vm.real_site import RealSite
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow]
 
-DISCOVER_S = 120.0
-JOB_S = "240"
-OFF_S = 30.0
-
-
-@pytest.fixture(scope="session")
-def boot_files(ramdisk: Path) -> Path:
-    """A folder with the ramdisk and iPXE."""
-    build(["scripts/fetch-boot-files", str(ramdisk)])
-    return ramdisk
+UP = "RACKMESH-IMAGE-UP"
+UP_S = 90.0
+MOVED = set(range(34))
+"""Sector 0, the header and the entries of the GPT: the first-boot partition changes them."""
 
 
 def first_bytes_sha256(path: Path, count: int, skip: set[int]) -> str:
@@ -37,47 +30,60 @@ def first_bytes_sha256(path: Path, count: int, skip: set[int]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_a_bare_server_is_discovered_deployed_boots_phones_in_and_is_released_empty(
+def check_deployed(machine: Machine, image: Path, hostname: str) -> None:
+    """The machine runs from its own disk, which holds the image; nothing secret was shown."""
+    machine.wait_console(f"{UP} {hostname}", UP_S)
+    size = image.stat().st_size
+    assert first_bytes_sha256(machine.disk, size, MOVED) == first_bytes_sha256(
+        image, size, MOVED
+    )
+    told = [line for line in machine.console().splitlines() if line.startswith("RACKMESH")]
+    assert told
+    assert not [line for line in told if "cap=" in line]
+
+
+def test_servers_with_bios_or_uefi_go_from_bare_to_deployed_to_empty(
     boot_files, image, tmp_path
 ):
     with Lab("real", tmp_path / "lab") as lab:
-        machine = lab.machine("srv1", 128 * MIB)
-        bmc = RedfishLab(lab.host("bmc", "10.77.0.201"), [machine])
-        site = RealSite(lab.host("site", "10.77.0.1"), boot_files)
+        bios = lab.machine("bios", 128 * MIB)
+        uefi = lab.machine("uefi", 128 * MIB, firmware="uefi", disk="nvme", network="pxe")
+        both = (bios, uefi)
+        bmcs = RedfishLab(lab.host("bmc", "10.77.0.201"), both)
+        site = RealSite([lab.host("site", "10.77.0.1")], boot_files)
         site.start()
-        url = site.serve_image(image)
-        site.rackmesh("asset", "add", "vm-os", url, "--want", SITE, "--data", site.hub)
+        site.add_image("vm-os", image)
 
-        bmc.boot(machine, "network")
-        bmc.reset(machine, "on")
+        site.discover(bmcs, *both)
+        site.accept(bmcs, *both)
+        assert bios.disk_is_empty(), "accept never writes a disk"
+        assert uefi.disk_is_empty(), "accept never writes a disk"
 
-        def seen() -> bool:
-            items = site.ask("server", "pending", "--data", site.node)["items"]
-            return any(item["mac"] == machine.mac and item["summary"] for item in items)
+        jobs = [
+            site.order("server", "deploy", machine.name, "--image", "vm-os",
+                       "--hostname", f"web-{machine.name}")
+            for machine in both
+        ]  # fmt: skip
+        for machine, job in zip(both, jobs, strict=True):
+            site.succeeded(job)
+            assert site.state(machine.name) == "active"
+            check_deployed(machine, image, f"web-{machine.name}")
 
-        site.wait("the machine was discovered", seen, DISCOVER_S)
-        site.rackmesh("secret", "set", "bmc1", "--site", SITE, "--username", USER,
-                      "--data", site.hub, stdin=PASSWORD)  # fmt: skip
-        site.rackmesh("server", "accept", machine.mac, "srv1", "--bmc", bmc.url(machine),
-                      "--bmc-secret", "bmc1", "--wait", "--timeout", "60",
-                      "--data", site.hub)  # fmt: skip
-        assert machine.disk_is_empty(), "accept never writes a disk"
+        # a later start, when nobody knows any more what the BMC was told: network first
+        starts = {machine.name: len(machine.console()) for machine in both}
+        for machine in both:
+            bmcs.reset(machine, "off")
+            bmcs.boot(machine, "network")
+            bmcs.reset(machine, "on")
+        for machine in both:
+            at = starts[machine.name]
+            machine.wait_console(f"{UP} web-{machine.name}", 2 * UP_S, after=at)
+            assert "/boot/v1/script" in machine.console()[at:], "the network was asked first"
+            assert "ramdisk up" not in machine.console()[at:]
 
-        site.rackmesh("server", "deploy", "srv1", "--image", "vm-os", "--hostname", "web-1",
-                      "--wait", "--timeout", JOB_S, "--data", site.hub)  # fmt: skip
-        assert site.state("srv1") == "active"
-        machine.wait_console("RACKMESH-IMAGE-UP web-1", OFF_S)
-        moved = set(range(34))  # sector 0, the header and the entries of the GPT
-        size = image.stat().st_size
-        assert first_bytes_sha256(machine.disk, size, moved) == first_bytes_sha256(
-            image, size, moved
-        )
-        told = [line for line in machine.console().splitlines() if line.startswith("RACKMESH")]
-        assert told
-        assert not [line for line in told if "cap=" in line]
-
-        site.rackmesh("server", "release", "srv1", "--yes", "--wait", "--timeout", JOB_S,
-                      "--data", site.hub)  # fmt: skip
-        assert site.state("srv1") == "available"
-        assert bmc.power(machine) == "off"
-        assert machine.disk_is_empty()
+        jobs = [site.order("server", "release", machine.name, "--yes") for machine in both]
+        for machine, job in zip(both, jobs, strict=True):
+            site.succeeded(job)
+            assert site.state(machine.name) == "available"
+            assert bmcs.power(machine) == "off"
+            assert machine.disk_is_empty()

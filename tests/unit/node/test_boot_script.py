@@ -31,13 +31,15 @@ def test_the_ramdisk_is_fetched_from_any_node_and_told_who_it_is() -> None:
     assert "rackmesh.cap" not in ramdisk_script(URLS, MAC)
 
 
-def test_the_local_disk_is_started_on_bios_and_handed_over_to_on_uefi() -> None:
-    assert local_disk_script() == (
-        "#!ipxe\niseq ${platform} pcbios || exit 1\n"
-        "sanboot --no-describe --drive 0x80 || exit 1\n"
-    )
-    loader = local_disk_script(URLS, "localboot.efi")
-    assert f"chain {URLS[0]}/boot/v1/file/localboot.efi || chain {URLS[1]}" in loader
+def test_the_local_disk_is_started_on_bios_and_by_a_loader_of_any_node_on_uefi() -> None:
+    lines = local_disk_script(URLS).splitlines()
+    assert lines[1:4] == [
+        "iseq ${platform} pcbios || goto efi",
+        "sanboot --no-describe --drive 0x80 || exit 1",
+        ":efi",
+    ]
+    assert lines[4].startswith(f"chain {URLS[0]}/boot/v1/file/localboot.efi || chain {URLS[1]}")
+    assert lines[5] == "exit 1", "a loader that came back must not end in the firmware's menu"
 
 
 def test_a_machine_that_did_not_say_its_mac_asks_again_at_any_node() -> None:
