@@ -33,7 +33,7 @@ class Boot:
     http_port: int = 8470
     """TCP port of the boot HTTP listener; 0 takes a free one."""
     files: Path | None = None
-    """Folder with vmlinuz, initrd, undionly.kpxe, snponly.efi, localboot.efi; None: DATA/boot."""
+    """Folder with vmlinuz, initrd and what scripts/fetch-boot-files makes; None: DATA/boot."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The files that machines boot from, by name: vmlinuz, initrd, undionly.kpxe, snponly.efi.
+"""The files that machines boot from, by name: kernel, ramdisk and loaders.
 
 It knows no protocol. Rule: a name is looked up in a table, never joined to a path, so no name
 that a client invents reaches the file system. The table of a folder is read again when the

@@ -1,4 +1,4 @@
-"""iPXE scripts as text: run the ramdisk, start from the local disk, ask again, refuse.
+"""iPXE scripts as text: run the ramdisk, start from the local disk, say who asks, refuse.
 
 It knows no machine's state and no sockets. Rules: every script names all nodes of the site, so
 that a node that dies costs a retry and not the boot; a script never ends with success when
@@ -90,16 +90,6 @@ def ask_script(urls: Sequence[str]) -> str:
     urls = _checked(urls)
     return _script(
         _first_of([f"chain {url}{SCRIPT_PATH}?{_ASK}" for url in urls]) + " || exit 1"
-    )
-
-
-def wait_script(urls: Sequence[str], mac: str, sentence: str, seconds: int = RETRY_S) -> str:
-    """Return the script that shows a sentence, waits and asks again."""
-    assert MAC_PATTERN.match(mac)
-    assert 1 <= seconds <= 3600
-    again = [f"chain --replace {url}{SCRIPT_PATH}?mac={mac}" for url in _checked(urls)]
-    return _script(
-        f"echo {_shown(sentence)}", f"sleep {seconds}", f"{_first_of(again)} || exit 1"
     )
 
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.lib.debian import Debian, NoPackages
@@ -80,10 +81,10 @@ def main() -> int:
     return 0
 
 
-def fingerprint() -> str:
-    """Return a digest of everything in the repository that the ramdisk is made from."""
+def fingerprint(sources: Sequence[str] = SOURCES) -> str:
+    """Return a digest of what in the repository the ramdisk, or another thing, is made from."""
     digest = hashlib.sha256()
-    for source in SOURCES:
+    for source in sources:
         place = REPOSITORY / source
         for file in [place] if place.is_file() else sorted(place.glob("*.py")):
             digest.update(f"{file.relative_to(REPOSITORY)}\0".encode())

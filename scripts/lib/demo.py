@@ -27,6 +27,20 @@ FOLDER = ROOT / ".demo"
 PREPARED = ROOT / ".cache" / "demo"
 IMAGE_MIB = 256
 SERVERS = 4
+LOOPBACK = (
+    "--boot-listen", "127.0.0.1", "--dhcp-port", "0", "--tftp-port", "0", "--http-port", "0",
+)  # fmt: skip
+"""A node's boot services without root."""
+
+
+def prepare_vm() -> tuple[Path, Path, str]:
+    """Like ``prepare``, for a virtual machine: nothing can stand for Debian's packages."""
+    boot, image = PREPARED / "boot", PREPARED / "vm.raw"
+    boot.mkdir(parents=True, exist_ok=True)
+    run_script("fetch-boot-files", boot)
+    run_script("build-ramdisk", "--kernel", "cloud", "--output", boot)
+    run_script("build-image", "--kind", "vm", "--output", image)
+    return boot, image, "debian"
 
 
 def prepare() -> tuple[Path, Path, str]:
@@ -75,6 +89,9 @@ def run_script(name: str, *words: str | Path) -> None:
 class Demo:
     """One run."""
 
+    goals = ("deployed", "deployed_without_hub", "released")
+    job_s = 120
+
     def __init__(self, folder: Path, boot: Path, image: Path, servers: int = SERVERS) -> None:
         self.folder, self.boot, self.image, self.servers = folder, boot, image, servers
         self.hub, self.one, self.two = folder / "hub", folder / "node-one", folder / "node-two"
@@ -111,22 +128,22 @@ class Demo:
             "--data",
             data,
             stdin=token,
+            prefix=self.processes.prefix,
         )
         settings = self.folder / f"{data.name}.toml"
         settings.write_text("[policy]\ndestructive_per_hour = 100\n")
         self.processes.start(
             data.name, RACKMESH, "node", "run", "--data", data, "--config", settings,
-            "--boot-listen", "127.0.0.1", "--dhcp-port", "0", "--tftp-port", "0",
-            "--http-port", "0", "--mesh-listen", "127.0.0.1", "--mesh-port", "0",
-            "--boot-files", self.boot, *flags,
+            "--mesh-listen", "127.0.0.1", "--mesh-port", "0", "--boot-files", self.boot,
+            *flags,
         )  # fmt: skip
 
     def start_all(self) -> None:
         """Hub, two sites, the rack at the second one, and the origin."""
         say("starting a hub and a node at each of two sites")
         self.start_hub()
-        self.start_node("one", self.one, "--subnet", "127.81.0.0/24")
-        self.start_node("two", self.two, "--subnet", "127.82.0.0/24")
+        self.start_node("one", self.one, *LOOPBACK, "--subnet", "127.81.0.0/24")
+        self.start_node("two", self.two, *LOOPBACK, "--subnet", "127.82.0.0/24")
         for data in (self.one, self.two):
             rackmesh("status", "--wait", "30", "--data", data)
         say(f"starting a rack of {self.servers} simulated servers at site two")
@@ -195,7 +212,7 @@ class Demo:
         """Deploy by an order given at ``data``'s daemon; return the disk's SHA-256."""
         rackmesh(
             "server", "deploy", server, "--image", "demo-os", "--hostname", f"{server}-demo",
-            "--wait", "--timeout", "120", "--data", data, quiet=False,
+            "--wait", "--timeout", str(self.job_s), "--data", data, quiet=False,
         )  # fmt: skip
         item = ask("server", "show", server, "--data", data)["item"]
         if item["state"] != "active":
@@ -240,6 +257,10 @@ class Demo:
         """Return what the origin sent, from its own log."""
         lines = (self.folder / "origin.bytes").read_text().splitlines()
         return sum(json.loads(line)["bytes"] for line in lines)
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.processes.stop_all()
 
     def srv2_active(self) -> bool:
         """Tell whether the hub has caught up."""
@@ -293,6 +314,10 @@ def main() -> int:
         "--check", action="store_true", help="stop at the end, print one JSON object"
     )
     parser.add_argument("--stop", action="store_true", help="stop what an earlier run left up")
+    parser.add_argument(
+        "--vm", action="store_true",
+        help="one virtual machine with UEFI for the simulated servers (needs root and QEMU)",
+    )  # fmt: skip
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where it keeps its data")
     options = parser.parse_args()
     folder = options.folder.resolve()
@@ -301,11 +326,21 @@ def main() -> int:
         say(f"stopped {stopped} processes")
         return 0
     began = float(os.environ.get("RACKMESH_DEMO_BEGAN", time.time()))
-    boot, image, kind = prepare()
+    try:
+        if options.vm:
+            from demo_vm import VmDemo, need_machines
+
+            need_machines()
+            boot, image, kind = prepare_vm()
+        else:
+            boot, image, kind = prepare()
+    except DemoFailed as exc:
+        say(f"rackmesh: {exc}")
+        return 1
     prepared = time.time()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    demo = Demo(folder, boot, image)
+    demo = VmDemo(folder, boot, image) if options.vm else Demo(folder, boot, image)
     failure = None
     try:
         demo.run()
@@ -313,15 +348,14 @@ def main() -> int:
         failure = str(exc) or "interrupted"
         say(f"rackmesh: the demo failed: {failure}")
     figures = demo.figures
-    goals = ("deployed", "deployed_without_hub", "released")
-    figures["ok"] = failure is None and all(figures.get(goal) for goal in goals)
+    figures["ok"] = failure is None and all(figures.get(goal) for goal in demo.goals)
     figures["seconds"] = round(time.time() - prepared, 1)
     figures["prepare_seconds"] = round(prepared - began, 1)
     figures["image_kind"] = kind
-    if options.check or failure:
-        demo.processes.stop_all()
-    else:
+    if not (options.check or failure):
         demo.where_to_look()
+    if options.check or failure or options.vm:
+        demo.close()
     if options.check:
         print(json.dumps(figures, sort_keys=True))
     return 0 if figures["ok"] else 1

@@ -12,6 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RACKMESH = ROOT / ".venv" / "bin" / "rackmesh"
+NAMESPACES = "namespaces"
+"""File in the demo's folder: network namespaces that it made, one a line."""
 
 
 class DemoFailed(Exception):
@@ -19,22 +21,26 @@ class DemoFailed(Exception):
 
 
 class Processes:
-    """Background processes with a log and a pid file each, below one folder."""
+    """Background processes with a log and a pid file each, below one folder.
 
-    def __init__(self, folder: Path) -> None:
+    ``prefix``: words before every command, to run it in a namespace.
+    """
+
+    def __init__(self, folder: Path, prefix: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self.prefix = prefix
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, *argv: str | Path) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *argv: str | Path | int) -> subprocess.Popen[bytes]:
         """Start a process; its output goes to NAME.log."""
         log = (self.folder / f"{name}.log").open("ab")
         process = subprocess.Popen(
-            [str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            cwd=ROOT, start_new_session=True,
+            [*self.prefix, *(str(word) for word in argv)], stdin=subprocess.DEVNULL, stdout=log,
+            stderr=log, cwd=ROOT, start_new_session=True,
         )  # fmt: skip
         log.close()
         self.running[name] = process
-        (self.folder / f"{name}.pid").write_text(f"{process.pid} {_born(process.pid)}")
+        note_pid(self.folder, name, process.pid)
         return process
 
     def check(self) -> None:
@@ -61,8 +67,13 @@ class Processes:
             self.stop(name)
 
 
+def note_pid(folder: Path, name: str, pid: int) -> None:
+    """Write the file by which a later run finds a process."""
+    (folder / f"{name}.pid").write_text(f"{pid} {_born(pid)}")
+
+
 def stop_earlier(folder: Path) -> int:
-    """End what an earlier run left up; return how many processes that were."""
+    """End what an earlier run left up, its namespaces too; return how many processes."""
     count = 0
     for file in folder.glob("*.pid"):
         pid, _, born = file.read_text().partition(" ")
@@ -74,7 +85,10 @@ def stop_earlier(folder: Path) -> int:
                 time.sleep(0.05)
             if _born(int(pid)) == born:
                 os.kill(int(pid), signal.SIGKILL)
-        file.unlink()
+        file.unlink(missing_ok=True)
+    left = folder / NAMESPACES
+    for name in left.read_text().split() if left.exists() else ():
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
     return count
 
 
@@ -87,10 +101,15 @@ def _born(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def rackmesh(*words: str | Path, stdin: str | None = None, quiet: bool = True) -> str:
+def rackmesh(
+    *words: str | Path,
+    stdin: str | None = None,
+    quiet: bool = True,
+    prefix: tuple[str, ...] = (),
+) -> str:
     """Run a rackmesh command as an operator would; return what it printed."""
     done = subprocess.run(
-        [str(RACKMESH), *(str(word) for word in words)], input=stdin, text=True, cwd=ROOT,
+        [*prefix, str(RACKMESH), *map(str, words)], input=stdin, text=True, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, check=False,
     )  # fmt: skip
     if done.returncode:

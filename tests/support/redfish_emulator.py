@@ -4,7 +4,6 @@
 """
 
 import re
-import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,35 +12,26 @@ import httpx2
 import pytest
 import trio
 
-ROOT = Path(__file__).resolve().parents[2]
-EMULATOR = ROOT / ".venv-emulator" / "bin" / "sushy-emulator"
-START_S = 20.0
-HASH = """
-import bcrypt, sys
-print(bcrypt.hashpw(sys.stdin.buffer.read(), bcrypt.gensalt(4)).decode())
-"""
+from tests.support.emulator_env import PYTHON, NoEmulator, make_emulator, password_hash
 
+EMULATOR = PYTHON.with_name("sushy-emulator")
+START_S = 20.0
 PASSWORD = "emulator-password"
 
 
 def need_emulator() -> None:
     """Make the environment, or skip the test with the reason."""
-    done = subprocess.run(
-        [ROOT / "scripts" / "lib" / "emulator-env"], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"no Redfish emulator: {done.stderr.strip()[-300:]}")
+    try:
+        make_emulator()
+    except NoEmulator as exc:
+        pytest.skip(str(exc))
 
 
 @asynccontextmanager
 async def redfish_emulator(folder: Path) -> AsyncGenerator[str]:
     """Run it on a free port; give the URL of its one system."""
-    python = EMULATOR.with_name("python")
-    made = await trio.run_process(
-        [python, "-c", HASH], stdin=PASSWORD.encode(), capture_stdout=True
-    )
     users = folder / "htpasswd"
-    users.write_text(f"admin:{made.stdout.decode().strip()}\n")
+    users.write_text(f"admin:{password_hash(PASSWORD)}\n")
     config = folder / "emulator.conf"
     config.write_text(
         "SUSHY_EMULATOR_LISTEN_IP = '127.0.0.1'\n"

@@ -7,22 +7,19 @@
 
 ``Bmcs`` is the seam: whatever protocol a BMC speaks, the scenarios order it about by these four
 words. RedfishLab is one emulator process (bmc.py) in a host's namespace for some machines; it
-knows bmc.py's configuration. Rule: a test that cannot have the emulator is skipped with the
-sentence of scripts/lib/emulator-env.
+knows bmc.py's configuration. Rule: what cannot be had here is one sentence (NoEmulator).
 """
 
 import json
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from tests.support.redfish_emulator import HASH, need_emulator
+from tests.support.emulator_env import PYTHON, make_emulator, password_hash
 from tests.vm.lab import POLL_S, Boot, Host, Machine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PYTHON = REPOSITORY / ".venv-emulator/bin/python"
 USER = "admin"
 PASSWORD = "lab-password"
 PORT = 8000
@@ -56,7 +53,7 @@ class RedfishLab:
     """The BMCs of some machines; ended with their lab, and the machines with it."""
 
     def __init__(self, host: Host, machines: Sequence[Machine], port: int = PORT) -> None:
-        need_emulator()
+        make_emulator()
         self._host = host
         self._port = port
         self._state = host.lab.folder / "bmc"
@@ -100,11 +97,8 @@ class RedfishLab:
         return "on" if json.loads(self.ask(machine, "GET"))["PowerState"] == "On" else "off"
 
     def _users(self) -> Path:
-        made = subprocess.run(
-            [PYTHON, "-c", HASH], input=PASSWORD.encode(), capture_output=True, check=True
-        )
         users = self._state / "htpasswd"
-        users.write_text(f"{USER}:{made.stdout.decode().strip()}\n")
+        users.write_text(f"{USER}:{password_hash(PASSWORD)}\n")
         return users
 
     def _system(self, machine: Machine) -> dict[str, object]:

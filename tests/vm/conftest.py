@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.redfish_emulator import need_emulator
 from tests.vm.lab import why_not
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,9 +24,10 @@ def build(argv: list[str]) -> None:
 
 @pytest.fixture(scope="session")
 def virtual_machines() -> None:
-    """Skip where no virtual machines can be run."""
+    """Skip where no virtual machines can be run, or have no BMC."""
     if reason := why_not():
         pytest.skip(reason)
+    need_emulator()
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +49,10 @@ def boot_files(ramdisk: Path) -> Path:
     """A folder with the ramdisk, iPXE and the loader of local UEFI disks."""
     build(["scripts/fetch-boot-files", str(ramdisk)])
     return ramdisk
+
+
+@pytest.fixture(scope="session")
+def debian(virtual_machines: None) -> Path:
+    """A real Debian with cloud-init and OpenSSH."""
+    build(["scripts/build-image", "--kind", "debian", "--output", str(BUILT / "debian.img")])
+    return BUILT / "debian.img"

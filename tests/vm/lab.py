@@ -12,6 +12,7 @@ error, and every wait has a limit. Needs root, iproute2, qemu-system-x86, ipxe-q
 why_not.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ POLL_S = 0.1
 CONSOLE_SHOWN = 1500
 PREFIX = 24
 MIB = 1 << 20
+GPT_BYTES = 34 * 512
 
 OVMF = Path("/usr/share/OVMF")
 
@@ -263,6 +265,10 @@ class Machine:
         """Return all that was printed on the serial line, over all starts."""
         return self.console_path.read_text(errors="replace")
 
+    def address(self) -> str:
+        """Return the address that iPXE said it has, the last time it said so."""
+        return re.findall(r"net0: (\d+\.\d+\.\d+\.\d+)/", self.console())[-1]
+
     def wait_console(self, pattern: str, timeout_s: float, after: int = 0) -> int:
         """Wait for a pattern behind character ``after``; return where it ends."""
         limit = time.monotonic() + timeout_s
@@ -281,6 +287,10 @@ class Machine:
         assert self._process is not None, "the machine was never started"
         self._process.wait(timeout_s)
 
+    def disk_sha256(self, count: int) -> str:
+        """Hash the first bytes of the disk, less what a grown partition table changes."""
+        return image_sha256(self.disk, count)
+
     def disk_is_empty(self) -> bool:
         """Tell whether every byte of the disk is zero. The machine must be off."""
         zeros = bytes(MIB)
@@ -289,6 +299,16 @@ class Machine:
                 if data != zeros[: len(data)]:
                     return False
         return True
+
+
+def image_sha256(path: Path, count: int) -> str:
+    """Hash the first bytes of an image, its GPT's sector 0, header and entries as zeros."""
+    digest = hashlib.sha256(bytes(GPT_BYTES))
+    with path.open("rb") as file:
+        file.seek(GPT_BYTES)
+        while (left := count - file.tell()) > 0 and (data := file.read(min(left, MIB))):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def run(argv: Sequence[str | Path], timeout_s: float = 30.0) -> str:

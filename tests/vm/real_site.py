@@ -47,8 +47,8 @@ class RealSite:
 
     @property
     def node(self) -> Path:
-        """The data folder of the first node."""
-        return self.nodes[0]
+        """The data folder of the first node that runs."""
+        return next(data for data in self.nodes if data in self._running)
 
     def start(self) -> None:
         """Start the hub, join the nodes, start them, wait for all."""
@@ -82,7 +82,7 @@ class RealSite:
 
     def kill_node(self, data: Path) -> None:
         """End a node as a power cut would."""
-        end_process(self._running[data], at_once=True)
+        end_process(self._running.pop(data), at_once=True)
 
     def serve_image(self, image: Path) -> str:
         """Run an HTTP server for one file; return its URL."""
@@ -127,7 +127,7 @@ class RealSite:
         return str(self.ask(*words, "--data", self.hub)["item"]["job"])
 
     def job(self, job: str) -> Any:
-        """Return a job as the first node has it."""
+        """Return a job as the site has it."""
         return self.ask("job", "show", job, "--data", self.node)["item"]
 
     def ended(self, job: str, timeout_s: float = JOB_S) -> Any:
@@ -162,7 +162,7 @@ class RealSite:
         return json.loads(self.rackmesh(*words, "--json"))
 
     def state(self, server: str) -> str:
-        """Return a server's state as the first node has it."""
+        """Return a server's state as the site has it."""
         return str(self.ask("server", "show", server, "--data", self.node)["item"]["state"])
 
     def wait(self, what: str, check: Callable[[], Any], timeout_s: float) -> Any:
@@ -176,6 +176,19 @@ class RealSite:
                 reason = str(exc).splitlines()[0]
             time.sleep(POLL_S)
         raise TimeoutError(f"{what}: not within {timeout_s:.0f} s {reason}\n{self.logs()}")
+
+    def requests(self, path: str) -> list[str]:
+        """Return the methods by which all nodes were asked for a path, in their order."""
+        return [
+            line["method"]
+            for data in self.nodes
+            for line in map(json.loads, self.log(data).splitlines())
+            if line.get("msg") == "request" and line["path"] == path
+        ]
+
+    def log(self, data: Path) -> str:
+        """Return a node's log."""
+        return (self._folder / f"{data.name}.log").read_text()
 
     def logs(self) -> str:
         """Return the ends of the logs."""

@@ -1,12 +1,10 @@
-"""The ramdisk on a virtual machine, ordered about by the test's own peer: write, boot, wipe.
+"""The ramdisk on a virtual machine that is reset in the middle of its work.
 
-The peer and dnsmasq stand for a node; test_real_machine.py has the real one.
+The test's own peer and dnsmasq stand for a node; test_real_machine.py has the real one.
 """
 
 import json
-import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -89,65 +87,3 @@ def test_a_machine_that_is_reset_while_it_is_written_goes_on_where_it_stopped(
         assert 0 < evidence["fetched_bytes"] < image.stat().st_size - told["done"] + MIB
         with machine.disk.open("rb") as disk:
             assert disk.read(image.stat().st_size) == image.read_bytes()
-
-
-def test_a_machine_is_written_boots_its_own_disk_phones_in_and_is_wiped(
-    ramdisk, image, tmp_path
-):
-    if not shutil.which("dnsmasq"):
-        pytest.skip("dnsmasq is missing: apt-get install dnsmasq-base")
-    phone = f"{URL}/phone/v1/capability-2"
-    plan = [
-        {"do": "write_image", "disk": FIRST},
-        {
-            "do": "first_boot",
-            "disk": FIRST,
-            "user_data": "#cloud-config\npreserve_hostname: false\nhostname: web-7\n"
-            f'phone_home:\n  url: "{phone}"\n  post: [instance_id, hostname]\n',
-            "meta_data": json.dumps({"instance-id": "i-1", "local-hostname": "other"})
-            + f'\nrackmesh-phone-in: ["http://10.77.0.9:1/phone/v1/x", "{phone}"]\n',
-        },
-        {"do": "poweroff"},
-        {"do": "wipe", "disk": {"serial": "DISK0001"}},
-        {"do": "poweroff"},
-    ]
-    with Lab("ramdisk", tmp_path / "lab") as lab:
-        config = {"listen": [NODE, 8470], "url": URL, "image": str(image), "plan": plan}
-        log = start_node(lab.host("node", NODE), config)
-        machine = lab.machine("srv1", 128 * MIB)
-
-        start_ramdisk(machine, ramdisk, "capability-1")
-        hello = wait_event(log, "hello", 1, UP_S)[0]
-        assert hello["cap"] == "capability-1"
-        assert hello["mac"] == machine.mac
-        assert hello["inventory"]["system"]["uuid"] == machine.uuid
-        assert hello["inventory"]["disks"][0]["serial"] == machine.disk_serial
-        machine.wait_off(WORK_S)
-        written, first_boot, _off = wait_event(log, "done", 3, PEER_S)
-        assert written["error"] is None
-        assert written["evidence"]["bytes"] == image.stat().st_size
-        assert written["evidence"]["direct"] is True
-        assert first_boot["evidence"]["cidata"] == "partition"
-        assert "capability-1" not in machine.console()
-        if shutil.which("sgdisk"):
-            verdict = subprocess.run(
-                ["sgdisk", "-v", machine.disk], check=False, capture_output=True, text=True
-            )
-            assert "No problems found" in verdict.stdout
-
-        machine.start("disk")
-        machine.wait_console(r"RACKMESH-IMAGE-UP web-7", UP_S)
-        fields = wait_event(log, "phone-in", 1, PEER_S)[0]
-        assert fields["path"] == "/phone/v1/capability-2"
-        assert re.fullmatch("i-1", fields["instance_id"])
-        assert fields["hostname"] == "web-7"
-        machine.stop()
-        assert not machine.disk_is_empty()
-
-        start_ramdisk(machine, ramdisk, "capability-3")
-        machine.wait_off(UP_S + WORK_S)
-        wiped = wait_event(log, "done", 4, PEER_S)[3]
-        assert wiped["error"] is None
-        assert wiped["evidence"]["verified_bytes"] == 128 * MIB
-        assert wiped["evidence"]["nonzero"] == 0
-        assert machine.disk_is_empty()

@@ -4,42 +4,34 @@ Nothing stands for anything here: SeaBIOS, OVMF and iPXE boot from the node's DH
 HTTP, the ramdisk is ours, the BMC speaks Redfish, the disk boots by itself.
 """
 
-import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.vm.bmcs import RedfishLab
-from tests.vm.lab import MIB, Lab, Machine
+from tests.vm.lab import MIB, Lab, Machine, image_sha256, run
 from tests.vm.real_site import RealSite
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow]
 
 UP = "RACKMESH-IMAGE-UP"
 UP_S = 90.0
-MOVED = set(range(34))
-"""Sector 0, the header and the entries of the GPT: the first-boot partition changes them."""
-
-
-def first_bytes_sha256(path: Path, count: int, skip: set[int]) -> str:
-    """Hash the first bytes of a disk, with the named sectors taken as zeros."""
-    with path.open("rb") as file:
-        data = bytearray(file.read(count))
-    for sector in skip:
-        data[sector * 512 : sector * 512 + 512] = bytes(512)
-    return hashlib.sha256(data).hexdigest()
 
 
 def check_deployed(machine: Machine, image: Path, hostname: str) -> None:
     """The machine runs from its own disk, which holds the image; nothing secret was shown."""
     machine.wait_console(f"{UP} {hostname}", UP_S)
     size = image.stat().st_size
-    assert first_bytes_sha256(machine.disk, size, MOVED) == first_bytes_sha256(
-        image, size, MOVED
-    )
+    assert machine.disk_sha256(size) == image_sha256(image, size)
     told = [line for line in machine.console().splitlines() if line.startswith("RACKMESH")]
     assert told
     assert not [line for line in told if "cap=" in line]
+
+
+def evidence(job: Any) -> dict[str, Any]:
+    """Return what each step of a job left as its proof."""
+    return {step["name"]: step["evidence"] for step in job["steps"]}
 
 
 def test_servers_with_bios_or_uefi_go_from_bare_to_deployed_to_empty(
@@ -55,6 +47,10 @@ def test_servers_with_bios_or_uefi_go_from_bare_to_deployed_to_empty(
         site.add_image("vm-os", image)
 
         site.discover(bmcs, *both)
+        boot = site.ask("status", "--data", site.node)["item"]["services"]["boot"]
+        assert boot["dhcp"]["ack"] == 5, "PXE (UEFI alone), iPXE and the ramdisk ask once each"
+        assert boot["tftp"]["finished"] == boot["tftp"]["looked"] == 1, "looks, then fetches"
+        assert "failed" not in boot["tftp"]
         site.accept(bmcs, *both)
         assert bios.disk_is_empty(), "accept never writes a disk"
         assert uefi.disk_is_empty(), "accept never writes a disk"
@@ -65,9 +61,13 @@ def test_servers_with_bios_or_uefi_go_from_bare_to_deployed_to_empty(
             for machine in both
         ]  # fmt: skip
         for machine, job in zip(both, jobs, strict=True):
-            site.succeeded(job)
+            proof = evidence(site.succeeded(job))
             assert site.state(machine.name) == "active"
+            assert proof["write image"]["bytes"] == image.stat().st_size
+            assert proof["write image"]["direct"] is True
+            assert proof["first-boot data"]["cidata"] == "partition"
             check_deployed(machine, image, f"web-{machine.name}")
+            run(["sgdisk", "-v", machine.disk])
 
         # a later start, when nobody knows any more what the BMC was told: network first
         starts = {machine.name: len(machine.console()) for machine in both}
@@ -83,7 +83,8 @@ def test_servers_with_bios_or_uefi_go_from_bare_to_deployed_to_empty(
 
         jobs = [site.order("server", "release", machine.name, "--yes") for machine in both]
         for machine, job in zip(both, jobs, strict=True):
-            site.succeeded(job)
+            wiped = evidence(site.succeeded(job))["wipe disks"]
+            print(wiped)
             assert site.state(machine.name) == "available"
             assert bmcs.power(machine) == "off"
             assert machine.disk_is_empty()

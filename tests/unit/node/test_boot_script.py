@@ -10,7 +10,6 @@ from node.proto.boot_script import (
     ramdisk_script,
     redacted,
     refusal_script,
-    wait_script,
 )
 
 URLS = ["http://10.77.0.1:8470", "http://10.77.0.2:8470"]
@@ -53,7 +52,6 @@ def test_a_refusal_is_shown_and_cannot_break_out_of_its_line() -> None:
     script = refusal_script("held by ops; see #7\nshell || ${net0/mac}")
     assert script.splitlines()[1] == "echo held by ops see 7shell  net0/mac"
     assert script.splitlines()[-1] == "exit 1"
-    assert "sleep 30" in wait_script(URLS, MAC, "waits", 30)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.build_image import SIM_MARKER, disk_image, write_filler
+from scripts.lib.build_image import SIM_MARKER, write_filler
 from scripts.lib.build_ramdisk import REPOSITORY, fingerprint, locked
 from scripts.lib.debian import Debian, NoPackages
 from scripts.lib.elf import is_elf, module_facts, needed
@@ -158,11 +158,3 @@ def test_a_filler_image_has_the_marker_no_table_and_does_not_shrink(tmp_path):
     assert len(data) == 2 * MIB
     assert data[:512] == (SIM_MARKER + b'{"v":1}').ljust(512, b"\0")
     assert data != (tmp_path / "two").read_bytes()
-
-
-def test_a_bootable_image_has_code_table_and_volume():
-    image = disk_image(b"V" * 4 * MIB, b"C" * 440, 0)
-    assert image[:440] == b"C" * 440
-    assert image[512:520] == image[-512:-504] == b"EFI PART"
-    assert image[MIB : 5 * MIB] == b"V" * 4 * MIB
-    assert len(image) == 6 * MIB

@@ -104,6 +104,10 @@ def test_nothing_names_an_address_or_a_place_that_is_not_ours() -> None:
     assert not found
 
 
+def test_the_repository_holds_no_loaders() -> None:
+    assert not tracked(".efi", ".kpxe", ".pxe", ".rom", ".fd")
+
+
 def test_every_room_has_its_shape() -> None:
     for room in ROOMS:
         for name in ("__init__.py", "errors.py", "DESIGN.md"):
