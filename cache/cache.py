@@ -32,6 +32,7 @@ from cache.proto.fetch_plan import Ask, FetchPlan
 from cache.proto.manifest import Manifest, parse_manifest
 from cache.proto.origin import Answer
 from cache.shelf import Shelf
+from mesh.errors import StoreBroken
 from mesh.host.log import get_log
 from mesh.proto.content import FILE, HEAD_BYTES, QCOW2
 
@@ -177,6 +178,10 @@ class Cache(Shelf):
         try:
             yield
         except OSError as exc:
+            if exc.errno == errno.EIO:  # what was written before is not sure any more
+                raise StoreBroken(
+                    f"the disk under {self._folder} met an input/output error"
+                ) from exc
             if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
                 self._save(tally, "failed", f"the disk says: {exc.strerror}")
                 raise NoSpace(f"the disk under {self._folder} says: {exc.strerror}") from exc

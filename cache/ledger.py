@@ -6,11 +6,13 @@ SQLite with synchronous NORMAL. It knows nothing of chunks: those are in the bit
 import errno
 import os
 import sqlite3
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from mesh.errors import StoreFull
+from mesh.host.sqlite_errors import mapped
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS tally (
@@ -84,7 +86,7 @@ class Ledger:
     def save(self, tally: Tally) -> None:
         """Insert or replace one name; on a full disk it is left as it stood before."""
         try:
-            self._db.execute(
+            self._write(
                 "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     tally.name, tally.asset, tally.state, tally.origin_bytes, tally.peer_bytes,
@@ -92,9 +94,8 @@ class Ledger:
                     tally.source_sha256,
                 ),
             )  # fmt: skip
-        except sqlite3.OperationalError as exc:
-            if not _full(exc):
-                raise
+        except OSError:
+            pass
 
     def partial(self, name: str) -> tuple[str, str | None, int] | None:
         """Return (url, validator, synced length) of an unfinished origin transfer."""
@@ -105,33 +106,25 @@ class Ledger:
 
     def save_partial(self, name: str, url: str, validator: str | None, length: int) -> None:
         """Remember how far an origin transfer is on disk; raises OSError when that is full."""
-        with _full_as_oserror():
-            self._db.execute(
-                "INSERT OR REPLACE INTO partial (name, url, validator, length)"
-                " VALUES (?, ?, ?, ?)",
-                (name, url, validator, length),
-            )
+        self._write(
+            "INSERT OR REPLACE INTO partial (name, url, validator, length) VALUES (?, ?, ?, ?)",
+            (name, url, validator, length),
+        )
 
     def drop_partial(self, name: str) -> None:
         """Forget an origin transfer; raises OSError when the disk is full."""
-        with _full_as_oserror():
-            self._db.execute("DELETE FROM partial WHERE name = ?", (name,))
+        self._write("DELETE FROM partial WHERE name = ?", (name,))
+
+    def _write(self, sql: str, values: Sequence[object]) -> None:
+        """Change one row; a full disk is an OSError, a failing one ends the process."""
+        try:
+            self._db.execute(sql, values)
+        except sqlite3.Error as exc:
+            ours = mapped(exc, "cache.db")
+            if isinstance(ours, StoreFull):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from exc
+            raise ours or exc from exc
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
-
-
-def _full(exc: sqlite3.OperationalError) -> bool:
-    return exc.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-
-
-@contextmanager
-def _full_as_oserror() -> Generator[None]:
-    """What a transfer rests on must be durable: a full disk ends it like any other write."""
-    try:
-        yield
-    except sqlite3.OperationalError as exc:
-        if not _full(exc):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from exc

@@ -15,7 +15,7 @@ import trio
 
 from hub.live import EventBus
 from hub.proto import rollup
-from hub.store import ReportStore
+from hub.store import ReportStore, end_if_broken
 from mesh.host.clock import Clock
 from mesh.host.first_of import first_of
 from mesh.host.log import get_log
@@ -125,6 +125,7 @@ class Ingest:
             try:
                 await self.read_all()
             except sqlite3.Error as exc:  # a full disk must not end the hub: reports can wait
+                end_if_broken(exc)
                 log.error("reports not kept", error=exc)
                 await trio.sleep(RETRY_S)
                 seen = (-1, -1)

@@ -14,7 +14,7 @@ import trio
 
 from hub.errors import Unavailable
 from hub.proto.events import PING, EventRing
-from hub.store import RUNNING, ReportStore
+from hub.store import RUNNING, ReportStore, end_if_broken
 from mesh.errors import RemoteRefused, Unreachable
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
@@ -129,6 +129,7 @@ class Live:
             try:
                 self._store.touch(dict.fromkeys(now | before, self._clock.now_ms()))
             except sqlite3.Error as exc:
+                end_if_broken(exc)
                 log.warning("contacts not kept", error=exc)
             for node in sorted(now ^ before):
                 self._bus.publish("node", id=node, reachable=node in now)

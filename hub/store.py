@@ -17,8 +17,9 @@ import msgspec
 
 from hub.page_query import page_query, tally_query
 from hub.proto.rollup import Changes, Document, digest_of
-from mesh.errors import Refused
+from mesh.errors import Refused, StoreBroken
 from mesh.host.log import get_log
+from mesh.host.sqlite_errors import mapped
 from mesh.proto.tables import ServerState
 from mesh.rest.filters import NONE
 from mesh.rest.lists import JOB_OVER, Page, Plan, Value
@@ -273,6 +274,13 @@ class ReportStore:
     def contacts(self) -> dict[str, int]:
         """Return the last contact of each node, Unix ms."""
         return dict(self._reader.execute("SELECT node, last_ms FROM contact"))
+
+
+def end_if_broken(error: sqlite3.Error) -> None:
+    """Raise StoreBroken when nothing that the file holds is sure any more: the hub must end."""
+    ours = mapped(error, "report.db")
+    if isinstance(ours, StoreBroken):
+        raise ours from error
 
 
 def _verify(connection: sqlite3.Connection) -> None:

@@ -18,6 +18,7 @@ import trio
 from mesh.errors import LocalError, Refused, StoreBroken, StoreDamaged, StoreFull
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
+from mesh.host.sqlite_errors import mapped, mapping_errors
 from mesh.proto.collect import Collector, Heir
 from mesh.proto.hlc import Hlc
 from mesh.proto.intake import Delta, Outcome, Roster
@@ -28,8 +29,6 @@ from mesh.room import Room
 from mesh.store_file import (
     FileLock,
     get_meta,
-    mapped,
-    mapping_errors,
     open_reader,
     open_writer,
     set_meta,

@@ -8,14 +8,13 @@ that is not ours, newer than this program, or damaged is refused with a sentence
 import fcntl
 import os
 import sqlite3
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from mesh.errors import LocalError, Refused, StoreBroken, StoreDamaged, StoreFull
+from mesh.errors import Refused, StoreDamaged
 from mesh.host.files import make_private_folder, sync_folder
+from mesh.host.sqlite_errors import mapping_errors
 from mesh.store_sql import SCHEMA
 
 APPLICATION_ID: Final = 0x524D5348  # "RMSH"
@@ -25,8 +24,6 @@ JOURNAL_BYTES_MAX: Final = 64 << 20
 WRITER_CACHE_KIB: Final = 8192
 READER_CACHE_KIB: Final = 2048
 PAGE_BYTES: Final = 4096
-BROKEN_CODES: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, 26})
-"""Primary result codes (26 is SQLITE_NOTADB) after which nothing that we hold is sure."""
 
 
 class FileLock:
@@ -56,30 +53,6 @@ class FileLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def mapped(error: sqlite3.Error) -> LocalError | None:
-    """Return what an SQLite error means for the store; None: only the statement was wrong."""
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = code & 0xFF if isinstance(code, int) else None
-    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
-        return StoreFull("the disk under the store is full; free some space")
-    if primary in BROKEN_CODES:
-        name = getattr(error, "sqlite_errorname", "")
-        return StoreBroken(f"the store met an input/output error ({name}: {error})")
-    return None
-
-
-@contextmanager
-def mapping_errors() -> Generator[None]:
-    """Turn errors of the disk into the store's own."""
-    try:
-        yield
-    except sqlite3.Error as exc:
-        ours = mapped(exc)
-        if ours is None:
-            raise
-        raise ours from exc
 
 
 def open_writer(path: Path, bytes_max: int | None) -> sqlite3.Connection:
