@@ -196,8 +196,6 @@ def _deploy(params: Body, server: Body, known: Known) -> dict[str, Any]:
         return {**body, "asset": _asset(found["asset"], image)}
     if found["kind"] == FILE:
         raise RequestProblem("conflict", f"{image} is a file, nothing that a server could run")
-    if found["kind"] in (LIVE, ISO):
-        raise RequestProblem("conflict", f"{image} is {found['kind']}, which no site boots yet")
     if keys or params.get("user_data") is not None:
         raise RequestProblem(
             "bad-request",

@@ -55,7 +55,7 @@ def server(body: Body) -> Server:
         name=_text(body.get("name")) or "",
         site=_text(body.get("site")) or "",
         state=state,
-        state_text=state + (" (never cleaned)" if never else ""),
+        state_text=state + (" (never cleaned)" if never else _unproved(state, body)),
         cleaned=cleaned,
         hold=body.get("hold") is True,
         macs=_texts(body.get("macs")),
@@ -68,6 +68,13 @@ def server(body: Body) -> Server:
         summary=_text(body.get("summary")),
         changed_ms=_number(body.get("changed_ms")),
     )
+
+
+def _unproved(state: str, body: Body) -> str:
+    """Say that a server boots off the network and did not phone in: less is known of it."""
+    boot = body.get("boot")
+    silent = isinstance(boot, Mapping) and boot.get("phoned_in") is False
+    return " (did not phone in)" if state == "active" and silent else ""
 
 
 def job(body: Body) -> Job:

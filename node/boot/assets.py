@@ -30,9 +30,10 @@ class AssetRoutes:
         asset, slash, rest = request.path.removeprefix(PREFIX).partition("/")
         if not ASSET_PATTERN.match(asset) or (slash and rest != "manifest"):
             return Response.refusal(404, "there is no such asset")
-        return self._manifest(asset) if rest else self._content(asset)
+        return self._manifest(asset) if rest else self.content(asset)
 
-    def _content(self, asset: str) -> Response:
+    def content(self, asset: str) -> Response:
+        """Return an asset's bytes, or a refusal when it is not here."""
         reader = self._source.reader(asset)
         if reader is None:
             return Response.refusal(404, "this node does not hold the asset")

@@ -33,6 +33,15 @@ class BootDecisions(Protocol):
         """Answer one POST under /agent/v1/; header names are lower case."""
         ...
 
+    async def media(
+        self, capability: str, name: str, asked_bytes: int, client_ip: str
+    ) -> str | Refusal | None:
+        """Return the asset that may be read under a capability of a machine's own boot.
+
+        ``name`` as it stood in the path; None: it was only told that the machine boots.
+        """
+        ...
+
     async def phone_in(
         self, capability: str, fields: Mapping[str, str], client_ip: str
     ) -> tuple[int, dict[str, Any]]:

@@ -20,6 +20,7 @@ from node.boot.assets import AssetRoutes
 from node.boot.dhcp import DhcpServer
 from node.boot.files import BootFiles
 from node.boot.http import HttpServer, listen_socket
+from node.boot.media import MediaRoutes
 from node.boot.ports import AssetSource, BootDecisions
 from node.boot.routes import BootRoutes
 from node.boot.snapshot import SnapshotSource
@@ -93,7 +94,9 @@ class BootServices:
         )
         log = get_log("http")
         routes = BootRoutes(self.snapshot, decisions, files, lambda: self.urls(""), log)
-        self._http = HttpServer([*routes.routes(), *AssetRoutes(assets).routes()], log)
+        served = AssetRoutes(assets)
+        media = MediaRoutes(decisions, served)
+        self._http = HttpServer([*routes.routes(), *served.routes(), *media.routes()], log)
 
     @property
     def boot_url(self) -> str:

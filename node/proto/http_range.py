@@ -46,6 +46,14 @@ def select(size: int, etag: str, range_header: str | None, if_range: str | None)
     return Span(start, end - start + 1, partial=True)
 
 
+def requested_bytes(range_header: str | None) -> int:
+    """Return the length of the closed range that is asked for; 0 for anything else."""
+    match = _RANGE.match((range_header or "").strip().lower().replace(" ", ""))
+    if match is None or not all(match.groups()):
+        return 0
+    return max(0, int(match[2]) - int(match[1]) + 1)
+
+
 def unchanged(etag: str, if_none_match: str | None) -> bool:
     """Say whether ``If-None-Match`` names this entity (weak comparison, section 13.1.2)."""
     if if_none_match is None:

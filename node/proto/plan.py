@@ -6,7 +6,7 @@ server has a BMC, so a node that restarts plans the same steps again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from node.proto.lifecycle import ACCEPT, DEPLOY, POWER, RELEASE
@@ -37,7 +37,8 @@ class Step:
     """For people."""
     kind: Kind
     do: str
-    """Verb of the shell: record, inspect, fetch, power, boot, ramdisk, agent, phone-in."""
+    """Verb of the shell: record, inspect, fetch, power, boot, ramdisk, agent, phone-in,
+    net-boot."""
     args: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     """Steps that must be done before."""
@@ -55,6 +56,8 @@ class Step:
     """True: from its begin on the disks hold somebody's data."""
     ramdisk: bool = False
     """True: while this is the next step, a booting machine gets the ramdisk."""
+    net_boot: bool = False
+    """True: while this is the next step, a booting machine gets what was ordered to boot."""
     redo: str | None = None
     """Step to begin again from when the machine is lost or a person says retry."""
 
@@ -65,7 +68,8 @@ def plan(kind: str, params: Mapping[str, Any], name: str, bmc: bool) -> tuple[St
         case "server.accept":
             steps = _accept(name)
         case "server.deploy":
-            steps = _deploy(params, name, bmc)
+            boot = params.get("boot")
+            steps = _net_boot(boot, params, name, bmc) if boot else _deploy(params, name, bmc)
         case "server.release":
             steps = _release(name, bmc)
         case "server.power":
@@ -143,6 +147,50 @@ def _deploy(params: Mapping[str, Any], name: str, bmc: bool) -> list[Step]:
             waits=f"waits for {name} to boot from its disk and phone in",
             limit_ms=PHONE_LIMIT_MS,
             redo=steps[-2].id if bmc else None,
+        )
+    )
+    return steps
+
+
+def _net_boot(
+    boot: Mapping[str, Any], params: Mapping[str, Any], name: str, bmc: bool
+) -> list[Step]:
+    """Boot a live system or an ISO off the network; no disk is touched."""
+    steps: list[Step] = []
+    for number, file in enumerate(boot["files"]):
+        steps.append(
+            Step(
+                id=f"fetch-{number}",
+                name=f"fetch {file['role']}",
+                kind="keyed",
+                do="fetch",
+                args={"asset": file["asset"], "image": file["name"]},
+                tries=5,
+                limit_ms=FETCH_LIMIT_MS,
+                touches=False,
+            )
+        )
+    fetched = tuple(step.id for step in steps)
+    waits = f"waits for {name} to boot {params['image']} off the network"
+    if bmc:
+        steps += [
+            replace(_power("power-off", False), after=fetched),
+            _boot("boot-network", "network", "power-off"),
+            _power("power-on", True, "boot-network", state="deploy-wait", net_boot=True),
+        ]
+    steps.append(
+        Step(
+            id="booted",
+            name=f"boot {'ISO' if boot['kind'] == 'iso' else 'live system'}",
+            kind="observe",
+            do="net-boot",
+            after=("power-on",) if bmc else fetched,
+            waits=waits if bmc else f"{waits}: power it on by hand, it has no BMC",
+            state="deploy-wait",
+            limit_ms=PHONE_LIMIT_MS if bmc else BY_HAND_LIMIT_MS,
+            net_boot=True,
+            redo="power-off" if bmc else None,
+            touches=bmc,
         )
     )
     return steps
@@ -242,6 +290,7 @@ def _power(
     name: str | None = None,
     state: str | None = None,
     ramdisk: bool = False,
+    net_boot: bool = False,
 ) -> Step:
     return Step(
         id=step,
@@ -253,6 +302,7 @@ def _power(
         tries=BMC_TRIES,
         state=state,
         ramdisk=ramdisk,
+        net_boot=net_boot,
     )
 
 

@@ -25,6 +25,8 @@ VARIABLES_MAX: Final = 128
 SLEEP_S_MAX: Final = 60.0
 
 _SETTING = re.compile(r"\$\{([^${}]{0,128})\}")
+_LONG: Final = {"-n": "--name", "-t": "--timeout"}
+_VALUED: Final = frozenset({"--name", "--timeout", "--drive", "-d"})
 _SILENT: Final = frozenset(
     {"dhcp", "ifopen", "ifclose", "ifconf", "ifstat", "imgstat", "route", "console"}
 )
@@ -65,6 +67,13 @@ class TryDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class TryDisc:
+    """Boot an ISO that is read by HTTP; answered only when that fails."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Boot:
     """End: start this kernel."""
 
@@ -91,7 +100,7 @@ class SwitchOff:
     """End: switch the machine off."""
 
 
-Ask = FetchScript | FetchImage | Say | Sleep | TryDisk
+Ask = FetchScript | FetchImage | Say | Sleep | TryDisk | TryDisc
 End = Boot | Exited | Restart | SwitchOff
 
 
@@ -148,7 +157,7 @@ class ScriptRun:
         self._steps_left = STEPS_MAX
         self._fetches_left = FETCHES_MAX
         self._kernel: tuple[str, str] | None = None
-        self._initrds: list[str] = []
+        self._initrds: dict[str, str] = {}
         self._why = "the script ended"
         self._run: Generator[Ask, Answer, End] | None = None
 
@@ -236,6 +245,11 @@ class ScriptRun:
                 yield Sleep(min(float(_number(arguments)), SLEEP_S_MAX))
                 return True
             case "sanboot":
+                _, rest = _options(arguments)
+                if rest:
+                    self._count_fetch()
+                    yield TryDisc(urljoin(script.url, rest[0]))
+                    return self._fail(f"{_bare(rest[0])} does not boot")
                 yield TryDisk()
                 return self._fail("the first disk does not boot")
             case _:
@@ -250,7 +264,7 @@ class ScriptRun:
             "clear": lambda: self._do_clear(arguments),
             "iseq": lambda: len(arguments) == 2 and arguments[0] == arguments[1],
             "isset": lambda: bool(arguments),
-            "imgfree": self._do_free,
+            "imgfree": lambda: self._do_free(arguments),
         }
         match name:
             case "exit":
@@ -272,7 +286,7 @@ class ScriptRun:
         if not rest:
             return self._fail("chain needs a URL")
         url = urljoin(script.url, rest[0])
-        if not {"--replace", "-r"} & set(options):
+        if not {"--replace", "-r"} & options.keys():
             return (yield from self._chain(url, depth + 1))
         found = yield from self._load(url)
         if found is not None:
@@ -280,7 +294,7 @@ class ScriptRun:
         return False
 
     def _do_image(self, script: _Script, name: str, arguments: list[str]) -> Steps:
-        _, rest = _options(arguments)
+        options, rest = _options(arguments)
         if not rest:
             return self._fail(f"{name} needs a URL")
         url = urljoin(script.url, rest[0])
@@ -292,16 +306,18 @@ class ScriptRun:
             self._kernel = (url, " ".join(rest[1:]))
         elif len(self._initrds) >= INITRDS_MAX:
             return self._fail(f"more than {INITRDS_MAX} initrds")
-        else:
-            self._initrds.append(url)
+        else:  # every image that is no kernel is an initrd of it, imgfetch or not
+            self._initrds[options.get("--name") or _bare(url).rpartition("/")[2]] = url
         return True
 
     def _do_boot(self) -> bool:
         if self._kernel is None:
             return self._fail("boot without a kernel")
-        raise _Over(Boot(*self._kernel, tuple(self._initrds)))
+        raise _Over(Boot(*self._kernel, tuple(self._initrds.values())))
 
-    def _do_free(self) -> bool:
+    def _do_free(self, arguments: list[str]) -> bool:
+        if arguments:
+            return self._initrds.pop(arguments[0], None) is not None
         self._kernel = None
         self._initrds.clear()
         return True
@@ -369,15 +385,14 @@ def _commands(words: list[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _options(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Take leading options off; those with a value are ``--name``, ``-n`` and ``--timeout``."""
-    options: list[str] = []
+def _options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Take leading options off, with the values of those that have one."""
+    options: dict[str, str] = {}
     rest = list(arguments)
     while rest and rest[0].startswith("-"):
-        option = rest.pop(0)
-        options.append(option)
-        if option in ("--name", "-n", "--timeout", "-t") and rest:
-            rest.pop(0)
+        option = _LONG.get(rest[0], rest[0])
+        rest.pop(0)
+        options[option] = rest.pop(0) if option in _VALUED and rest else ""
     return options, rest
 
 

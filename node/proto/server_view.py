@@ -14,12 +14,26 @@ from node.proto.plan import Step
 def server_view(row: Mapping[str, Any], plan: tuple[Step, ...]) -> dict[str, Any]:
     """Return the fields of the SERVER row that follow from a job's row now."""
     view = _progress(row, plan)
+    params = row["params"]
     if row["kind"] == DEPLOY and row.get("dirty"):
-        params = row["params"]
         view |= {"cleaned": False, "image": params["image"], "hostname": params["hostname"]}
+        view |= {"boot": None}
+    booted = row.get("touched") or row["state"] == "succeeded"
+    if row["kind"] == DEPLOY and params.get("boot") and booted:
+        view |= {"image": params["image"], "hostname": params["hostname"]}
+        view |= {"boot": _boot(row)}
     if row["kind"] == RELEASE and row["state"] == "succeeded":
-        view |= {"cleaned": True, "image": None, "hostname": None}
+        view |= {"cleaned": True, "image": None, "hostname": None, "boot": None}
     return view
+
+
+def _boot(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the server boots off the network from now on, and what proved it."""
+    last = row["steps"][-1]
+    proof = last.get("evidence") if last.get("state") == "done" else None
+    phoned = (proof or {}).get("phoned_in")
+    about = {"job": row["id"], "attempt": row["attempt"], "phoned_in": phoned}
+    return {**row["params"]["boot"], **about}
 
 
 def _progress(row: Mapping[str, Any], plan: tuple[Step, ...]) -> dict[str, Any]:

@@ -94,6 +94,15 @@ async def get_image(url: str, source: str) -> Answered | str:
     return await _exchange("GET", url, source, b"", {}, IMAGE_BYTES_MAX, keep=False)
 
 
+async def get_range(url: str, source: str, offset: int, length: int) -> bytes | str:
+    """Read a piece of a file, as firmware reads a disc; a text says why there is none."""
+    headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
+    got = await _exchange("GET", url, source, b"", headers, length, keep=True)
+    if isinstance(got, str):
+        return got
+    return got.body if got.status == 206 else f"status {got.status}"
+
+
 async def post_form(url: str, source: str, fields: Mapping[str, str]) -> Answered | str:
     """Post a form, as cloud-init's phone_home does."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn
 
 import trio
 
@@ -17,6 +17,7 @@ from mesh.host.log import get_log
 from node.proto import rack_dhcp, rack_script, rack_tftp
 from node.proto.rack_bmc import Shown
 from node.proto.rack_dhcp import Bound, DhcpClient, Machine
+from node.proto.rack_disk import FirstBoot
 from node.rack import network, system
 from node.rack.config import RackConfig, is_loopback
 from node.rack.errors import BootFailed
@@ -233,6 +234,9 @@ class SimServer:
             case rack_script.TryDisk():
                 await self._disk()
                 return rack_script.Answer(False)
+            case rack_script.TryDisc(url):
+                await self._disc(url, bound)
+                return rack_script.Answer(False)
         shown = url.partition("?")[0]
         if isinstance(got, str):
             self._say(f"{shown}: {got}")
@@ -245,8 +249,7 @@ class SimServer:
         words = dict(word.split("=", 1) for word in boot.arguments.split() if "=" in word)
         urls = [url for url in words.get("rackmesh.url", "").split(",") if url]
         if not urls:
-            self._say("this kernel is no rackmesh ramdisk: nothing to simulate")
-            await trio.sleep_forever()
+            await self._live(boot, words, bound)
         from node.ramdisk.main import run_agent
 
         hardware = FakeHardware(self.record, self._rack.state.disk(self.record), self._say)
@@ -268,6 +271,31 @@ class SimServer:
         if end == "crashed":
             await trio.sleep_forever()
         return "restart" if end == "reboot" else "off"
+
+    async def _live(
+        self, boot: rack_script.Boot, words: dict[str, str], bound: Bound
+    ) -> NoReturn:
+        """Run a live system: a kernel that says it is one, up to the pulled plug."""
+        about = await system.read_kernel(boot.kernel, bound.address)
+        if about is None:
+            self._say("this kernel is no rackmesh ramdisk: nothing to simulate")
+            await trio.sleep_forever()
+        self._say(f"booting {str(about.get('name', 'live system'))[:64]} from memory")
+        urls = tuple(url for url in words.get("rackmesh.phone", "").split(",") if url)
+        told = FirstBoot(self.record.name, words.get("rackmesh.hostname", ""), urls)
+        phones = bool(urls) and about.get("phones_in") is not False
+        lease = partial(self._rack.lease, self.record, "os")
+        await system.run_live(told if phones else None, lease, self._say)
+        raise AssertionError("a live system runs until the power goes")
+
+    async def _disc(self, url: str, bound: Bound) -> None:
+        """Boot an ISO over HTTP; return when it does not boot."""
+        found = await system.read_disc(url, bound.address)
+        if isinstance(found, str):
+            self._say(found)
+            return
+        self._say(f"booting {str(found.get('name', 'system'))[:64]} from the ISO")
+        await trio.sleep_forever()
 
     async def _save(self) -> None:
         self.record.revision += 1

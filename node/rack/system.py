@@ -21,6 +21,8 @@ from node.proto.rack_disk import (
     first_boot,
     read_volume,
 )
+from node.proto.rack_iso import RECORD_AT, catalog_at, image_at
+from node.proto.rack_iso import SECTOR_BYTES as DISC_SECTOR_BYTES
 from node.rack import network
 from node.rack.errors import BootFailed
 from node.ramdisk.gpt import read_table
@@ -29,6 +31,9 @@ START_S: Final = 0.5
 PHONE_TRIES: Final = 20
 PHONE_PAUSE_S_MAX: Final = 10.0
 PHONE_OK: Final = range(200, 300)
+DISC_READS: Final = 12
+DISC_PIECE_BYTES: Final = 8 << 10
+"""What an ISO's own loader reads in a simulated server: 96 KiB."""
 
 
 def read_image(disk: Path) -> dict[str, Any] | None:
@@ -63,6 +68,52 @@ def read_first_boot(disk: Path) -> FirstBoot | None:
     except OSError:
         pass
     return None
+
+
+async def read_disc(url: str, source: str) -> dict[str, Any] | str:
+    """Read an ISO as firmware and what it starts do; return what its boot image says of itself.
+
+    A text says why it does not boot.
+    """
+
+    async def read(offset: int, length: int) -> bytes:
+        got = await network.get_range(url, source, offset, length)
+        if isinstance(got, str):
+            raise BootFailed(f"the ISO cannot be read at {offset}: {got}")
+        return got
+
+    try:
+        catalog = catalog_at(await read(RECORD_AT, DISC_SECTOR_BYTES))
+        if catalog is None:
+            return "the ISO has no El Torito boot record"
+        place = image_at(await read(catalog, DISC_SECTOR_BYTES))
+        if place is None:
+            return "the ISO has no boot image in its catalog"
+        found = boot_record(await read(*place))
+        if found is None:
+            return "the ISO boots something that cannot be simulated"
+        for number in range(DISC_READS):  # what was started reads on
+            await read((number % 8) * DISC_PIECE_BYTES, DISC_PIECE_BYTES)
+    except BootFailed as failure:
+        return str(failure)
+    return found
+
+
+async def read_kernel(url: str, source: str) -> dict[str, Any] | None:
+    """Return what the first bytes of a kernel say of it as a live system, or None."""
+    got = await network.get_range(url, source, 0, SECTOR_BYTES)
+    return None if isinstance(got, str) else boot_record(got)
+
+
+async def run_live(
+    told: FirstBoot | None, lease: Callable[[], Awaitable[Bound]], say: Callable[[str], None]
+) -> None:
+    """Come up from memory, phone in if there is somewhere to, and stay until the power goes."""
+    await trio.sleep(START_S)
+    say("live system is up" + (f" as {told.hostname}" if told else "; it does not phone in"))
+    if told is not None:
+        await _phone_in(told, lease, say)
+    await trio.sleep_forever()
 
 
 async def run_system(

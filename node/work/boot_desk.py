@@ -6,6 +6,7 @@ runner binds a machine, other nodes forward; unknown machines may only leave the
 known server's changes only by a machine that is bound, or, while none is, from the address that
 is the server's; a capability is never logged; garbage gets a status and one sentence."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -17,9 +18,11 @@ from node.proto import agent_wire as wire
 from node.proto.agent_desk import IDLE_S, WAIT_POLL_S, Answer
 from node.proto.boot_script import local_disk_script, ramdisk_script
 from node.proto.job import current_step
+from node.proto.net_boot_script import BOOTS
 from node.work.capabilities import BOOT, PHONE
 from node.work.engine import Work
 from node.work.machines import Machines
+from node.work.net_boot import Media, NetBootDesk
 from node.work.rows import plan_of
 
 log = get_log("boot-desk")
@@ -29,6 +32,7 @@ REBOOT_AGAIN_MS: Final = 20_000
 TOLD_MAX: Final = 4096
 RPC_METHOD: Final = "agent.call"
 PHONE_PATH: Final = "/phone/v1"
+MEDIA_PATH: Final = "/media/v1"
 _HEADERS: Final = ("x-rackmesh-session", "x-rackmesh-counter", "x-rackmesh-signature")
 _LOCAL_DISK: Final = frozenset({"active", "deploy-wait", "deploy-wait failed"})
 _RUNS: Final = frozenset({"running", "retry_wait"})
@@ -52,6 +56,7 @@ class BootDesk:
         self._rows = work.rows
         self._entropy = entropy
         self.machines = Machines(work.rows, work.now_ms)
+        self._net_boot = NetBootDesk(work.rows, work.capabilities)
         self._told: dict[str, int] = {}
         self.dropped = 0
 
@@ -75,6 +80,10 @@ class BootDesk:
                 return Refusal(f"this node has no site secret yet, so {name} cannot be trusted")
             log.info("ramdisk given", mac=mac, ip=client_ip, job=job["id"], name=name)
             return ramdisk_script(urls, mac, capability=capability)
+        ordered = self._net_boot.ordered(server)
+        if ordered is not None:
+            log.info("network boot given", mac=mac, ip=client_ip, job=ordered.job, name=name)
+            return self._net_boot.script(server, ordered, mac, urls, self._work.now_ms())
         if self._from_disk(server):
             log.info("local disk given", mac=mac, ip=client_ip, name=name)
             return local_disk_script(urls)
@@ -269,6 +278,50 @@ class BootDesk:
             return job
         return now if any(step.do == "ramdisk" for step in plan_of(now)) else job
 
+    # -- what is booted off the network ----------------------------------------------------
+
+    async def media(
+        self, capability: str, name: str, asked_bytes: int, client_ip: str
+    ) -> str | Refusal | None:
+        """Say which asset a machine may read under its capability."""
+        try:
+            found = self._net_boot.media(capability, name, asked_bytes, self._work.now_ms())
+            if found.news is not None:
+                await self._tell(found, found.news, capability, client_ip)
+        except Refused as exc:
+            log.warning("media refused", ip=client_ip, reason=str(exc))
+            return Refusal(str(exc))
+        return found.asset
+
+    async def _tell(
+        self, found: Media, news: Mapping[str, Any], capability: str, client_ip: str
+    ) -> None:
+        """Tell a job's runner what was heard; no boot waits for one that is away."""
+        job = self._rows.job(found.job) or {}
+        if job.get("state") not in _RUNS or self._rows.store.full:
+            return
+        runner = self._work.runner(found.job)
+        if runner is not None:
+            await runner.heard(found.attempt, news)
+            return
+        body = json.dumps({"cap": capability, "news": news}).encode()
+        try:
+            await self._forward(str(job["runner"]), MEDIA_PATH, body, {}, client_ip)
+        except MeshError as exc:
+            log.warning("boot not told", job=found.job, error=exc)
+
+    async def _take_news(self, body: bytes) -> Reply:
+        """Take from another node what it heard of a machine."""
+        value = wire.parse_json(body) or {}
+        capability, news = value.get("cap"), value.get("news")
+        if not isinstance(capability, str) or not isinstance(news, Mapping):
+            return self._drop("this is no news of a machine")
+        found = self._net_boot.media(capability, BOOTS, 0, self._work.now_ms())
+        runner = self._work.runner(found.job)
+        if runner is None:
+            return 409, {"detail": "the job does not run here"}
+        return _reply(await runner.heard(found.attempt, news))
+
     # -- between nodes ---------------------------------------------------------------------
 
     async def _forward(
@@ -300,7 +353,9 @@ class BootDesk:
         headers = given if isinstance(given, Mapping) else {}
         if not self._is_ours(path, raw, headers):
             raise Refused("the job does not run here")
-        if path == PHONE_PATH:
+        if path == MEDIA_PATH:
+            status, answer = await self._take_news(raw)
+        elif path == PHONE_PATH:
             status, answer = await self.phone_in(raw.decode("ascii", "replace"), {}, ip)
         else:
             clean = {str(key): str(value) for key, value in headers.items()}
@@ -309,7 +364,10 @@ class BootDesk:
 
     def _is_ours(self, path: str, raw: bytes, headers: Mapping[str, Any]) -> bool:
         job_id: str | None
-        if path == PHONE_PATH:
+        if path == MEDIA_PATH:
+            cap = (wire.parse_json(raw) or {}).get("cap")
+            job_id = self._work.capabilities.job_of(str(cap))
+        elif path == PHONE_PATH:
             job_id = self._work.capabilities.job_of(raw.decode("ascii", "replace"))
         elif path == "/agent/v1/hello":
             hello = wire.parse_hello(raw)

@@ -1,4 +1,4 @@
-"""Boot and phone-in capabilities of this site: minted for a machine, checked for a machine.
+"""Boot, phone-in and media capabilities of this site: minted and checked for a machine.
 
 It knows the site's secrets and the format (mesh/proto/capability.py), no job: whether the
 attempt is the current one is asked by the caller. Rule: a phone-in capability never lets a
@@ -14,11 +14,19 @@ from mesh.proto.capability import (
     parse_capability,
     verify_capability,
 )
-from node.work.ports import CAPABILITY_MS, PHONE_CAPABILITY_MS, SiteSecrets
+from node.work.ports import (
+    CAPABILITY_MS,
+    MEDIA_CAPABILITY_MS,
+    PHONE_CAPABILITY_MS,
+    SiteSecrets,
+)
 
 BOOT: Final = "boot:"
 PHONE: Final = "phone:"
-_LIFE_MS: Final = {BOOT: CAPABILITY_MS, PHONE: PHONE_CAPABILITY_MS}
+MEDIA: Final = "media:"
+_LIFE_MS: Final = {
+    BOOT: CAPABILITY_MS, PHONE: PHONE_CAPABILITY_MS, MEDIA: MEDIA_CAPABILITY_MS,
+}  # fmt: skip
 
 
 class Capabilities:

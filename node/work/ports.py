@@ -234,3 +234,5 @@ CAPABILITY_MS: Final = 3_600_000
 """Life of a boot capability: longer than the slowest boot."""
 PHONE_CAPABILITY_MS: Final = 7 * 86_400_000
 """Life of a phone-in capability: a machine may be switched on days later."""
+MEDIA_CAPABILITY_MS: Final = 7 * 86_400_000
+"""Life of a media capability: an ISO may be read for as long as it runs."""

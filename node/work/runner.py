@@ -23,6 +23,7 @@ from node.proto.agent_wire import Hello, Report, SignedCall
 from node.proto.job import Job
 from node.proto.plan import Step
 from node.proto.server_view import server_view
+from node.work import net_boot
 from node.work.agent_work import AgentWork
 from node.work.log import JobLog
 from node.work.ports import Limits, Receipts, Tx
@@ -149,11 +150,13 @@ class JobRunner:
             if strayed:
                 answers[0] = _strayed(self.desk.name)
                 return strayed
-            if attempt != self.job.row.get("phone_attempt"):
+            boots = self.job.row["params"].get("boot")  # then every attempt phones in anew
+            if attempt != self.job.row.get("attempt" if boots else "phone_attempt"):
                 answers[0] = Answer(403, {"detail": "this phone-in is of an older attempt"})
                 return []
             self.job.row["phoned_ms"] = now
             effects = self.job.on_changed(now)
+            effects += net_boot.on_news(self.job, {"phoned_in": True}, now)
             current = self.job.current()
             if current is not None and current.args.get("do") == "reboot":
                 effects += self._end_agent(current.id, {"phoned in": True}, now)
@@ -164,6 +167,17 @@ class JobRunner:
 
         done = await self._ask(event)
         return answers[0] if done else _gone()
+
+    async def heard(self, attempt: int, news: Mapping[str, Any]) -> Answer:
+        """Take what a machine that boots off the network let a node hear."""
+
+        def event(now: int) -> list[job_core.Effect]:
+            if attempt != self.job.row["attempt"]:
+                return []
+            return net_boot.on_news(self.job, news, now)
+
+        done = await self._ask(event)
+        return Answer(200, {"detail": "thank you"}) if done else _gone()
 
     async def strayed(self) -> Answer:
         """Take the phone-in of what an earlier job had installed on this job's server."""
@@ -181,7 +195,8 @@ class JobRunner:
             got = await self._receive.receive()
         now = self._means.now_ms()
         if got is None:
-            await self._perform(self.job.on_timer(now) + self._watch_agent(now))
+            effects = self.job.on_timer(now) + self._watch_agent(now)
+            await self._perform(effects + net_boot.look(self.job, now))
             return
         event, done = got
         await self._perform(event(now))
@@ -336,6 +351,8 @@ class JobRunner:
             case "phone-in":
                 if self.job.row.get("phoned_ms"):
                     return self.job.on_done(step.id, {"attempt": self.desk.attempt}, now)
+            case "net-boot":
+                return net_boot.look(self.job, now)
             case "agent" if step.args["do"] == "reboot" and self.job.row.get("phoned_ms"):
                 return self.job.on_done(step.id, {"phoned in": True}, now)
             case "agent":

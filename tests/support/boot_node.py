@@ -26,6 +26,7 @@ class Decisions:
     """Says the same to everyone and remembers who asked."""
 
     script: str | Refusal = SCRIPT
+    medium: str | Refusal | None = None
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     script_asked: trio.Event = field(default_factory=trio.Event)
 
@@ -39,6 +40,12 @@ class Decisions:
     ) -> tuple[int, dict[str, Any]]:
         self.asked.append(("agent", path, body, headers.get("x-rackmesh-session"), client_ip))
         return 200, {"session": "s"}
+
+    async def media(
+        self, capability: str, name: str, asked_bytes: int, client_ip: str
+    ) -> str | Refusal | None:
+        self.asked.append(("media", capability, name, asked_bytes, client_ip))
+        return self.medium
 
     async def phone_in(
         self, capability: str, fields: Mapping[str, str], client_ip: str

@@ -159,6 +159,11 @@ class Machine:
     """While set and not fired, a write stands still after its first progress."""
     writes_begun: int = 0
     boots: list[str] = field(default_factory=list)
+    phones_in: bool = True
+    """Whether a live system says that it is up."""
+    scripts: list[str] = field(default_factory=list)
+    media: list[Any] = field(default_factory=list)
+    """What was got of a live system or an ISO, in its order."""
     hardware: dict[str, Any] = field(
         default_factory=lambda: {
             "system": {"vendor": "Acme", "product": "One", "serial": "S1", "uuid": "u-1"},
@@ -201,6 +206,9 @@ class Machine:
         while True:
             script = await self.ask(BootDesk.script_for, MAC, IP)
             assert isinstance(script, str), script
+            if "/media/v1/" in script:
+                await self._net_boot(script)
+                await trio.sleep_forever()
             if "sanboot" in script:
                 self.boots.append("disk")
                 await self._system()
@@ -210,6 +218,22 @@ class Machine:
             if await self._ramdisk(cap.group(1) if cap else None) == "poweroff":
                 self.bmc.power = "off"
                 await trio.sleep_forever()
+
+    async def _net_boot(self, script: str) -> None:
+        """Boot what the script names, as firmware does: every file, in its order."""
+        iso = "sanboot" in script
+        self.boots.append("iso" if iso else "live")
+        self.scripts.append(script)
+        for capability, name in re.findall(r"/media/v1/([^/\s]+)/(\S+)", script):
+            for _ in range(40 if iso else 1):
+                asked = 2048 if iso else 0
+                self.media.append(await self.ask(BootDesk.media, capability, name, asked, IP))
+        found = re.search(r"rackmesh\.phone=(\S+)", script)
+        if found is None or not self.phones_in:
+            return
+        capability = found[1].split(",")[0].rpartition("/")[2]
+        while (await self.ask(BootDesk.phone_in, capability, {}, IP))[0] != 200:
+            await trio.sleep(0.02)
 
     async def _system(self) -> None:
         if self.disk != SHA256 or self.cidata is None:
