@@ -57,6 +57,43 @@ def worst(things: Iterable[Mapping[str, Any]]) -> str:
     return min((thing["state"] for thing in things), key=STATES.index, default="unknown")
 
 
+def server_groups(states: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    """Return servers in four groups (words, how many, tone), those that want a person first."""
+    groups = {"failed": 0, "at work": 0, "available": 0, "active": 0}
+    for state, number in states.items():
+        if state in ("active", "available"):
+            groups[state] += number
+        else:
+            groups["failed" if state.endswith(" failed") else "at work"] += number
+    tones = {"failed": "bad", "at work": "busy", "available": "quiet", "active": "good"}
+    return [(words, number, tones[words]) for words, number in groups.items() if number]
+
+
+def shares(groups: Iterable[tuple[str, int, str]]) -> list[tuple[float, float, str]]:
+    """Return (x, width, tone) of each group in a bar that is 100 wide."""
+    parts, at = list(groups), 0.0
+    total = float(sum(number for _, number, _ in parts)) or 1.0
+    found: list[tuple[float, float, str]] = []
+    for _, number, tone_ in parts:
+        width = 100 * number / total
+        found.append((round(at, 2), round(width, 2), tone_))
+        at += width
+    return found
+
+
+def duration(milliseconds: int | None) -> str:
+    """Return how long something took or lasts, in its two largest units."""
+    if milliseconds is None:
+        return "unknown"
+    seconds = max(0, milliseconds) // 1000
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= length or (unit == "s" and not parts):
+            parts.append(f"{seconds // length} {unit}")
+            seconds %= length
+    return " ".join(parts[:2])
+
+
 def sentence(text: str) -> str:
     """Return a clause as a sentence."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")

@@ -1,14 +1,20 @@
 """The first page: how everything fares in a row of numbers, the sites worst first."""
 
+from collections import Counter
+from typing import Final
+
 from quart import Blueprint, Response
 
-from hub import show
+from hub import happenings, show
 from hub.api import read
 from hub.pages.context import Console
 from hub.pages.frame import sites_with_nodes
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
-from hub.store import FAILED, RUNNING, WAITING
+from hub.store import FAILED
+
+JOBS_READ: Final = 30
+CARDS_MAX: Final = 60
 
 
 def add(pages: Blueprint, console: Console) -> None:
@@ -21,30 +27,74 @@ def add(pages: Blueprint, console: Console) -> None:
             title="Overview", template="overview/page.html", at="overview",
             sections=(
                 Section("summary", "overview/summary.html", "site node server job pending",
-                        lambda: _summary(services)),
-                Section("cards", "overview/cards.html", "site node server job",
-                        lambda: {"rows": sorted(sites_with_nodes(services), key=_worst_first)}),
+                        lambda: summary(services)),
+                Section("cards", "overview/cards.html", "site node server job pending asset",
+                        lambda: cards(services)),
+                Section("latest", "overview/latest.html", "job pending node",
+                        lambda: {"rows": latest(services)}),
             ),
         )  # fmt: skip
         return console.render.page(page)
 
 
-def _worst_first(site: Json) -> tuple[int, str]:
-    return (show.STATES.index(site["state"]) if site["nodes"] else 9), site["name"]
-
-
-def _summary(services: Services) -> Json:
-    store, sites = services.store, read.sites(services)
+def summary(services: Services) -> Json:
+    """Return the numbers over all sites."""
+    sites = sites_with_nodes(services)
+    states: Counter[str] = Counter()
+    for site in sites:
+        states.update(site["server_states"])
     return {
         "status": services.status.status(),
         "sites": len(sites),
+        "well": sum(site["state"] == "ok" for site in sites),
         "nodes": sum(site["nodes"] for site in sites),
         "reachable": sum(site["nodes_reachable"] for site in sites),
-        "servers": sum(store.counts("server").values()),
-        "failed": sum(store.counts("server", FAILED).values()),
-        "pending": sum(store.counts("pending", WAITING).values()),
-        "jobs": sum(store.counts("job", RUNNING).values()),
+        "servers": sum(states.values()),
+        "groups": show.server_groups(states),
+        "pending": sum(site["pending"] for site in sites),
+        "jobs": sum(site["jobs_running"] for site in sites),
         "oldest_ms": min(
-            (s["last_contact_ms"] or 0 for s in sites if s["nodes"]), default=None
+            (site["last_contact_ms"] or 0 for site in sites if site["nodes"]), default=None
         ),
     }
+
+
+def cards(services: Services) -> Json:
+    """Return the sites, those that want a person first."""
+    held = _held(services)
+    found = [
+        {
+            **site,
+            "groups": show.server_groups(site["server_states"]),
+            "held": held.get(site["name"], [0, 0]),
+        }
+        for site in sorted(sites_with_nodes(services), key=_worst_first)
+    ]
+    return {"rows": found[:CARDS_MAX], "more": max(0, len(found) - CARDS_MAX)}
+
+
+def latest(services: Services) -> list[happenings.Happening]:
+    """Return what happened last anywhere."""
+    return happenings.latest(
+        read.jobs(services, limit=JOBS_READ),
+        services.store.documents("pending"),
+        read.nodes(services),
+    )
+
+
+def _worst_first(site: Json) -> tuple[int, int, str]:
+    failed = sum(site["server_states"].get(state, 0) for state in FAILED)
+    fares = show.STATES.index(site["state"]) if site["nodes"] else len(show.STATES)
+    return fares, -failed, site["name"]
+
+
+def _held(services: Services) -> dict[str, list[int]]:
+    """Return how many wanted assets each site holds, and of how many."""
+    found: dict[str, list[int]] = {}
+    for asset in services.store.documents("asset"):
+        for where in asset["sites"]:
+            if where["wanted"] or where["state"] == "verified":
+                count = found.setdefault(where["site"], [0, 0])
+                count[0] += where["state"] == "verified"
+                count[1] += 1
+    return found
