@@ -98,7 +98,7 @@ def compose(ground: founding.Ground) -> Parts:
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         not_ready=lambda: store.not_ready,
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
-        hub_name=ground.config.name, node_id=node_id, build=build,
+        hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,
     )  # fmt: skip
     joins = JoinService(join_desk, ground.identity.kem_private)
 

@@ -171,6 +171,7 @@ class Services:
     not_ready: Callable[[], str | None]
     """Says why no order can be taken now, None when it can."""
     hub_name: str
+    region: str
     node_id: str
     build: str
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from hub import show
 from hub.api import read
+from hub.pages.asking import may
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
 from hub.store import RUNNING, WAITING
@@ -15,11 +16,11 @@ from hub.store import RUNNING, WAITING
 STRIP_JOBS_MAX: Final = 8
 TREE_NODES_MAX: Final = 40
 """Most nodes of one site in the tree."""
-NAVIGATION: Final = (
+NAVIGATION: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("overview", "/", "Overview", "o"), ("sites", "/sites", "Sites", "s"),
     ("nodes", "/nodes", "Nodes", "n"), ("servers", "/servers", "Servers", "m"),
     ("pending", "/pending", "Pending", "p"), ("jobs", "/jobs", "Jobs", "j"),
-    ("assets", "/assets", "Assets", "a"),
+    ("assets", "/assets", "Assets", "a"), ("install", "/install", "Install a node", "i"),
 )  # fmt: skip
 """Name, address, words, and the key that goes there after g."""
 
@@ -44,8 +45,9 @@ class Frame:
         for site in nodes:
             regions.setdefault(site["region"] or "no region", []).append(site)
         store = self._services.store
+        hidden = () if may("operator") else ("install",)
         return {
-            "navigation": NAVIGATION,
+            "navigation": [e for e in NAVIGATION if e[0] not in hidden],
             "counts": {
                 "pending": sum(store.counts("pending", WAITING).values()),
                 "jobs": sum(store.counts("job", RUNNING).values()),

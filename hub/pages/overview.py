@@ -3,11 +3,13 @@
 from collections import Counter
 from typing import Final
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
 from hub import happenings, show
 from hub.api import read
+from hub.pages.asking import may
 from hub.pages.context import Console
+from hub.pages.forms import go
 from hub.pages.frame import sites_with_nodes
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
@@ -23,6 +25,8 @@ def add(pages: Blueprint, console: Console) -> None:
 
     @pages.get("/")
     async def overview() -> Response:
+        if may("operator") and not read.sites(services) and "all" not in request.args:
+            return go("/first-run")
         page = Page(
             title="Overview", template="overview/page.html", at="overview",
             sections=(

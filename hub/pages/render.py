@@ -12,17 +12,18 @@ from urllib.parse import urlencode
 
 import jinja2
 from markupsafe import Markup
-from quart import Response, g, request
+from quart import Response, request
 
 from hub import show, static_files
 from hub.api.auth import session_of
-from hub.errors import BadRequest, Denied
+from hub.errors import BadRequest
 from hub.pages import forms
+from hub.pages.asking import may, need, principal
 from hub.pages.frame import Frame
 from hub.pages.page import PART, PARTS_MAX, Page, Section
-from hub.ports import Principal, Services
-from mesh.rest.roles import Role, covers
+from hub.ports import Services
 
+__all__ = ["Renderer", "may", "need", "with_query"]
 GZIP_BYTES_MIN: Final = 1024
 GZIP_LEVEL: Final = 5
 
@@ -119,25 +120,6 @@ class Renderer:
         """Return the session's token, masked for this page; empty where no form is checked."""
         session = session_of(request, self.services)
         return forms.mask(session.csrf) if session is not None else ""
-
-
-def principal() -> Principal | None:
-    """Return who asks; None on pages that are open to all."""
-    return cast("Principal | None", g.get("principal"))
-
-
-def may(least: Role) -> bool:
-    """Tell whether who asks may do what needs this role."""
-    who = principal()
-    return who is not None and covers(who.role, least)
-
-
-def need(least: Role) -> Principal:
-    """Return who asks, or raise Denied when the role is not enough."""
-    who = principal()
-    if who is None or not covers(who.role, least):
-        raise Denied(f"this needs the role {least}")
-    return who
 
 
 def with_query(**changes: str | None) -> str:

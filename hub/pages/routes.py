@@ -7,7 +7,9 @@ from hub.api.session import SignIn
 from hub.pages import (
     assets,
     groups,
+    install,
     jobs,
+    kiosk,
     nodes,
     overview,
     pending,
@@ -29,8 +31,8 @@ def routes(services: Services, sign_in: SignIn, api: Bindings) -> tuple[Blueprin
     render = Renderer(services)
     console = Console(services, render, sign_in, api)
     for module in (
-        overview, sites, nodes, pending, servers, server_orders, server, jobs, groups,
-        assets, search, session,
+        overview, sites, nodes, pending, install, servers, server_orders, server, jobs, groups,
+        assets, search, kiosk, session,
     ):  # fmt: skip
         module.add(blueprint, console)
 

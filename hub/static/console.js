@@ -16,7 +16,21 @@
     return seconds >= 2 ? seconds + " s ago" : "now";
   }
 
+  function left(ms) {
+    let seconds = Math.max(0, Math.floor((ms - Date.now() + skew) / 1000));
+    const parts = [];
+    for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
+      if (seconds < length && (unit !== "s" || parts.length)) continue;
+      parts.push(Math.floor(seconds / length) + " " + unit);
+      seconds %= length;
+    }
+    return parts.slice(0, 2).join(" ");
+  }
+
   function tick() {
+    for (const time of document.querySelectorAll("time[data-until]")) {
+      time.textContent = left(Number(time.dataset.until));
+    }
     for (const time of document.querySelectorAll("time[data-ms]")) {
       const text = age(Number(time.dataset.ms));
       if (time.textContent !== text) time.textContent = text;
@@ -144,6 +158,7 @@
     const boxes = ticks(form);
     const ticked = boxes.filter((box) => box.checked).length;
     for (const node of form.querySelectorAll("[data-ticked]")) node.textContent = ticked;
+    for (const node of form.querySelectorAll("[data-ticked-line]")) node.hidden = !ticked;
     for (const node of form.querySelectorAll("[data-needs-ticks]")) node.disabled = !ticked;
     const all = form.querySelector("[data-tick-all]");
     if (all) all.checked = boxes.length > 0 && ticked === boxes.length;
@@ -211,6 +226,10 @@
       done();
     }
   });
+
+  // The answer to a form that is watched from now on at an address of its own.
+  const here = document.querySelector("[data-here]");
+  if (here) history.replaceState(null, "", here.dataset.here);
 
   dress(document);
   listen();

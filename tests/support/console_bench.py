@@ -24,7 +24,7 @@ from hub.tls import load_or_make_tls
 from mesh.host.clock import SystemClock
 from mesh.host.files import make_private_folder
 from mesh.host.local_socket import listen_local
-from tests.support.hub_bench import Bench, fill, hub_bench
+from tests.support.hub_bench import HUB, Bench, Member, fill, hub_bench
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery"
@@ -73,7 +73,12 @@ def console_bench(folder: Path, *flags: str) -> Iterator[ConsoleBench]:
 
 
 async def _serve(folder: Path, empty: bool) -> None:
-    async with hub_bench(folder, clock=SystemClock()) as bench, trio.open_nursery() as nursery:
+    members = (Member(HUB, site="", roles=frozenset({"hub"})),) if empty else ()
+    clock = SystemClock()
+    async with (
+        hub_bench(folder, *members, clock=clock) as bench,
+        trio.open_nursery() as nursery,
+    ):
         if not empty:
             fill(bench)
         now_ms = bench.services.clock.now_ms()

@@ -244,17 +244,21 @@ class FakeVerdicts:
 
 
 class FakeTokens:
-    def __init__(self) -> None:
+    def __init__(self, clock: Any, bus: EventBus) -> None:
+        self.clock = clock
+        self.bus = bus
         self.made: dict[str, Token] = {}
 
     async def create(self, site: str, roles: list[str], ttl_s: int) -> tuple[Token, str]:
         await trio.lowlevel.checkpoint()
+        now = self.clock.now_ms()
         token = Token(
-            id=f"t{len(self.made)}", site=site, roles=roles, state="open", created_ms=0,
-            expires_ms=ttl_s * 1000, used_by=None, used_ms=None, contacted_ms=None,
+            id=f"t{len(self.made)}", site=site, roles=roles, state="open", created_ms=now,
+            expires_ms=now + ttl_s * 1000, used_by=None, used_ms=None, contacted_ms=None,
             refused=None, refused_ms=None,
         )  # fmt: skip
         self.made[token["id"]] = token
+        self.bus.publish("token", id=token["id"])
         return token, "rm1.secret"
 
     def list(self) -> list[Token]:
@@ -307,13 +311,13 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
     ingest = Ingest(rows, roster, store, bus, clock)
     services = Services(
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
-        orders=fake, tokens=FakeTokens(), verdicts=FakeVerdicts(rows, store, clock),
+        orders=fake, tokens=FakeTokens(clock, bus), verdicts=FakeVerdicts(rows, store, clock),
         secrets=FakeSecrets(), assets=fake, status=fake,
         settle=ingest.settle, not_ready=lambda: fake.trouble,
         answers=Answers(LocalTables(clock).write, clock),
         accounts=accounts, limits=Limits(),
-        api_tokens=ApiTokens(shared, desk, API_TOKEN, clock), hub_name="demo hub", node_id=HUB,
-        build="0.1.0",
+        api_tokens=ApiTokens(shared, desk, API_TOKEN, clock), hub_name="demo hub",
+        region="main", node_id=HUB, build="0.1.0",
     )  # fmt: skip
     try:
         yield Bench(services, rows, roster, peers, fake, ingest, clock)
