@@ -81,19 +81,6 @@ def shares(groups: Iterable[tuple[str, int, str]]) -> list[tuple[float, float, s
     return found
 
 
-def duration(milliseconds: int | None) -> str:
-    """Return how long something took or lasts, in its two largest units."""
-    if milliseconds is None:
-        return "unknown"
-    seconds = max(0, milliseconds) // 1000
-    parts: list[str] = []
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= length or (unit == "s" and not parts):
-            parts.append(f"{seconds // length} {unit}")
-            seconds %= length
-    return " ".join(parts[:2])
-
-
 def sentence(text: str) -> str:
     """Return a clause as a sentence."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")

@@ -8,9 +8,9 @@ from quart import Blueprint, Response, request
 from hub.api import read
 from hub.errors import BadRequest, HubError
 from hub.pages import forms
+from hub.pages.asking import need
 from hub.pages.context import Console
 from hub.pages.page import Page, Section
-from hub.pages.render import need
 from hub.ports import Json, Services
 from hub.proto.asset_matrix import TRUST, matrix
 from mesh.errors import Refused

@@ -6,10 +6,10 @@ from hub import show
 from hub.api import read
 from hub.errors import BadRequest, NotFound
 from hub.pages import forms
+from hub.pages.asking import need
 from hub.pages.context import Console
 from hub.pages.jobs import job_list
 from hub.pages.page import Page, Section
-from hub.pages.render import need
 from hub.ports import Json, Services
 from mesh.rest.groups import group
 from mesh.rest.requests import CURSOR_CHARS_MAX

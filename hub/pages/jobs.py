@@ -11,10 +11,10 @@ from hub import show
 from hub.api import read
 from hub.errors import BadRequest, HubError
 from hub.pages import forms
+from hub.pages.asking import need
 from hub.pages.context import Console
 from hub.pages.lists import silent_sites
 from hub.pages.page import Page, Section
-from hub.pages.render import need
 from hub.pages.server import took
 from hub.ports import Json, Services
 from hub.proto.gantt import gantt

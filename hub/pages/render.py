@@ -18,12 +18,11 @@ from hub import show, static_files
 from hub.api.auth import session_of
 from hub.errors import BadRequest
 from hub.pages import forms
-from hub.pages.asking import may, need, principal
+from hub.pages.asking import may, principal
 from hub.pages.frame import Frame
 from hub.pages.page import PART, PARTS_MAX, Page, Section
 from hub.ports import Services
 
-__all__ = ["Renderer", "may", "need", "with_query"]
 GZIP_BYTES_MIN: Final = 1024
 GZIP_LEVEL: Final = 5
 

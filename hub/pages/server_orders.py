@@ -15,10 +15,10 @@ from quart import Blueprint, Response
 from hub.api import read
 from hub.errors import BadRequest, HubError
 from hub.pages import forms
+from hub.pages.asking import need
 from hub.pages.context import Console
 from hub.pages.lists import silent_sites
 from hub.pages.page import Page
-from hub.pages.render import need
 from hub.pages.servers import in_hand
 from hub.ports import Json, Principal, Services
 from hub.proto.asset_matrix import here

@@ -15,10 +15,11 @@ from quart import Blueprint, Response, request
 
 from hub import show
 from hub.api import read
+from hub.pages.asking import may
 from hub.pages.context import Console
 from hub.pages.lists import silent_sites
 from hub.pages.page import Page, Section
-from hub.pages.render import may, with_query
+from hub.pages.render import with_query
 from hub.ports import Json, Services
 from hub.store import LIST_MAX, RUNNING
 from mesh.rest.lists import Plan, plan

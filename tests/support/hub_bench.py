@@ -147,11 +147,14 @@ class FakeDesk:
     uploads: dict[str, bytes] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     trouble: str | None = None
+    refusal: Exception | None = None
 
     async def submit(
         self, asked: Mapping[str, Any], author: str, keep: Keep | None = None
     ) -> OrderAccepted:
         await trio.lowlevel.checkpoint()
+        if self.refusal is not None:
+            raise self.refusal
         self.orders.append((dict(asked), author))
         return OrderAccepted(order="o1", job="o1", site="fra1", server=None)
 

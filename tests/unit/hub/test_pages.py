@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -16,12 +17,17 @@ from tests.support.hub_bench import API_TOKEN, HUB, NODE_A, Bench, Member, fill,
 PASSWORD = "correct horse"
 PAGES = (
     "/", "/sites", "/sites/fra1", "/nodes", f"/nodes/{NODE_A}", "/servers", "/pending", "/jobs",
-    "/assets", "/search?q=web",
+    "/assets", "/search?q=web", "/install", "/install?site=fra1", "/about", "/first-run",
+    "/pending?tab=aside", "/pending?filter=mac:52*", "/nodes?filter=reachable:no&sort=-name",
+    "/sites/fra1?tab=nodes", "/sites/fra1?tab=pending", "/sites/fra1?tab=jobs",
+    "/sites/fra1?tab=assets", "/sites/ams1",
 )  # fmt: skip
 
 
 @asynccontextmanager
-async def console(folder: Path, filled: bool = True) -> AsyncGenerator[tuple[Bench, Any]]:
+async def console(
+    folder: Path, filled: bool = True, role: str = "admin"
+) -> AsyncGenerator[tuple[Bench, Any]]:
     """Yield a bench and a client that is signed in."""
     members = () if filled else (Member(HUB, site="", roles=frozenset({"hub"})),)
     async with hub_bench(folder, *members) as bench:
@@ -29,7 +35,7 @@ async def console(folder: Path, filled: bool = True) -> AsyncGenerator[tuple[Ben
             fill(bench)
         await bench.ingest.read_all()
         desk, now_ms = bench.services.desk, bench.clock.now_ms()
-        await bench.services.accounts.create("admin", "admin", PASSWORD)
+        await bench.services.accounts.create("admin", role, PASSWORD)
         secret, session = desk.sign_in("admin", now_ms)
         yield bench, Browser(make_app(bench.services).test_client(), secret, session.csrf)
 
@@ -51,7 +57,9 @@ class Browser:
 
     async def post(self, path: str, form: dict[str, Any], token: str | None = None) -> Any:
         sent = {"csrf": mask(self.csrf) if token is None else token, **form}
-        return await self.client.post(path, headers=self.headers, form=sent)
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        data = urlencode(sent, doseq=True)
+        return await self.client.post(path, headers={**self.headers, **kind}, data=data)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -63,7 +71,9 @@ async def test_every_page_stands_within_the_frame(tmp_path: Path, path: str) -> 
         assert "<h1" in page
 
 
-@pytest.mark.parametrize("path", ["/", "/sites", "/servers", "/pending", "/jobs"])
+@pytest.mark.parametrize(
+    "path", ["/?all=1", "/sites", "/servers", "/pending", "/jobs", "/install"]
+)
 async def test_an_empty_hub_says_on_each_page_what_to_do_next(
     tmp_path: Path, path: str
 ) -> None:
