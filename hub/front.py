@@ -21,6 +21,7 @@ from quart_trio import QuartTrio
 
 from hub.api.auth import LOCAL_UID
 from hub.api.upload import Uploads
+from hub.early_answers import WholeRequest
 from hub.tls import Tls
 from mesh.errors import Refused, RemoteError
 from mesh.host.local_socket import may_ask, peer_uid
@@ -110,6 +111,9 @@ class WebSide:
                 scope = {**scope, LOCAL_UID: uid}
             if self._uploads.takes(scope):
                 await self._uploads.handle(scope, receive, send)
+            elif scope["type"] == "http":
+                whole = WholeRequest(receive, send)
+                await self._app(scope, whole.receive, whole.send)
             else:
                 await self._app(scope, receive, send)
 

@@ -72,8 +72,10 @@ def _where(kind: str, asked: Plan, changing: bool) -> tuple[list[str], list[Valu
         where.append(f"lower({expression}) IN ({', '.join('?' * len(known))})")
         values += known
     for word in asked.kept.words:
-        if _PLAIN_WORD.match(word) and not changing:
-            where.append("instr(lower(doc), ?)")
+        if _PLAIN_WORD.match(word):
+            # only what is over is surely shown as it is stored
+            unsure = f" OR NOT {_DERIVED['over']}" if changing else ""
+            where.append(f"(instr(lower(doc), ?){unsure})")
             values.append(word)
     return where, values
 

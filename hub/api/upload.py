@@ -125,4 +125,6 @@ async def _pieces(receive: Any) -> AsyncGenerator[bytes]:
         if event.get("body"):
             yield event["body"]
         if not event.get("more_body"):
-            return
+            break
+    if total == 0:
+        raise BadRequest("the upload is empty; send the content as the request's body")

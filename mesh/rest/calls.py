@@ -146,6 +146,8 @@ def _sentence(error: str, form: type[Closed], value: Mapping[str, Any], what: st
     have = repr(value[name])
     have = have if len(have) <= VALUE_CHARS_MAX else have[:VALUE_CHARS_MAX] + "..."
     meant = _meaning(form, name)
+    if meant and "matching regex" in said:
+        said, meant = f"expected {meant}", None
     return f"{path} is {have}: {said}" + (f" ({meant})" if meant else "")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from hub.api.upload import Uploads
 from hub.app import make_app
@@ -158,3 +159,23 @@ def test_the_certificate_is_made_once(tmp_path: Path) -> None:
     (tmp_path / "tls.key").write_text("damaged")
     with pytest.raises(Refused, match="TLS certificate"):
         load_or_make_tls(tmp_path, [], 0)
+
+
+async def test_a_refusal_waits_for_the_body_and_the_connection_lives_on(tmp_path: Path) -> None:
+    async with house(tmp_path) as at:
+        stream = await trio.open_unix_socket(str(at.socket))
+        async with stream:
+            for method, path in (("POST", "/nowhere"), ("QUERY", "/servers")) * 10:
+                head = (
+                    f"{method} /api/v1{path} HTTP/1.1\r\nHost: hub\r\nContent-Length: 2\r\n\r\n"
+                )
+                await stream.send_all(head.encode())
+                await trio.testing.wait_all_tasks_blocked()
+                await stream.send_all(b"{}")
+                answer = b""
+                with trio.fail_after(10):
+                    while not answer.endswith(b"}"):
+                        data = await stream.receive_some()
+                        assert data, "the connection was closed"
+                        answer += data
+                assert answer.startswith(b"HTTP/1.1 40"), answer

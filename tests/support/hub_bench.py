@@ -32,6 +32,7 @@ from mesh.rest.types import (
     Status,
     Token,
 )
+from mesh.rest.verdicts import meant
 from tests.support.rows import RowStore, World
 
 NODE_A = "a" * 32
@@ -238,7 +239,8 @@ class FakeVerdicts:
 
     async def give(self, machine: str, site: str | None, rejected: bool, by: str) -> Any:
         await trio.lowlevel.checkpoint()
-        seen = self.store.find("pending", machine)[0]
+        found: Any = self.store.find("pending", machine)
+        seen = meant(found, machine, site)
         self.rows.put(
             tables.site_scope(site or seen["site"]), tables.VERDICT, machine, HUB, mac=machine,
             rejected=rejected, by=by, at_ms=self.clock.now_ms(),
