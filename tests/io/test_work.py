@@ -34,6 +34,7 @@ async def test_accept_deploy_and_release_with_a_bmc(tmp_path: Path) -> None:
         assert site.machine.cidata is not None
         assert '"ssh-ed25519 AAAA ann"' in site.machine.cidata["user_data"]
         assert site.bmc.orders == ["off", "on", "off", "on"]
+        assert set(site.bmc.told_uefi) == {True}, "the inventory says so"
         assert all(step["solo"] for step in job["steps"] if step["kind"] != "observe")
 
         with pytest.raises(Refused, match="srv1 is active; release it first"):

@@ -69,6 +69,7 @@ class FakeBmc:
     trouble: list[Exception] = field(default_factory=list)
     lies: bool = False
     orders: list[str] = field(default_factory=list)
+    told_uefi: list[bool | None] = field(default_factory=list)
     changed: trio.Event = field(default_factory=trio.Event)
     cut: Cut = field(default_factory=Cut)
 
@@ -94,6 +95,7 @@ class FakeBmc:
         self._ask()
         self.cut.boundary()
         self.boot = device
+        self.told_uefi.append(uefi)
         self.cut.boundary()
 
     async def boot_device(self) -> Any:
@@ -168,6 +170,7 @@ class Machine:
         default_factory=lambda: {
             "system": {"vendor": "Acme", "product": "One", "serial": "S1", "uuid": "u-1"},
             "memory": {"bytes": 8 << 30},
+            "firmware": {"type": "uefi"},
             "disks": [{"name": "vda", "serial": "D1", "bytes": 1 << 30}],
         }
     )

@@ -49,6 +49,29 @@ class Bmcs(Protocol):
         ...
 
 
+class Together:
+    """BMCs of several makes as one."""
+
+    def __init__(self, *labs: tuple[Bmcs, Sequence[Machine]]) -> None:
+        self._labs = {machine.name: lab for lab, machines in labs for machine in machines}
+
+    def url(self, machine: Machine) -> str:
+        """Return the address that ``server accept --bmc`` takes."""
+        return self._labs[machine.name].url(machine)
+
+    def boot(self, machine: Machine, device: Boot) -> None:
+        """Set what the machine boots from at its next starts."""
+        self._labs[machine.name].boot(machine, device)
+
+    def reset(self, machine: Machine, power: Power) -> None:
+        """Switch the power on, or off at once."""
+        self._labs[machine.name].reset(machine, power)
+
+    def power(self, machine: Machine) -> Power:
+        """Return what the BMC says now."""
+        return self._labs[machine.name].power(machine)
+
+
 class RedfishLab:
     """The BMCs of some machines; ended with their lab, and the machines with it."""
 

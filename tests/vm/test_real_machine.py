@@ -1,7 +1,7 @@
 """The main job on virtual machines with real firmware: from a bare server and back to one.
 
 Nothing stands for anything here: SeaBIOS, OVMF and iPXE boot from the node's DHCP, TFTP and
-HTTP, the ramdisk is ours, the BMC speaks Redfish, the disk boots by itself.
+HTTP, the ramdisk is ours, one BMC speaks IPMI and one Redfish, the disk boots by itself.
 """
 
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.vm.bmcs import RedfishLab
+from tests.vm.bmcs import RedfishLab, Together
+from tests.vm.ipmi import IpmiLab
 from tests.vm.lab import MIB, Lab, Machine, image_sha256, run
 from tests.vm.real_site import RealSite
 
@@ -41,7 +42,8 @@ def test_servers_with_bios_or_uefi_go_from_bare_to_deployed_to_empty(
         bios = lab.machine("bios", 128 * MIB)
         uefi = lab.machine("uefi", 128 * MIB, firmware="uefi", disk="nvme", network="pxe")
         both = (bios, uefi)
-        bmcs = RedfishLab(lab.host("bmc", "10.77.0.201"), both)
+        oob = lab.host("bmc", "10.77.0.201")
+        bmcs = Together((IpmiLab(oob, [bios]), [bios]), (RedfishLab(oob, [uefi]), [uefi]))
         site = RealSite([lab.host("site", "10.77.0.1")], boot_files)
         site.start()
         site.add_image("vm-os", image)
