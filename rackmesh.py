@@ -14,12 +14,19 @@ from mesh.cli.lazy import LazyGroup
 INTERRUPTED = 130
 _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
+_UPKEEP = "hub.upkeep_commands"
 
 TABLE: dict[str, Any] = {
     "status": (f"{_NOUNS}:status", "Say how the hub or node fares."),
     "hub": (
         {
             "up": ("hub.commands:up", "Run a hub; the first start makes everything."),
+            "backup": (f"{_UPKEEP}:backup", "Write one sealed file of a running hub."),
+            "restore": (f"{_UPKEEP}:restore", "Make a data folder of a backup."),
+            "restore-report": (
+                f"{_UPKEEP}:restore_report",
+                "Show what a restore gave back.",
+            ),
             "root": (
                 {"export": ("hub.commands:root_export", "Move the root key off this hub.")},
                 "The organisation's root key.",

@@ -21,6 +21,7 @@ from hub.api import (
     read,
     session,
     shape,
+    upkeep,
     write,
 )
 from hub.api.bind import Bindings, may, operation_of
@@ -81,7 +82,7 @@ def make_app(services: Services) -> QuartTrio:
     bindings = Bindings(services)
     pages, renderer = page_routes(services, sign_in, bindings)
     problems.install(app, renderer.error)
-    for room in (read, write, assets, events, accounts):
+    for room in (read, write, assets, events, accounts, upkeep):
         room.bind(bindings, services)
     app.register_blueprint(bindings.blueprint())
     app.register_blueprint(monitor.routes(services))

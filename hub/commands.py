@@ -38,13 +38,19 @@ from mesh.host.log import configure
     type=click.Path(path_type=Path, allow_dash=True),
     help="First start: file with the passphrase that wraps the root key; - is standard input.",
 )
+@click.option(
+    "--force-epoch",
+    is_flag=True,
+    default=None,
+    help="After a restore: write without having met a member, if no other one is left.",
+)
 @click.option("--log-level", help="debug, info, warning or error.")
 def up(config: Path | None, root_passphrase_file: Path | None, **flags: Any) -> None:
     """Run a hub until it is stopped (SIGTERM, SIGINT); the first start makes everything."""
     tree = {
         **flags,
         "advertise": list(flags["advertise"]) or None,
-        "data": _folder(flags["data"]),
+        "data": folder_of(flags["data"]),
     }
     try:
         settings = load(HubConfig, config, os.environ, tree)
@@ -74,7 +80,7 @@ def root_export(target: Path, data: Path | None) -> None:
     """
     from mesh.hub_keys import RING_FILE, load_or_make_hub_keys
 
-    folder = _folder(data) / "keys"
+    folder = folder_of(data) / "keys"
     if not (folder / RING_FILE).exists():
         raise Failure(f"no hub has been started with its data in {folder.parent}", NOT_FOUND)
     try:
@@ -84,7 +90,8 @@ def root_export(target: Path, data: Path | None) -> None:
     click.echo(f"the root key is in {target} and no longer on this hub")
 
 
-def _folder(data: Path | None) -> Path:
+def folder_of(data: Path | None) -> Path:
+    """Return the hub's data folder."""
     return data or default_data("hub", os.environ)
 
 

@@ -27,6 +27,8 @@ class HubConfig:
     """First start only: make a join token for this site at once; empty: make none."""
     cache_gib: int = 20
     """Quota of the hub's asset cache."""
+    force_epoch: bool = False
+    """After a restore, write without having met a member; only if no other one is left."""
     log_level: str = "info"
     """debug, info, warning or error."""
 

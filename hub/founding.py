@@ -15,9 +15,12 @@ from typing import Final
 from cache.api import Cache
 from hub.accounts import Accounts
 from hub.api_tokens import ApiTokens
+from hub.backup import remove_drafts
 from hub.config import HubConfig
 from hub.desk import Desk
 from hub.passwords import Passwords
+from hub.restore import finish
+from hub.restored import REPORT_FILE
 from hub.store import ReportStore
 from hub.tls import Tls, load_or_make_tls
 from mesh import answers
@@ -29,11 +32,13 @@ from mesh.identity import Identity, load_or_make_identity
 from mesh.membership import found
 from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.register_store import RegisterStore
-from mesh.store import MeshStore
+from mesh.store import MeshStore, mark_restored
 from mesh.store_file import FileLock
 
 ANY: Final = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound
 ADMIN: Final = "admin"
+AUTHORED: Final = "identity/authored"
+"""There since this hub has first written."""
 PASSWORD_BYTES: Final = 12
 API_TOKEN_BYTES: Final = 32
 PASSWORD_FILE: Final = "admin-password"
@@ -77,9 +82,16 @@ def lock_folder(data: Path) -> FileLock:
     try:
         make_private_folder(data)
         make_private_folder(data / "run")
-        return FileLock(data / "hub.lock")
+        lock = FileLock(data / "hub.lock")
+        try:
+            finish(data)  # a restore that a power cut has stopped
+            remove_drafts(data)
+        except BaseException:
+            lock.release()
+            raise
     except OSError as exc:
         raise Refused(f"the data folder {data} cannot be used: {exc.strerror}") from exc
+    return lock
 
 
 def open_ground(
@@ -87,7 +99,7 @@ def open_ground(
 ) -> Ground:
     """Open or make everything in the data folder; the port is bound already."""
     data, now_ms = config.data, clock.now_ms()
-    first = not (data / "state.db").exists()
+    first, lost = _state_of(data)
     hosts = advertised(config)
     urls = tuple(f"https://{_in_url(host)}:{port}" for host in hosts)
     keys = load_or_make_hub_keys(data / "keys", config.region, passphrase)
@@ -96,6 +108,9 @@ def open_ground(
     register = RegisterStore.open(data / "register", keys.root_fp)
     found(keys, identity, register, urls=urls, tls_sha256=tls.sha256, name=config.name)
     api_token = _api_token(data / API_TOKEN_FILE)
+    if lost:  # members still hold what we signed: it counts as a restore without a backup
+        mark_restored(data / "state.db", identity.node_id)
+        write_json(data / REPORT_FILE, {"backup_ms": None, "restored_ms": now_ms})
     store = MeshStore.open(
         data / "state.db",
         author=identity.node_id,
@@ -103,6 +118,8 @@ def open_ground(
         clock=clock,
     )
     store.local_schema(answers.SCHEMA)
+    if not (data / AUTHORED).exists():
+        write_file(data / AUTHORED, b"")
     accounts = Accounts(store, Passwords(), clock)
     desk = Desk.open(data / "hub.db", accounts)
     return Ground(
@@ -121,6 +138,12 @@ def open_ground(
         urls=urls,
         first=first,
     )
+
+
+def _state_of(data: Path) -> tuple[bool, bool]:
+    """Return whether this is a first start, and whether earlier ones' database is lost."""
+    found, written_before = (data / "state.db").exists(), (data / AUTHORED).exists()
+    return not found and not written_before, written_before and not found
 
 
 async def make_admin(ground: Ground, on_terminal: bool) -> str | None:

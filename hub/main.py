@@ -16,6 +16,7 @@ from hub import founding
 from hub.api.upload import Uploads
 from hub.app import make_app
 from hub.assets import AssetDesk, AssetParts
+from hub.backup import BackupDesk
 from hub.config import HubConfig
 from hub.desks import SecretDesk, TokenDesk, VerdictDesk
 from hub.front import Front, WebSide, listen_tcp
@@ -25,6 +26,7 @@ from hub.limits import Limits
 from hub.live import EventBus, Live
 from hub.orders import OrderDesk
 from hub.ports import Services
+from hub.restored import REPORT_FILE, RestoreDesk
 from hub.status import StatusDesk
 from mesh.answers import Answers
 from mesh.errors import StoreFull
@@ -54,6 +56,7 @@ class Parts:
     live: Live
     assets: AssetDesk
     tokens: TokenDesk
+    restored: RestoreDesk
     front: Front
     status: StatusDesk
 
@@ -84,19 +87,28 @@ def compose(ground: founding.Ground) -> Parts:
         store=store, reports=reports, register=register.register, region=ground.keys.region,
         key=ground.keys.orders, clock=clock, hub=ground.config.name,
     )  # fmt: skip
+    reader = order_reader(register.register)
+    restored = RestoreDesk(
+        path=ground.config.data / REPORT_FILE, store=store, replication=replication,
+        register=register.register, reports=reports, read_order=reader, clock=clock,
+        force=ground.config.force_epoch,
+    )  # fmt: skip
+    backups = BackupDesk(
+        data=ground.config.data, keys=ground.keys, node_id=node_id, name=ground.config.name,
+        build=build, reports=reports, clock=clock,
+    )  # fmt: skip
     status = StatusDesk(
         node_id=node_id, name=ground.config.name, build=build, started_ms=clock.now_ms(),
         keys=ground.keys, register=register.register, reports=reports, peers=peers,
-        assets=assets, clock=clock, room=store.room,
+        assets=assets, clock=clock, room=store.room, restored=restored,
     )  # fmt: skip
-    reader = order_reader(register.register)
     ingest = Ingest(MeshRows(store), register, reports, bus, clock, reader)
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
         secrets=SecretDesk(store, register.register), assets=assets,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
-        not_ready=lambda: store.not_ready,
+        backups=backups, restored=restored, not_ready=lambda: store.not_ready,
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,
     )  # fmt: skip
@@ -113,6 +125,7 @@ def compose(ground: founding.Ground) -> Parts:
         live=live,
         assets=assets,
         tokens=tokens,
+        restored=restored,
         front=Front(web, ground.tls, mesh_door),
         status=status,
     )
@@ -162,8 +175,10 @@ async def _run(
                 await views.start(parts.ingest.run)
                 await views.start(parts.assets.run)
                 views.start_soon(parts.live.run)
-                await _describe(ground)
+                views.start_soon(parts.restored.run)
                 greeting = await _first_words(ground, parts)
+                if ground.store.awaits_peer:
+                    views.start_soon(_when_writable, ground)
                 async with trio.open_nursery() as doors:
                     await doors.start(parts.front.serve, port, local)
                     greet(greeting, sys.stdout)
@@ -195,12 +210,18 @@ async def _describe(ground: founding.Ground) -> None:
     def write(tx: Tx) -> None:
         tx.put(tables.FLEET, tables.NODE, ground.identity.node_id, body)
 
-    if ground.store.awaits_peer:
-        return
     try:
         await ground.store.write(write)
     except StoreFull:
         log.warning("own row not written", path=ground.config.data)
+
+
+async def _when_writable(ground: founding.Ground) -> None:
+    """Do what a start does, as soon as a restored hub may write."""
+    while ground.store.awaits_peer:
+        await ground.store.wait_past(ground.store.version)
+    await _describe(ground)
+    await founding.make_admin(ground, on_terminal=False)
 
 
 async def _first_words(ground: founding.Ground, parts: Parts) -> Greeting:
@@ -208,6 +229,7 @@ async def _first_words(ground: founding.Ground, parts: Parts) -> Greeting:
     on_terminal = sys.stdout.isatty()
     password: str | None = None
     if not ground.store.awaits_peer:
+        await _describe(ground)
         password = await founding.make_admin(ground, on_terminal)
     token: str | None = None
     site = ground.config.site

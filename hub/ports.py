@@ -1,6 +1,13 @@
 """What the API and the pages need from the rest of the hub, as Protocols and small values."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,6 +26,7 @@ from mesh.rest.types import (
     GroupVerb,
     OrderAccepted,
     Pending,
+    RestoreReport,
     Secret,
     Status,
     Token,
@@ -139,6 +147,26 @@ class Assets(Protocol):
         ...
 
 
+class Backups(Protocol):
+    """Copies of the running hub."""
+
+    async def stream(self) -> AsyncGenerator[bytes]:
+        """Make a consistent copy and return its bytes; raises Conflict, StoreFull."""
+        ...
+
+
+class Restored(Protocol):
+    """What became of the last restore."""
+
+    def report(self) -> RestoreReport:
+        """Return the report; NotFound when there is none."""
+        ...
+
+    def dismiss(self) -> None:
+        """Forget it; NotFound when there is none."""
+        ...
+
+
 class StatusSource(Protocol):
     """How the hub fares."""
 
@@ -165,6 +193,8 @@ class Services:
     verdicts: Verdicts
     secrets: Secrets
     assets: Assets
+    backups: Backups
+    restored: Restored
     status: StatusSource
     settle: Callable[[], Awaitable[None]]
     """Returns when the reporting store holds every write before it."""

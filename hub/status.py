@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from hub.assets import AssetDesk
 from hub.live import Connected
+from hub.restored import RestoreDesk
 from hub.show import age
 from hub.store import ReportStore
 from mesh.host.clock import Clock
@@ -33,6 +34,7 @@ class StatusDesk:
     assets: AssetDesk
     clock: Clock
     room: Room
+    restored: RestoreDesk
 
     def status(self) -> Status:
         """Return the status resource."""
@@ -68,6 +70,7 @@ class StatusDesk:
     def _problems(self, connected: set[str]) -> list[str]:
         now_ms, contacts = self.clock.now_ms(), self.reports.contacts()
         found = [self.room.problem] if self.room.problem else []
+        found += self.restored.problems()
         found += [
             f"two different {alarm.kind} records about {alarm.subject[:8] or 'the root'}:"
             " a key was copied or misused"

@@ -184,6 +184,8 @@ class JoinDesk:
                     return self._admit(opened)
             except StoreFull:
                 refusal = Refusal("hub", "the hub's disk is full: free some space, join again")
+            except Refused as exc:  # it was restored, and may not write yet
+                refusal = Refusal("hub", f"the hub cannot admit members now: {exc}")
         else:
             refusal = opened
         self.counters[f"refused {refusal.code}"] += 1

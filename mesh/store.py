@@ -19,6 +19,7 @@ from mesh.errors import LocalError, Refused, StoreBroken, StoreDamaged, StoreFul
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.host.sqlite_errors import mapped, mapping_errors
+from mesh.own_sets import OwnSets
 from mesh.proto.collect import Collector, Heir
 from mesh.proto.hlc import Hlc
 from mesh.proto.intake import Delta, Outcome, Roster
@@ -96,6 +97,8 @@ class MeshStore:
         self._running = False
         self._no_room = False
         self._awaits_peer = get_meta(db, "restored") is not None
+        restored_at = int(get_meta(db, "admitted") or 0)
+        self.own = OwnSets(replica.author, clock.now_ms(), restored_at)
         self._broken: StoreBroken | None = None
         self._changed = trio.Event()
         self._changes: deque[tuple[int, Changes]] = deque(maxlen=CHANGES_KEPT)
@@ -273,7 +276,12 @@ class MeshStore:
 
     async def take(self, deltas: Sequence[Delta], roster: Roster, via: str) -> list[Outcome]:
         """Take deltas that a peer has sent over, durably; used by replication alone."""
-        return await self._submit(lambda tx: tx.take(deltas, roster, via))
+        outcomes = await self._submit(lambda tx: tx.take(deltas, roster, via))
+        for delta, outcome in zip(deltas, outcomes, strict=True):
+            if outcome is Outcome.TAKEN_BACK:
+                floor, now_ms = delta.signed.head.floor, self._clock.now_ms()
+                self.own.on_taken_back(floor, self._awaits_peer, now_ms)
+        return outcomes
 
     async def collect(self, roster: Roster, heir: Heir) -> int:
         """Let go of rows that nobody needs; used by replication alone."""
@@ -284,14 +292,17 @@ class MeshStore:
     async def admit_writes(self) -> None:
         """A peer was met (or the operator forces it): own writes go on, in a new epoch."""
 
-        def admit(tx: Tx) -> None:
+        def admit(tx: Tx) -> int:
             tx.renew()
             set_meta(self._db, "restored", None)
+            set_meta(self._db, "admitted", str(self._replica.hlc.last))
+            return self._replica.hlc.last
 
         while self._awaits_peer:
             try:
-                await self._submit(admit)
+                self.own.admitted = await self._submit(admit)
                 self._awaits_peer = False
+                self._publish({})  # who waits for this sees it now
             except StoreFull:
                 await self.room.wait()
 

@@ -86,7 +86,8 @@ class Replication:
         self._roster_version = register_store.version
         self._jitter = jitter
         self._claims = Claims()
-        self._met: set[str] = set()
+        self.met_peers: set[str] = set()
+        """Peers with which an exchange was completed since the start."""
         self._receipts = Receipts(store.author)
         self._receipt_news = trio.Event()
 
@@ -183,11 +184,20 @@ class Replication:
 
     async def met(self, peer: str) -> None:
         """After a restore: a peer has shown all it has; admit writes once every scope was."""
-        self._met.add(peer)
+        self.met_peers.add(peer)
+        await self.admit_if_met()
+
+    async def admit_if_met(self) -> None:
+        """After a restore: admit writes if nobody is missing who could hold later ones."""
+        if self._store.awaits_peer and not self.unmet_scopes():
+            await self._store.admit_writes()
+
+    def unmet_scopes(self) -> list[str]:
+        """Return the scopes of own sets of which nobody who carries them was met yet."""
         scopes = [scope for author, scope in self._store.heads if author == self._store.author]
-        if uncovered(self.roster, self._roster.nodes(), self._store.author, scopes, self._met):
-            return
-        await self._store.admit_writes()
+        return uncovered(
+            self.roster, self._roster.nodes(), self._store.author, scopes, self.met_peers
+        )
 
     def refresh(self) -> None:
         """Look at the register again if it has changed."""
@@ -241,8 +251,10 @@ class _LinkSync:
                 case Drop(reason):
                     self._drop(reason)
         self._kick.set()
-        if self._store.awaits_peer and self._session.counters["completed"]:
-            self._nursery.start_soon(self._parent.met, self._link.peer)
+        if self._session.counters["completed"]:
+            self._parent.met_peers.add(self._link.peer)
+            if self._store.awaits_peer:
+                self._nursery.start_soon(self._parent.met, self._link.peer)
 
     def _post(self, kind: str, body: Any) -> None:
         try:

@@ -131,6 +131,14 @@ class ApiClient:
         """DELETE a resource."""
         return self._request("DELETE", path)
 
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """GET bytes, piece by piece; ApiError when the daemon breaks off."""
+        with self._errors(), self._http.stream("GET", path, timeout=None) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise _problem(response)
+            yield from response.iter_raw()
+
     def lines(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Follow a stream of JSON lines until the daemon ends it."""
         with (

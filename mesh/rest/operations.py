@@ -18,7 +18,7 @@ Server = Literal["hub", "node"]
 BOTH: Final[tuple[Server, ...]] = ("hub", "node")
 HUB: Final[tuple[Server, ...]] = ("hub",)
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-Form = Literal["list", "item", "lines", "events", "document", "nothing"]
+Form = Literal["list", "item", "lines", "events", "document", "bytes", "nothing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +215,21 @@ _PEOPLE: Final = (
     ),
 )  # fmt: skip
 
+_UPKEEP: Final = (
+    Operation(
+        id="makeBackup", method="GET", path="/backup", role="admin", noun="backup",
+        summary="Give out a copy of all that only this hub has, over its local socket alone.",
+        answer=None, form="bytes", at=HUB, secret=True,
+    ),
+    _get("getRestoreReport", "/restore-report", "restore-report", show.RestoreReport,
+         "Show what a restore brought back, and what is missing.", at=HUB),
+    Operation(
+        id="dismissRestoreReport", method="DELETE", path="/restore-report", role="admin",
+        noun="restore-report", summary="Forget the report of a restore: somebody has read it.",
+        answer=show.RestoreReport, at=HUB,
+    ),
+)  # fmt: skip
+
 _SESSION: Final = (
     Operation(
         id="changePassword", method="PUT", path="/session/password", role="viewer",
@@ -237,7 +252,7 @@ _SESSION: Final = (
 )  # fmt: skip
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
-    operation.id: operation for operation in (*_READS, *_WRITES, *_PEOPLE, *_SESSION)
+    operation.id: operation for operation in (*_READS, *_WRITES, *_PEOPLE, *_UPKEEP, *_SESSION)
 }
 
 

@@ -383,6 +383,48 @@ class Event(TypedDict):
     site: str
 
 
+class RestoredRow(TypedDict):
+    """A row that this hub had written after its backup and got back from another member."""
+
+    at_ms: int
+    site: str  # "" for what is not about one site
+    table: str  # order, token, account, ...
+    key: str
+    what: str
+
+
+class AssetLeftOut(TypedDict):
+    """Uploaded content that is not inside a backup."""
+
+    name: str
+    asset: str
+    size: int | None
+    sites: list[str]  # that hold it
+
+
+class RestoreReport(TypedDict):
+    """What a restore brought back, and what nobody can account for.
+
+    What this hub wrote between ``lost_from_ms`` and ``lost_until_ms`` and that reached no other
+    machine is lost; sites that were not met may still hold rows of that time.
+    """
+
+    state: str  # waits | went on
+    forced: bool
+    backup_ms: int | None  # None: there was no backup, the database was lost
+    restored_ms: int
+    went_on_ms: int | None
+    waits_for: list[str]
+    got_back: list[RestoredRow]
+    got_back_more: int
+    orders_got_back: int
+    sites_not_met: list[str]
+    lost_from_ms: int | None
+    lost_until_ms: int
+    jobs_without_order: list[str]
+    assets_not_inside: list[AssetLeftOut]
+
+
 class Session(TypedDict):
     """Who asks."""
 

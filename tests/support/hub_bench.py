@@ -293,6 +293,23 @@ class FakeSecrets:
         return list(self.made.values())
 
 
+class NoUpkeep:
+    """A hub that was never restored, and whose backup is a few bytes."""
+
+    async def stream(self) -> AsyncGenerator[bytes]:
+        await trio.lowlevel.checkpoint()
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncGenerator[bytes]:
+        yield b"all of it"
+
+    def report(self) -> Any:
+        raise NotFound("this hub was not restored")
+
+    def dismiss(self) -> None:
+        raise NotFound("this hub was not restored")
+
+
 @dataclass
 class Bench:
     services: Services
@@ -318,7 +335,8 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(clock, bus), verdicts=FakeVerdicts(rows, store, clock),
         secrets=FakeSecrets(), assets=fake, status=fake,
-        settle=ingest.settle, not_ready=lambda: fake.trouble,
+        backups=NoUpkeep(), restored=NoUpkeep(), settle=ingest.settle,
+        not_ready=lambda: fake.trouble,
         answers=Answers(LocalTables(clock).write, clock),
         accounts=accounts, limits=Limits(),
         api_tokens=ApiTokens(shared, desk, API_TOKEN, clock), hub_name="demo hub",
