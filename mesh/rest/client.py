@@ -93,17 +93,12 @@ class ApiClient:
 
         ``next`` in it is null unless the limit left something out.
         """
-        whole: dict[str, Any] | None = None
+        whole: dict[str, Any] = {"items": [], "next": None}
         while True:
-            have = len(whole["items"]) if whole is not None else 0
+            have = len(whole["items"])
             left = PAGE if limit is None else min(PAGE, limit - have)
-            cursor = whole["next"] if whole is not None else None
-            page = self.get(path, limit=left, cursor=cursor, **query)
-            if whole is None:
-                whole = page
-            else:
-                whole["items"] += page["items"]
-                whole["next"] = page["next"]
+            page = self.get(path, limit=left, cursor=whole["next"], **query)
+            whole = {**page, "items": [*whole["items"], *page["items"]]}
             if whole["next"] is None or len(whole["items"]) == limit:
                 return whole
 
