@@ -14,6 +14,7 @@ from hub.pages.page import Page, Section
 from hub.ports import Json, Services
 from hub.proto.asset_matrix import TRUST, matrix
 from mesh.errors import Refused
+from mesh.proto.content import FILE, IMAGE, ISO, QCOW2
 from mesh.rest.lists import plan
 from mesh.rest.problems import RequestProblem
 from mesh.rest.requests import ListQuery
@@ -22,6 +23,11 @@ ROWS: Final = 200
 SITES_SHOWN: Final = 12
 """Most sites that stand as columns; beyond these the matrix is by asset only."""
 SERVERS_SHOWN: Final = 50
+KIND_WORDS: Final = (
+    (IMAGE, "a raw disk, written as it is"), (QCOW2, "a qcow2 disk, written as a raw one"),
+    (ISO, "a CD, booted as it is"), (FILE, "anything else, only kept at the sites"),
+)  # fmt: skip
+"""Kinds that have one content; a live system of several parts is added by command line."""
 FIELDS: Final = ("name", "url", "sha256", "kind")
 
 
@@ -38,7 +44,8 @@ def add(pages: Blueprint, console: Console) -> None:
                 Section("assets", "assets/list.html", "asset site node",
                         lambda: _list(services, text)),
             ),
-            values={"filter": text, "problem": problem, "given": dict(given or {}),
+            values={"filter": text, "problem": problem,
+                    "asset_kinds": KIND_WORDS, "given": dict(given or {}),
                     "sites": [site["name"] for site in read.sites(services)]},
             still=bool(problem),
         )  # fmt: skip
