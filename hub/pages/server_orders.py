@@ -111,7 +111,7 @@ async def _show(services: Services, console: Console, problem: str = "") -> Resp
         "kind": word, "params": params, "problem": problem, "review": found,
         "images": _images(services, servers) if kind == DEPLOY else [],
         "stale": silent_sites(services), "back": _back(fields),
-        **(_same(kind, params, found) if found and found.hits else {}),
+        **(_same(kind, params, found, fields) if found and found.hits else {}),
     }  # fmt: skip
     return console.render.page(
         Page(
@@ -121,9 +121,10 @@ async def _show(services: Services, console: Console, problem: str = "") -> Resp
     )
 
 
-def _same(kind: str, params: Json, found: Review) -> Json:
+def _same(kind: str, params: Json, found: Review, fields: Mapping[str, str]) -> Json:
     """Return what the review says beside the list: in words, as command, as JSON."""
     hit = [one.server for one in found.hits]
+    kept = fields.get("filter") if fields.get("all") and len(hit) > 1 else None
     word = TITLES[_word(kind, params)]
     number = f"{len(hit)} servers" if len(hit) > 1 else hit[0]["name"]
     hidden = [("image", params.get("image")), ("hostname", params.get("hostname")),
@@ -132,7 +133,7 @@ def _same(kind: str, params: Json, found: Review) -> Json:
     return {
         "title_hits": f"{word} hits {number}" if len(hit) > 1 else f"{word} of {number}",
         "loses": LOSES.get(kind, ""), "give": f"{word} {number}",
-        "command": as_command(kind, params, hit),
+        "command": as_command(kind, params, hit, kept),
         "json": json.dumps(as_body(kind, params, hit), indent=2),
         "endpoint": "/api/v1/orders" if len(hit) == 1 else "/api/v1/groups",
         "key": secrets.token_hex(16), "seen": found.digest,

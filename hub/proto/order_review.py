@@ -80,10 +80,12 @@ def as_body(kind: str, params: Body, servers: Sequence[Body]) -> dict[str, Any]:
     return {"kind": kind, **target, "params": dict(params)}
 
 
-def as_command(kind: str, params: Body, servers: Sequence[Body]) -> str:
-    """Return the command that gives the same order."""
+def as_command(
+    kind: str, params: Body, servers: Sequence[Body], kept: str | None = None
+) -> str:
+    """Return the command that gives the same order; ``kept``: the filter that chose them."""
     words = ["rackmesh", "server", kind.partition(".")[2]]
-    words += [server["name"] for server in servers]
+    words += [server["name"] for server in servers] if kept is None else ["--filter", kept]
     if kind == POWER:
         words.append("on" if params.get("on") else "off")
     if kind == DEPLOY:
@@ -93,5 +95,5 @@ def as_command(kind: str, params: Body, servers: Sequence[Body]) -> str:
         for key in params.get("ssh_keys") or ():
             words += ["--ssh-key", str(key)]
     if kind == DEPLOY and params.get("user_data"):
-        words += ["--user-data", "@FILE"]
+        words += ["--user-data", "FILE"]
     return shlex.join(words)

@@ -96,16 +96,23 @@ def _verdict(
     "--ssh-key", "ssh_keys", multiple=True,
     help="SSH public key to admit, or @FILE with one; may be given more than once.",
 )  # fmt: skip
+@click.option(
+    "--user-data", type=click.Path(path_type=Path, allow_dash=True),
+    help="File with cloud-init user-data for the installed system; - reads standard input.",
+)  # fmt: skip
 @waiting
 @repeatable
 @options
 def deploy(
     where: Where, as_json: bool, servers: tuple[str, ...], text: str | None, yes: bool,
-    image: str, hostname: str | None, ssh_keys: tuple[str, ...], **more: Any,
+    image: str, hostname: str | None, ssh_keys: tuple[str, ...], user_data: Path | None,
+    **more: Any,
 ) -> None:  # fmt: skip
     """Install an image on each SERVER's disk and wait for the system to phone in."""
     keys = [read_secret_file(Path(key[1:])) if key.startswith("@") else key for key in ssh_keys]
-    params = {"image": image, "hostname": hostname, "ssh_keys": keys}
+    params: dict[str, Any] = {"image": image, "hostname": hostname, "ssh_keys": keys}
+    if user_data is not None:
+        params["user_data"] = read_secret_file(user_data)
     what = f"{image} will be installed on"
     _hit(where, as_json, more, servers, text, yes, "server.deploy", params, what)
 
