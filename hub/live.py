@@ -166,7 +166,9 @@ class Live:
         While nobody can be asked it says so (``trouble``) and tries again.
         """
         if self.log_readers >= LOG_READERS_MAX:
-            raise Unavailable(f"{LOG_READERS_MAX} pages read job logs already; close some")
+            text = f"{LOG_READERS_MAX} pages read job logs already: close some"
+            yield _event("trouble", {"text": text})
+            return  # the browser comes back by itself
         self.log_readers += 1
         try:
             while True:

@@ -25,6 +25,7 @@ from hub.proto.asset_matrix import here
 from hub.proto.order_review import Review, as_body, as_command, review
 from hub.store import LIST_MAX
 from mesh.errors import Refused
+from mesh.proto.content import FILE, ISO, LIVE
 from mesh.proto.order import DEPLOY, POWER, RELEASE, USER_DATA_CHARS_MAX
 from mesh.rest.lists import plan
 from mesh.rest.requests import GROUP_MAX, ListQuery
@@ -62,7 +63,7 @@ def add(pages: Blueprint, console: Console) -> None:
         fields = await forms.fields(LONG_FIELDS)
         kind, params = _kind(fields), _params(fields)
         servers = await _chosen(services, fields)
-        found = review(kind, params, servers, _busy(services))
+        found = _reviewed(services, kind, params, servers)
         if found.digest != fields.get("seen") or (found.losing and not fields.get("sure")):
             return await _show(
                 services, console, "what is hit has changed meanwhile: review it once more"
@@ -100,7 +101,7 @@ async def _show(services: Services, console: Console, problem: str = "") -> Resp
     if kind == DEPLOY and ready and not problem:
         problem = _wrong_deploy(services, params)
         ready = not problem
-    found = review(kind, params, servers, _busy(services)) if ready else None
+    found = _reviewed(services, kind, params, servers) if ready else None
     word = _word(kind, params)
     title = f"{TITLES[word]} " + (
         servers[0]["name"] if len(servers) == 1 else f"{len(servers)} servers"
@@ -196,7 +197,7 @@ def _wrong_deploy(services: Services, params: Json) -> str:
     found = services.store.find("asset", params["image"])
     if not found:
         return f"there is no image {params['image'][:60]!r}"
-    if found[0]["asset"] is None:
+    if not _known(found[0]):
         return f"the content of {params['image']} is not known yet: a site must fetch it once"
     if len(params.get("user_data", "")) > USER_DATA_CHARS_MAX:
         return f"user-data has at most {USER_DATA_CHARS_MAX} characters"
@@ -209,11 +210,25 @@ def _images(services: Services, servers: list[Json]) -> list[Json]:
     return [
         {
             "name": asset["name"], "kind": asset["kind"], "size": asset["size"],
-            "known": asset["asset"] is not None, "at": [_at(asset, site) for site in sites],
+            "known": _known(asset), "at": [_at(asset, site) for site in sites],
         }
         for asset in services.store.documents("asset")
-        if asset["kind"] != "file"
+        if asset["kind"] != FILE
     ]  # fmt: skip
+
+
+def _known(asset: Json) -> bool:
+    """Tell whether all content of an asset is known, so that a server can be given it."""
+    parts = asset["members"] if asset["kind"] == LIVE else [asset]
+    return bool(parts) and all(part["asset"] is not None for part in parts)
+
+
+def _reviewed(services: Services, kind: str, params: Json, servers: list[Json]) -> Review:
+    """Return what the order hits; what boots off the network touches no disk."""
+    found = services.store.find("asset", params["image"]) if params.get("image") else []
+    from_network = bool(found) and found[0]["kind"] in (LIVE, ISO)
+    meant = {**params, "boot": {}} if from_network else params
+    return review(kind, meant, servers, _busy(services))
 
 
 def _at(asset: Json, site: str) -> Json:

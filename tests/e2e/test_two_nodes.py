@@ -114,7 +114,8 @@ def test_the_origin_is_read_once_and_the_second_node_takes_the_image_inside_the_
 
     def told() -> bool:
         found = residency(pair, "two")
-        return bool(found and (found["origin_bytes"], found["peer_bytes"]) == (size, size))
+        counts = found and (found["origin_bytes"], found["peer_bytes"], found["near_bytes"])
+        return bool(counts == (size, size, size))
 
     wait_for("the hub tells who gave the bytes", told, 30, pair.processes)
     again = rackmesh("asset", "show", IMAGE, "--data", pair.hub)

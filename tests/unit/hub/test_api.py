@@ -17,6 +17,7 @@ from hub.api.bind import may, operation_of
 from hub.api.upload import PATH as UPLOAD
 from hub.app import CSP, make_app
 from hub.errors import Denied
+from hub.live import LOG_READERS_MAX
 from hub.pages.forms import mask
 from hub.ports import Principal
 from mesh.errors import RemoteRefused, Unreachable
@@ -148,6 +149,17 @@ async def test_events_of_a_log_say_when_nobody_can_be_asked(tmp_path: Path) -> N
         text = await response.get_data(as_text=True)
         assert "event: trouble" in text and "out of reach" in text
         assert text.endswith("event: end\ndata: {}\n\n")
+
+
+async def test_one_reader_of_logs_too_many_is_told_so(tmp_path: Path) -> None:
+    async with api(tmp_path) as (bench, client, _):
+        bench.services.live.log_readers = LOG_READERS_MAX
+        headers = {**BEARER, "Accept": "text/event-stream"}
+        response = await client.get("/api/v1/jobs/j1/logs", headers=headers)
+        text = await response.get_data(as_text=True)
+        assert text.startswith("event: trouble") and text.count("event: ") == 1
+        assert bench.services.live.log_readers == LOG_READERS_MAX
+        assert bench.peers.asked == []
 
 
 async def test_what_a_server_is_made_of_is_found_by_the_servers_name(tmp_path: Path) -> None:
