@@ -27,12 +27,12 @@ from mesh.rest import groups, metrics, verdicts
 from mesh.rest.calls import KEY_HEADER, Call, given, read_call
 from mesh.rest.lists import page, plan
 from mesh.rest.openapi import document
-from mesh.rest.operations import OPERATIONS, PREFIX, find, methods
+from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find, methods
 from mesh.rest.orders import NOT_AFTER_MS, Draft, KnownLists, draft
-from mesh.rest.problems import STATUS, RequestProblem, problem
+from mesh.rest.problems import CONTENT_TYPE, STATUS, RequestProblem, problem
 from mesh.rest.requests import GROUP_MAX, ListQuery
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Status
-from node.boot.http import HttpServer, Request, Response, Route
+from node.boot.http import ANY, HttpServer, Request, Response, Route
 from node.resources import Resources
 
 NO_OPERATOR: Final = "this node has no role site-operator; give the order at a hub"
@@ -83,12 +83,11 @@ class NodeApi:
         self._handlers |= {n: self._list for n, o in here.items() if o.form == "list"}
         assert here.keys() == self._handlers.keys(), sorted(here.keys() ^ self._handlers.keys())
         routes = [
-            Route(method, f"{PREFIX}/", self._serve_call, quiet=method == "GET")
-            for method in ("GET", "POST")
+            Route(ANY, f"{PREFIX}/", self._serve_call, quiet=True),
+            Route("GET", "/metrics", self._scrape, quiet=True),
+            Route("GET", "/readyz", self._readyz, quiet=True),
         ]
-        routes.append(Route("GET", "/metrics", self._scrape, quiet=True))
-        routes.append(Route("GET", "/readyz", self._readyz, quiet=True))
-        self._http = HttpServer(routes, log)
+        self.http = HttpServer(routes, log)
 
     async def run(
         self, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -106,7 +105,7 @@ class NodeApi:
             log.warning("stranger on the api socket", user=peer_uid(stream.socket))
             await trio.aclose_forcefully(stream)
             return
-        await self._http.serve(stream)
+        await self.http.serve(stream)
 
     async def _serve_call(self, request: Request) -> Response:
         """Answer one request; what is refused becomes a problem document."""
@@ -124,18 +123,10 @@ class NodeApi:
     async def _answer(self, request: Request) -> Response:
         path, method = request.path.removeprefix(PREFIX), request.method
         found = find("GET" if method == "HEAD" else method, path)
-        if found is None:
-            known = ", ".join(methods(path))
-            if known:
-                raise RequestProblem("not-allowed", f"this address takes {known}")
-            raise RequestProblem("not-found", "there is nothing at this address")
+        handler = self._handlers.get(found[0].id) if found is not None else None
+        if found is None or handler is None:
+            return _nothing(path, found[0] if found is not None else None)
         operation, parts = found
-        handler = self._handlers.get(operation.id)
-        if handler is None:
-            raise RequestProblem(
-                "not-found", f"only a hub can do this: {operation.summary}",
-                "give --hub, or --data of a hub",
-            )  # fmt: skip
         call = read_call(
             operation, f"{os.geteuid()}", parts, request.query, request.body,
             request.headers.get(KEY_HEADER.lower()),
@@ -302,7 +293,23 @@ def _shown(read: Callable[..., Any], part: str | None = None) -> Handler:
     return show
 
 
+def _nothing(path: str, elsewhere: Operation | None) -> Response:
+    """Say what there is instead of an operation that a node does not have."""
+    known = ", ".join(methods(path, "node"))
+    hint = None
+    if elsewhere is not None:
+        sentence = f"only a hub can do this: {elsewhere.summary}"
+        hint = "give --hub, or --data of a hub"
+    elif known:
+        sentence = f"this address takes {known}"
+    else:
+        sentence = "there is nothing at this address"
+    refusal = _problem("not-allowed" if known else "not-found", sentence, hint)
+    more = {"Allow": known} if known else {}
+    return Response(refusal.status, {**refusal.headers, **more}, refusal.body)
+
+
 def _problem(code: str, detail: str, hint: str | None = None) -> Response:
     document = problem(STATUS[code], code, detail, hint)
     body = json.dumps(document).encode()
-    return Response(STATUS[code], {"Content-Type": "application/problem+json"}, body)
+    return Response(STATUS[code], {"Content-Type": CONTENT_TYPE}, body)

@@ -34,7 +34,7 @@ _SENTENCES: Final = {
 def problem(status: int, code: str, detail: str, hint: str | None = None) -> Response:
     """Return a problem document."""
     document = problems.problem(status, code, detail, hint)
-    response = Response(json.dumps(document), status, content_type="application/problem+json")
+    response = Response(json.dumps(document), status, content_type=problems.CONTENT_TYPE)
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

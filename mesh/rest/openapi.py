@@ -53,7 +53,7 @@ def document(server: Server, build: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for operation in here:
         entry = paths.setdefault(operation.path, {})
-        entry[operation.method.lower()] = _operation(operation)
+        entry[operation.method.lower()] = _operation(operation, server)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -70,7 +70,7 @@ def document(server: Server, build: str) -> dict[str, Any]:
     }
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _operation(operation: Operation, server: Server) -> dict[str, Any]:
     parts = re.findall(r"\{(\w+)\}", operation.path)
     parameters = [
         {
@@ -93,8 +93,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
                 "content": {"application/problem+json": {"schema": _shape(types.Problem)}},
             },
         },
-        "security": [] if operation.role is None else [{"token": []}, {"session": []}],
+        "security": [{"token": []}, {"session": []}],
     }
+    if operation.role is None or server == "node":  # a node asks only who is at its socket
+        found["security"] = []
     if operation.form == "list":
         found["description"] = _asked(operation.noun)
     if operation.role is not None:

@@ -270,9 +270,10 @@ def find(method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
     return None
 
 
-def methods(path: str) -> list[str]:
-    """Return the methods that some operation takes at a path below PREFIX."""
-    return sorted(m for m in get_args(Method) if find(m, path) is not None)
+def methods(path: str, server: Server) -> list[str]:
+    """Return the methods that a hub or a node takes at a path below PREFIX."""
+    found = ((method, find(method, path)) for method in get_args(Method))
+    return sorted(method for method, one in found if one is not None and server in one[0].at)
 
 
 def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:

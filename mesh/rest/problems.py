@@ -24,6 +24,9 @@ STATUS: Final = {
     "full": 507,
 }
 
+CONTENT_TYPE: Final = "application/problem+json"
+_BY_STATUS: Final = {status: code for code, status in STATUS.items()}
+
 
 class RequestProblem(Refused):
     """The request is not carried out; ``code`` is the API's word for it. Nothing changed."""
@@ -33,6 +36,11 @@ class RequestProblem(Refused):
         assert code in STATUS
         self.code = code
         self.hint = hint
+
+
+def of_status(status: int, detail: str) -> Problem:
+    """Return the problem document of a status that says enough."""
+    return problem(status, _BY_STATUS.get(status, "failed"), detail)
 
 
 def problem(status: int, code: str, detail: str, hint: str | None = None) -> Problem:

@@ -18,6 +18,8 @@ import trio
 
 from mesh.errors import Refused, StoreBroken
 from mesh.host.log import Log
+from mesh.rest.problems import CONTENT_TYPE as PROBLEM
+from mesh.rest.problems import of_status
 from node.boot.http_body import FileBody, StreamStalled, send_bytes, send_file
 from node.proto.http_range import select, unchanged
 
@@ -29,7 +31,11 @@ RECEIVE_BYTES: Final = 16 << 10
 LINGER_S: Final = 1.0
 BACKLOG: Final = 128
 
+ANY: Final = "*"
+"""Method of a route that looks at the method itself."""
+
 __all__ = [
+    "ANY",
     "FileBody",
     "HttpLimits",
     "HttpServer",
@@ -44,7 +50,7 @@ __all__ = [
 class Request:
     """One request: ``path`` is percent-decoded, ``headers`` have lower case names."""
 
-    method: str  # GET, HEAD or POST
+    method: str  # in capitals, whatever it is
     path: str
     query: dict[str, str]  # the first value of each name, decoded
     headers: dict[str, str]
@@ -73,8 +79,9 @@ class Response:
 
     @classmethod
     def refusal(cls, status: int, sentence: str) -> "Response":
-        """Return a refusal as JSON: {"detail": sentence}."""
-        return cls.json({"detail": sentence}, status)
+        """Return a refusal as a problem document (RFC 9457)."""
+        body = json.dumps(of_status(status, sentence)).encode()
+        return cls(status, {"Content-Type": PROBLEM}, body)
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -84,8 +91,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Route:
     """A method and a path: exact, or everything below it when it ends in a slash.
 
-    A route for GET answers HEAD too. With ``secret_tail`` what follows the prefix
-    stays out of logs; a ``quiet`` one (polls) is logged only when it fails.
+    A route for GET answers HEAD too, one for ANY every method. With ``secret_tail`` what
+    follows the prefix stays out of logs; a ``quiet`` one (polls) is logged only when it fails.
     """
 
     method: str
@@ -176,7 +183,7 @@ class HttpServer:
             return Response.refusal(404, "there is nothing under this path")
         method = "GET" if request.method == "HEAD" else request.method
         for route in found:
-            if route.method != method:
+            if route.method not in {method, ANY}:
                 continue
             try:
                 with trio.move_on_after(self.limits.handler_s):
@@ -312,8 +319,6 @@ class _Connection:
         request = Request(method, path or "/", query, headers, b"", self._client_ip)
         if path is None or "\0" in path:
             return request, Response.refusal(400, "the request target cannot be read")
-        if method not in {"GET", "HEAD", "POST"}:
-            return request, Response.refusal(405, "this listener knows GET, HEAD and POST")
         declared = headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > BODY_BYTES_MAX:
             return request, _too_large()

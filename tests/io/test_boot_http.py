@@ -145,7 +145,7 @@ async def test_colons_that_firmware_percent_encodes_are_decoded() -> None:
     [
         (b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"404"),
         (b"POST /file HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"405"),
-        (b"PUT /file HTTP/1.1\r\nHost: a\r\n\r\n", b"405"),
+        (b"PUT /file HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"405"),
         (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n", b"413"),
         (b"GET /%ff HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
         (b"GET /echo%00 HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),

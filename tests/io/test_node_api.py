@@ -1,78 +1,13 @@
 """The node's own API over its socket: the same table, lists, keys and groups as the hub's."""
 
-import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
-import trio
-
-from mesh.answers import Answers
 from mesh.proto import tables
-from mesh.proto.order import Order, sign_order
 from mesh.rest.operations import OPERATIONS
-from mesh.rest.types import Status
-from node.resources import Resources
-from node.router import NodeApi, NodeFacts
-from tests.support.work_site import WorkSite
+from tests.support.node_api import node_api
 
 RELEASE = {"kind": "server.release"}
-
-
-@dataclass
-class NodeAt:
-    site: WorkSite
-    http: httpx2.Client
-
-    async def ask(
-        self, method: str, path: str, body: Any = None, key: str | None = None
-    ) -> tuple[int, Any]:
-        headers = {} if key is None else {"Idempotency-Key": key}
-        content = None if body is None else json.dumps(body).encode()
-
-        def request() -> httpx2.Response:
-            return self.http.request(method, f"/api/v1{path}", content=content, headers=headers)
-
-        response = await trio.to_thread.run_sync(request)
-        return response.status_code, response.json()
-
-    async def put_server(self, number: int, **body: Any) -> str:
-        key = f"01890000-0000-7000-8000-00000000000{number}"
-        row = {"id": key, "name": f"srv{number}", "site": "lab", "macs": [], "bmc": None,
-               "state": "active", "cleaned": False, **body}  # fmt: skip
-        await self.site.store.write(lambda tx: tx.put(self.site.scope, tables.SERVER, key, row))
-        return key
-
-
-@asynccontextmanager
-async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
-    async with WorkSite(folder, per_hour=per_hour).running(machine=False) as site:
-        root_fp, signer = site.org.root_fp, site.node.signer
-
-        async def submit(orders: Any, also: Callable[[Any], None]) -> None:
-            signed = [sign_order(order, signer, root_fp) for order in orders]
-            assert all(isinstance(order, Order) for order in orders)
-            await site.work.submit(*signed, also=also)
-
-        facts = NodeFacts(
-            resources=Resources(
-                node=site.node.node_id, site="lab", store=site.store, clock=site.clock,
-                register=site.org.register, peers=site.peers,
-            ),
-            build="0.1.0", answers=Answers(site.store.write, site.clock),
-            status=lambda: Status(role="node", name="n", node=site.node.node_id),  # type: ignore[typeddict-item]
-            submit=submit, job_logs=site.work.logs, new_id=site.new_id,
-        )  # fmt: skip
-        path = folder / "api.sock"
-        async with trio.open_nursery() as nursery:
-            await nursery.start(NodeApi(facts).run, path)
-            transport = httpx2.HTTPTransport(uds=str(path))
-            with httpx2.Client(transport=transport, base_url="http://node") as http:
-                yield NodeAt(site, http)
-            nursery.cancel_scope.cancel()
 
 
 async def test_every_list_of_the_table_is_there_in_its_form(tmp_path: Path) -> None:

@@ -85,8 +85,9 @@ def test_every_operation_is_found_by_its_method_and_path() -> None:
     assert find("GET", "/servers/web-1") == (OPERATIONS["getServer"], {"server": "web-1"})
     assert find("GET", "/servers/") is None
     assert find("GET", "/servers/a/b") is None
-    assert methods("/assets") == ["GET", "POST"]
-    assert methods("/nothing") == []
+    assert methods("/assets", "hub") == ["GET", "POST"]
+    assert methods("/assets", "node") == ["GET"]
+    assert methods("/nothing", "hub") == []
 
 
 JSON = st.recursive(
