@@ -4,6 +4,7 @@ It knows apt-get, dpkg and dpkg-deb. Rule: the system is not changed; without ro
 lists and caches of our own. When a package cannot be had the caller gets one sentence.
 """
 
+import fcntl
 import os
 import re
 import shutil
@@ -19,7 +20,10 @@ class NoPackages(Exception):
 
 
 class Debian:
-    """Packages of this machine's Debian release, kept under ``cache``."""
+    """Packages of this machine's Debian release, kept under ``cache``.
+
+    One process at a time uses a cache: another one waits here until the first has ended.
+    """
 
     def __init__(self, cache: Path) -> None:
         self._debs = cache / "debs"
@@ -38,6 +42,8 @@ class Debian:
                 f"the ramdisk is built on amd64 machines only, this one is {machine}"
             )
         self._debs.mkdir(parents=True, exist_ok=True)
+        self._lock = (cache / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def fetch(self, names: Sequence[str]) -> list[Path]:
         """Return the package files, downloaded in the version that apt prefers now."""

@@ -1,6 +1,6 @@
 """Bring a TCP port of a network namespace to this machine's loopback, for a browser.
 
-demo_forward.py NAMESPACE PORT        prints its own port; connects to 127.0.0.1:PORT inside
+demo_forward.py NAMESPACE_FILE PORT     prints its own port; connects to 127.0.0.1:PORT inside
 
 It knows no bytes. Rule: the listener is made here, then the process enters the namespace for
 good, so every connection that it opens is inside.
@@ -23,7 +23,7 @@ async def pass_on(source: trio.SocketStream, target: trio.SocketStream) -> None:
 
 async def main(namespace: str, port: int) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    inside = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    inside = os.open(namespace, os.O_RDONLY)
     if ctypes.CDLL(None, use_errno=True).setns(inside, CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), f"cannot enter the namespace {namespace}")
     print(listener.socket.getsockname()[1], flush=True)

@@ -31,7 +31,7 @@ class Processes:
         self.prefix = prefix
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, *argv: str | Path | int) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *argv: str | Path) -> subprocess.Popen[bytes]:
         """Start a process; its output goes to NAME.log."""
         log = (self.folder / f"{name}.log").open("ab")
         process = subprocess.Popen(

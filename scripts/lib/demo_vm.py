@@ -54,23 +54,36 @@ class VmDemo(Demo):
     def __init__(self, folder: Path, boot: Path, image: Path) -> None:
         super().__init__(folder, boot, image, servers=1)
         self.figures: dict[str, Any] = dict.fromkeys(self.goals, False)
-        note_pid(folder, "demo", os.getpid())
+        self.lab = Lab("demo", folder / "lab")
+        self.outside = Processes(folder)
+        self.namespace = ""
+
+    def run(self) -> None:
+        """The scenario; what the lab says when it fails becomes the one sentence."""
+        note_pid(self.folder, "demo", os.getpid())
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        self.lab = Lab("demo", folder / "lab").__enter__()
-        site = self.lab.host("site", "10.77.0.1")
-        bmc = self.lab.host("bmc", "10.77.0.201")
+        try:
+            self.make_machine()
+            self.start_all()
+            self.deploy_and_release()
+        except (RuntimeError, OSError) as exc:
+            raise DemoFailed(str(exc)) from exc
+
+    def make_machine(self) -> None:
+        """Make the namespaces, the machine and its BMC."""
+        self.lab.__enter__()
+        site, bmc = self.lab.host("site", "10.77.0.1"), self.lab.host("bmc", "10.77.0.201")
         self.namespace = site.namespace
         names = (site.namespace, bmc.namespace, self.lab.name)
-        (folder / NAMESPACES).write_text("\n".join(names))
+        (self.folder / NAMESPACES).write_text("\n".join(names))
         self.processes.prefix = ("ip", "netns", "exec", site.namespace)
-        self.outside = Processes(folder)
         self.machine = self.lab.machine(
             SERVER, DISK_MIB * MIB, firmware="uefi", disk="nvme", network="pxe"
         )
         self.bmc = RedfishLab(bmc, [self.machine])
 
-    def run(self) -> None:
-        """The scenario."""
+    def start_all(self) -> None:
+        """Hub, two sites, the origin; switch the machine on."""
         say(f"starting a hub and a node at each of two sites, in namespace {self.namespace}")
         self.start_hub()
         self.start_node("one", self.one, *LOOPBACK, "--subnet", "127.81.0.0/24")
@@ -81,6 +94,9 @@ class VmDemo(Demo):
         say("switching the virtual machine on: UEFI, PXE, an NVMe disk, a Redfish BMC")
         self.bmc.boot(self.machine, "network")
         self.bmc.reset(self.machine, "on")
+
+    def deploy_and_release(self) -> None:
+        """From an image's URL to an empty disk."""
         self.register_image()
         self.accept_servers()
         size = self.figures["image_bytes"] = self.image.stat().st_size
@@ -90,8 +106,8 @@ class VmDemo(Demo):
         self.figures["deployed"] = self.figures["disk_sha256"] == self.figures["image_sha256"]
         self.figures["power_on_to_active_s"] = self.power_on_to_active_s()
         say(f"from power on to active: {self.figures['power_on_to_active_s']} s")
+        say("stopping the hub; releasing srv1 by an order given at site two's own node")
         self.processes.stop("hub")
-        say("the hub is stopped; releasing srv1 by an order given at site two's own node")
         rackmesh(
             "server", "release", SERVER, "--yes", "--wait", "--timeout", str(self.job_s),
             "--data", self.two, quiet=False,
@@ -139,7 +155,8 @@ class VmDemo(Demo):
     def where_to_look(self) -> None:
         """Print what a person can try next, and wait until somebody ends the demo."""
         forward = ROOT / "scripts" / "lib" / "demo_forward.py"
-        self.outside.start("forward", sys.executable, forward, self.namespace, self.hub_port)
+        inside = f"/run/netns/{self.namespace}"
+        self.outside.start("forward", sys.executable, forward, inside, str(self.hub_port))
         log = self.folder / "forward.log"
         port = wait_for(
             "the console's way in", lambda: log.read_text().strip(), 10, self.outside

@@ -1,6 +1,6 @@
 """A hub and the nodes of one site as processes in a lab's namespaces, ordered by command line.
 
-site = RealSite([lab.host("site", "10.77.0.1")], boot_files)
+    site = RealSite([lab.host("site", "10.77.0.1")], boot_files)
     site.start()
     site.discover(bmcs, machine); site.accept(bmcs, machine)
     job = site.order("server", "deploy", machine.name, "--image", ...); site.succeeded(job)
