@@ -1,6 +1,6 @@
 """Install a node: a join token, the lines to paste, and then how the node comes up, live.
 
-Also the first run: a hub without any site leads to its first token. Rule: a token's text stands
+Rule: a token's text stands
 in one answer only; watching goes on at the token's own address, without the text.
 """
 
@@ -18,15 +18,14 @@ from hub.pages.page import Page, Section
 from hub.ports import Json, Services
 from hub.proto.install_steps import install_steps
 from mesh.errors import Refused
+from mesh.rest.requests import TTL_S
 
 TOKENS_SHOWN: Final = 30
 TTLS: Final = ((3600, "1 hour"), (24 * 3600, "24 hours"), (7 * 24 * 3600, "7 days"))
-TTL_S: Final = 24 * 3600
 
 
 def add(pages: Blueprint, console: Console) -> None:
     """Add the routes."""
-    services = console.services
 
     @pages.get("/install")
     async def install() -> Response:
@@ -58,16 +57,6 @@ def add(pages: Blueprint, console: Console) -> None:
         who = need("operator")
         await console.api.call("revokeToken", who, token=token)
         return forms.go("/install", f"The token {token} is worthless now.")
-
-    @pages.get("/first-run")
-    async def first_run() -> Response:
-        need("operator")
-        values = {"region": services.region, "ttl_s": TTL_S}
-        page = Page(
-            title="First steps", template="install/first_run.html", at="overview",
-            values=values, still=True,
-        )  # fmt: skip
-        return console.render.page(page)
 
 
 def _form(console: Console, fields: Any, problem: str) -> Response:

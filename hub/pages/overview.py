@@ -3,17 +3,17 @@
 from collections import Counter
 from typing import Final
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response
 
 from hub import happenings, show
 from hub.api import read
 from hub.pages.asking import may
 from hub.pages.context import Console
-from hub.pages.forms import go
 from hub.pages.frame import sites_with_nodes
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
 from hub.store import FAILED
+from mesh.rest.requests import TTL_S
 
 JOBS_READ: Final = 30
 CARDS_MAX: Final = 60
@@ -25,10 +25,14 @@ def add(pages: Blueprint, console: Console) -> None:
 
     @pages.get("/")
     async def overview() -> Response:
-        if may("operator") and not read.sites(services) and "all" not in request.args:
-            return go("/first-run")
+        sites = read.sites(services)
+        first = may("operator") and not any(site["nodes"] for site in sites)
         page = Page(
-            title="Overview", template="overview/page.html", at="overview",
+            title="Overview", template="overview/page.html", at="overview", still=first,
+            values={
+                "first": first, "site": sites[0]["name"] if sites else "",
+                "region": services.region, "ttl_s": TTL_S,
+            },
             sections=(
                 Section("summary", "overview/summary.html", "site node server job pending",
                         lambda: summary(services)),

@@ -127,6 +127,7 @@ def test_the_page_is_whole_without_javascript(hub: HubProcess, browser: Any) -> 
         sign_in(page, hub)
         page.wait_for_selector("#cards")
         assert "fra1" in page.inner_text("#cards")
+        page.goto(hub.url + "/sites")
         assert "Renewed every 10 s" in page.content()
         assert complaints == []
 
