@@ -145,7 +145,8 @@ def _values(asked: Asked) -> Json:
         ],
         "shows": {name: name not in asked.hidden for name, _ in COLUMNS},
         "kept": {name: value for name, value in kept.items() if value},
-        "chooses": may("operator"), "acts": ACTS, "back": with_query(select=None),
+        "chooses": may("operator"), "acts": ACTS,
+        "back": with_query(**{"select": None, "with": None}),
         "export_csv": f"/servers.csv?{export}", "export_json": f"/servers.json?{export}",
     }  # fmt: skip
 

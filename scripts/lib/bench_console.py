@@ -33,7 +33,7 @@ from mesh.identity import load_or_make_identity
 from mesh.proto import tables
 from mesh.proto.ids import uuid7
 from mesh.proto.sets import HEAD_KIND, HEAD_N
-from mesh.register_store import RegisterStore
+from mesh.register_store import read_register
 from mesh.store import MeshStore, Tx
 from node.joining import KEYS, REGISTER
 from tests.support.fleet import IMAGE, Fleet, fleet
@@ -86,8 +86,7 @@ def server_row(number: int, now_ms: int) -> dict[str, Any]:
 async def write_servers(data: Path, count: int) -> None:
     """Let a joined node that does not run write servers of its site."""
     identity = load_or_make_identity(data / KEYS)
-    register = RegisterStore.open(data / REGISTER)
-    root_fp, clock = register.register.root_fp, SystemClock()
+    root_fp, clock = read_register(data / REGISTER).root_fp, SystemClock()
     store = MeshStore.open(
         data / "state.db", author=identity.node_id, clock=clock, hub=False,
         sign_head=lambda body: identity.sign(HEAD_KIND, HEAD_N, root_fp, body),
@@ -107,7 +106,6 @@ async def write_servers(data: Path, count: int) -> None:
             await store.write(write(rows[start : start + GROUP]))
         nursery.cancel_scope.cancel()
     store.close()
-    register.close()
 
 
 def percentile(values: list[float], share: float) -> float:
