@@ -43,22 +43,23 @@ def page_query(kind: str, asked: Plan, *, changing: bool) -> tuple[str, list[Val
     )
 
 
-def tally_query(kind: str, asked: Plan, field: str) -> tuple[str, list[Value]] | None:
-    """Return SQL for (value of a field or null, how many pass the filter), and its values.
+def tally_query(kind: str, asked: Plan, field: str) -> tuple[str, list[Value], bool]:
+    """Return SQL for (value of a field or null, how many pass the filter), its values, True.
 
-    None when SQL alone cannot tell what passes.
+    When SQL alone cannot tell what passes: SQL for the documents that may, and False.
     """
     kept = asked.kept
     plain = all(
         key in COLUMNS and asked.of.keys[key] == key and kept.exact(key) for key in kept.wanted
     )
+    conditions, values = _where(kind, asked, changing=False)
+    where = " AND ".join(conditions)
     if kept.words or kept.unwanted or not plain:
-        return None
+        return f"SELECT doc FROM document WHERE {where}", values, False  # noqa: S608
     assert field.isidentifier()
-    where, values = _where(kind, asked, changing=False)
     term = field if field in COLUMNS else f"json_extract(doc, '$.{field}')"
-    text = f"SELECT {term}, count(*) FROM document WHERE {' AND '.join(where)} GROUP BY 1"  # noqa: S608
-    return text, values
+    text = f"SELECT {term}, count(*) FROM document WHERE {where} GROUP BY 1"  # noqa: S608
+    return text, values, True
 
 
 def _where(kind: str, asked: Plan, changing: bool) -> tuple[list[str], list[Value]]:

@@ -8,8 +8,8 @@ deleted at any time and is filled again from the mesh.
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
@@ -190,16 +190,16 @@ class ReportStore:
 
         What has no value counts as NONE; the values come sorted.
         """
-        query = tally_query(kind, asked, field)
-        if query is not None:
-            pairs = self._reader.execute(*query).fetchall()
+        query, values, exact = tally_query(kind, asked, field)
+        rows = self._reader.execute(query, values)
+        if exact:
+            pairs = cast("Iterable[tuple[str | None, int]]", rows)
         else:
-            every = replace(asked, after=None, limit=LIST_MAX, fields=(field,))
-            pairs = [(item.get(field), 1) for item in self.page(kind, every).items]
-        found: dict[str, int] = {}
+            items = (cast(Json, msgspec.json.decode(doc)) for (doc,) in rows)
+            pairs = ((item.get(field), 1) for item in items if asked.keeps(item))
+        found: Counter[str] = Counter()
         for value, count in pairs:
-            name = value or NONE
-            found[name] = found.get(name, 0) + count
+            found[value or NONE] += count
         return dict(sorted(found.items()))
 
     def _texts(self, numbers: list[int]) -> list[Json]:
