@@ -19,26 +19,25 @@ class WholeRequest:
     """The two channels of one ASGI call; give them to the application instead."""
 
     def __init__(self, receive: Any, send: Any) -> None:
+        self.ended = False
+        """Whether the whole request has arrived, or its client is gone."""
         self._receive = receive
         self._send = send
-        self._arrived = trio.Event()
+        self._enough = trio.Event()
         self._bytes = 0
 
     async def receive(self) -> Any:
         """Return the next event of the request, and note its end."""
         event = await self._receive()
         self._bytes += len(event.get("body", b""))
-        if (
-            event["type"] != "http.request"
-            or not event.get("more_body")
-            or self._bytes > BODY_BYTES_MAX
-        ):
-            self._arrived.set()
+        self.ended = event["type"] != "http.request" or not event.get("more_body")
+        if self.ended or self._bytes > BODY_BYTES_MAX:
+            self._enough.set()
         return event
 
     async def send(self, event: Any) -> None:
         """Send an event of the answer, the first one once the request has arrived."""
         if event["type"] == "http.response.start":
             with trio.move_on_after(WAIT_S):
-                await self._arrived.wait()
+                await self._enough.wait()
         await self._send(event)

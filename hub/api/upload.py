@@ -16,6 +16,7 @@ from werkzeug.datastructures import Headers
 
 from hub.api import auth, problems, shape
 from hub.api.bind import may
+from hub.early_answers import WholeRequest
 from hub.errors import BadRequest, SignInNeeded, TooLarge, TooMany
 from hub.ports import Services
 from mesh.rest.operations import OPERATIONS
@@ -47,11 +48,13 @@ class Uploads:
 
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Serve one upload over ASGI."""
+        whole = WholeRequest(receive, send)
         try:
-            response = await self._store(scope, receive)
+            response = await self._store(scope, whole.receive)
         except Exception as exc:
             response = problems.of_error(exc)
-            await _drain(receive)
+            if not whole.ended:
+                await _drain(receive)
         content = await response.get_data(as_text=False)
         headers = [(b"content-type", (response.content_type or "").encode())]
         headers += [(b"content-length", str(len(content)).encode())]

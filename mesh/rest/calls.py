@@ -7,6 +7,7 @@ same sentence. Rule: a handler sees only what fits the operation's types and lim
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -108,8 +109,7 @@ def answer_of(operation: Operation, now_ms: int, value: Any) -> dict[str, Any]:
 
 
 def _query(form: type[Closed], query: Mapping[str, str]) -> Any:
-    filled = {name: value for name, value in query.items() if value != ""}
-    return _convert(form, filled, "the query", strict=False)
+    return _convert(form, query, "the query", strict=False)
 
 
 def _body(form: type[Closed], body: bytes) -> Any:
@@ -125,9 +125,24 @@ def _body(form: type[Closed], body: bytes) -> Any:
 
 def _convert(form: type[Closed], value: Mapping[str, Any], what: str, strict: bool) -> Any:
     try:
-        return msgspec.convert(value, form, strict=strict)
+        found = msgspec.convert(value, form, strict=strict)
     except msgspec.ValidationError as exc:
         raise RequestProblem("bad-request", _sentence(str(exc), form, value, what)) from exc
+    for name, choices in _choices(form).items():
+        given = getattr(found, name)
+        if given is not None and given not in choices:
+            raise RequestProblem(
+                "bad-request",
+                f"{name} is {given[:VALUE_CHARS_MAX]!r}: expected one of {', '.join(choices)}",
+            )
+    return found
+
+
+@cache
+def _choices(form: type[Closed]) -> dict[str, list[str]]:
+    """Return the fields whose type names what may stand there (``enum`` in its Meta)."""
+    found = ((name, _note(form, name, "enum")) for name in form.__struct_fields__)
+    return {name: choices for name, choices in found if choices is not None}
 
 
 def _sentence(error: str, form: type[Closed], value: Mapping[str, Any], what: str) -> str:
@@ -145,16 +160,16 @@ def _sentence(error: str, form: type[Closed], value: Mapping[str, Any], what: st
         return f"{what} is not right: {said}"
     have = repr(value[name])
     have = have if len(have) <= VALUE_CHARS_MAX else have[:VALUE_CHARS_MAX] + "..."
-    meant = _meaning(form, name)
+    meant = _note(form, name, "description")
     if meant and "matching regex" in said:
         said, meant = f"expected {meant}", None
     return f"{path} is {have}: {said}" + (f" ({meant})" if meant else "")
 
 
-def _meaning(form: type[Closed], name: str) -> str | None:
-    """Return the description of a field's type, which says what would be right."""
+def _note(form: type[Closed], name: str, key: str) -> Any:
+    """Return what the Meta of a field's type says beside its limits, as its description."""
     field = next(f for f in msgspec.inspect.type_info(form).fields if f.name == name)  # type: ignore[attr-defined]
     kinds = [field.type, *getattr(field.type, "types", ())]
     kinds += [kind.item_type for kind in kinds if hasattr(kind, "item_type")]
     notes = (getattr(kind, "extra_json_schema", None) or {} for kind in kinds)
-    return next((str(note["description"]) for note in notes if "description" in note), None)
+    return next((note[key] for note in notes if key in note), None)

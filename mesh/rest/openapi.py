@@ -138,6 +138,9 @@ def _present(shape: dict[str, Any]) -> dict[str, Any]:
 def _answer(operation: Operation) -> dict[str, Any]:
     if operation.form == "nothing":
         return {"description": "Done.", "content": {"application/json": {"schema": {}}}}
+    if operation.form == "bytes":
+        kind = "application/octet-stream"
+        return {"description": operation.summary, "content": {kind: {"schema": {}}}}
     shape = _shape(operation.answer)
     if operation.form in _STREAMS:
         kinds = _STREAMS[operation.form]

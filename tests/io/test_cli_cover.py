@@ -33,6 +33,7 @@ BY_PROGRAMS = {
 """Operations without a verb of their own, and why."""
 MAC = "52:54:00:aa:00:00"
 VERBS: tuple[tuple[str, ...], ...] = (
+    ("hub", "restore-report"), ("hub", "restore-report", "--dismiss"),
     ("status",), ("site", "list"), ("node", "list"), ("server", "list"),
     ("server", "show", "web-1"), ("server", "inventory", "web-1"), ("server", "pending"),
     ("job", "list"), ("job", "show", "j2"), ("job", "logs", "j1"), ("job", "cancel", "j2"),
@@ -121,6 +122,8 @@ async def test_every_operation_has_a_verb(tmp_path: Path) -> None:
         await at.run(*words, stdin="another horse battery")
         await at.run("secret", "set", "bmc-1", "--site", "fra1", stdin="value")
         await at.run("asset", "add", "local", str(with_file))
+        sealed = str(tmp_path / "hub.backup")
+        await at.run("hub", "backup", sealed, "--passphrase-file", "-", stdin="word " * 6)
         for verb in VERBS:
             said = await at.run(*verb)
             assert "Traceback" not in said.output, (verb, said.output)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.rest.calls import Call, read_call
+from mesh.rest.lists import plan
 from mesh.rest.operations import OPERATIONS, PREFIX, find, methods
 from mesh.rest.problems import RequestProblem
 
@@ -31,6 +32,10 @@ def call(
         ("createToken", {}, "the body is not right: object missing required field site"),
         ("createToken", {"site": "fra1", "x": 1}, "the body has no field 'x'; known: site"),
         (
+            "createOrder", {"kind": "server.explode"},
+            "kind is 'server.explode': expected one of job.cancel, job.retry, server.accept,",
+        ),
+        (
             "declareAsset", {"name": "x", "want": ["a", "No"]},
             "want[1] is ['a', 'No']: expected 1 to 31 lower-case letters",
         ),
@@ -50,21 +55,21 @@ def test_a_wrong_body_is_named_with_what_would_be_right(
 
 
 def test_null_is_the_same_as_missing_and_empty_queries_are_none() -> None:
-    assert call("createOrder", {"kind": "x", "site": None}).body.site is None
+    assert call("createOrder", {"kind": "job.retry", "site": None}).body.site is None
     assert call("createToken", {"site": "fra1", "ttl_s": None}).body.ttl_s == 24 * 3600
-    assert call("listServers", query={"filter": "", "limit": ""}).query.limit == 1000
+    assert call("listServers", query={"filter": "", "cursor": ""}).plan == plan("servers")
 
 
 def test_a_key_comes_from_the_header_or_the_order_but_not_two_of_them() -> None:
-    order = {"kind": "x", "idempotency_key": "a"}
+    order = {"kind": "job.retry", "idempotency_key": "a"}
     assert call("createOrder", order).key == "a"
     assert call("createOrder", order, "a").key == "a"
-    assert call("createOrder", {"kind": "x"}, "b").key == "b"
+    assert call("createOrder", {"kind": "job.retry"}, "b").key == "b"
     with pytest.raises(RequestProblem, match="differ"):
         call("createOrder", order, "b")
     for wrong in ("", "two words", "\u00fc", "k" * 129):
         with pytest.raises(RequestProblem, match="1 to 128 visible ASCII characters"):
-            call("createOrder", {"kind": "x"}, wrong)
+            call("createOrder", {"kind": "job.retry"}, wrong)
     assert call("listServers", key="ignored").key is None
 
 
