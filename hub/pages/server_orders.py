@@ -26,6 +26,7 @@ from hub.proto.order_review import Review, as_body, as_command, review
 from hub.store import LIST_MAX
 from mesh.errors import Refused
 from mesh.proto.content import FILE, ISO, LIVE
+from mesh.proto.ids import NAME_PATTERN
 from mesh.proto.order import DEPLOY, POWER, RELEASE, USER_DATA_CHARS_MAX
 from mesh.rest.lists import plan
 from mesh.rest.requests import GROUP_MAX, ListQuery
@@ -125,7 +126,7 @@ async def _show(services: Services, console: Console, problem: str = "") -> Resp
 def _same(kind: str, params: Json, found: Review, fields: Mapping[str, str]) -> Json:
     """Return what the review says beside the list: in words, as command, as JSON."""
     hit = [one.server for one in found.hits]
-    kept = fields.get("filter") if fields.get("all") and len(hit) > 1 else None
+    kept = (fields.get("filter") or None) if fields.get("all") and len(hit) > 1 else None
     word = TITLES[_word(kind, params)]
     number = f"{len(hit)} servers" if len(hit) > 1 else hit[0]["name"]
     hidden = [("image", params.get("image")), ("hostname", params.get("hostname")),
@@ -199,6 +200,8 @@ def _wrong_deploy(services: Services, params: Json) -> str:
         return f"there is no image {params['image'][:60]!r}"
     if not _known(found[0]):
         return f"the content of {params['image']} is not known yet: a site must fetch it once"
+    if not NAME_PATTERN.match(params.get("hostname", "x")):
+        return f"{params['hostname'][:60]!r} is no host name: letters, digits, dots, dashes"
     if len(params.get("user_data", "")) > USER_DATA_CHARS_MAX:
         return f"user-data has at most {USER_DATA_CHARS_MAX} characters"
     return ""

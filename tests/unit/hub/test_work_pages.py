@@ -205,6 +205,23 @@ async def test_a_deploy_says_whether_the_image_is_at_the_site_already(tmp_path: 
         assert "Review" in page and 'name="seen"' not in page
 
 
+async def test_a_deploy_with_a_wrong_host_name_or_too_long_a_key_is_one_sentence(
+    tmp_path: Path,
+) -> None:
+    async with console(tmp_path) as (bench, browser):
+        form = {"kind": "server.deploy", "server": "s3", "image": "debian-12"}
+        for more, sentence in (
+            ({"hostname": "no name"}, "&#39;no name&#39; is no host name"),
+            ({"image": "nothing"}, "There is no image &#39;nothing&#39;"),
+            ({"image": "rescue"}, "The content of rescue is not known yet"),
+            ({"ssh_keys": "k" * 40_000}, "has more than 32768 characters"),
+        ):
+            response = await browser.post("/servers/order", {**form, **more})
+            assert response.status_code == 400
+            assert sentence in (await response.get_data()).decode()
+        assert bench.fake.orders == []
+
+
 async def test_servers_that_cannot_take_an_order_are_left_out_with_the_reason(
     tmp_path: Path,
 ) -> None:
