@@ -23,7 +23,7 @@ def many(function: Command) -> Command:
         click.option(
             "--filter", "text", help="Hit all servers that pass, as site:fra1 state:active web."
         ),
-        click.argument("servers", nargs=-1),
+        click.argument("servers", nargs=-1, metavar="SERVER..."),
     ]
     for decorate in decorators:
         function = decorate(function)
@@ -168,6 +168,8 @@ def _hit(
     """Order one server, or many as a group."""
     if bool(servers) == (text is not None):
         raise Failure("say which servers: either their names or --filter", 2)
+    if text is not None and not text.strip():
+        raise Failure("--filter is empty; name:* means all servers", 2)
     if len(servers) == 1:
         one(where, as_json, more, kind=kind, server=servers[0], params=params)
         return

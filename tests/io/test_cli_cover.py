@@ -208,6 +208,8 @@ async def test_many_servers_are_named_before_they_are_hit(tmp_path: Path) -> Non
         assert (said.exit_code, "no server passes the filter" in said.stderr) == (4, True)
         said = await at.run("server", "power", "web-1", "on", "--filter", "name:x")
         assert (said.exit_code, "either their names or --filter" in said.stderr) == (2, True)
+        said = await at.run("server", "release", "--filter", " ", "--yes")
+        assert (said.exit_code, "name:* means all" in said.stderr) == (2, True)
         keyed = ("--idempotency-key", "k2")
         first = await at.run("server", "power", "web-1", "on", *keyed)
         other = await at.run("server", "power", "web-1", "off", *keyed)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from hub.api.upload import Uploads
@@ -18,7 +19,7 @@ from mesh.rest.operations import Server
 from tests.support.hub_bench import API_TOKEN, NODE_A, fill, hub_bench
 from tests.support.node_api import node_api
 
-HUB_S, NODE_S = 60, 25
+HUB_S, NODE_S = 45, 25
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance",
     "response_headers_conformance", "response_schema_conformance", "negative_data_rejection",
@@ -29,6 +30,7 @@ CONFIG = '[checks]\nnegative_data_rejection.expected-statuses = ["4xx"]\n'
 ENDLESS = "followEvents"
 
 
+@pytest.mark.slow
 async def test_a_client_that_knows_only_the_document_finds_no_fault(tmp_path: Path) -> None:
     async with hub_bench(tmp_path) as bench:
         fill(bench)
@@ -50,6 +52,7 @@ async def test_a_client_that_knows_only_the_document_finds_no_fault(tmp_path: Pa
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_node_answers_such_a_client_as_a_hub_does(tmp_path: Path) -> None:
     async with node_api(tmp_path) as at:
         await at.put_server(1)
