@@ -1,5 +1,6 @@
 #!/bin/busybox sh
-# /init of the bootable test image: address, first-boot data of the CIDATA volume, phone-in.
+# /init of the bootable test image: address, first-boot data of the CIDATA volume, phone-in. Started
+# as a live system it phones in by the kernel's command line instead, and looks at no disk.
 # It stands for an operating system with cloud-init, and reads as much of its files as it needs.
 export PATH=/bin:/sbin
 mount -t devtmpfs dev /dev 2>/dev/null
@@ -24,8 +25,14 @@ for at in /sys/class/net/*; do
 done
 say "$iface has $(ip -4 addr show "$iface" | sed -n 's/.*inet \([^ ]*\).*/\1/p')"
 
+word() { # word NAME: the value of a word of the kernel's command line
+    tr ' ' '\n' < /proc/cmdline | sed -n "s/^$1=//p" | head -1
+}
+
 mkdir -p /run/cidata
+live=$(word rackmesh.phone)
 for round in 1 2 3 4 5 6 7 8 9 10; do
+    [ -z "$live" ] || break
     volume=$(findfs LABEL=CIDATA 2>/dev/null) && break
     sleep 1
 done
@@ -47,12 +54,13 @@ field() { # field FILE NAME...: the first value of one of the keys, in YAML or i
     done
 }
 
-name=$(field $user hostname)
+name=$(word rackmesh.hostname)
+[ -n "$name" ] || name=$(field $user hostname)
 [ -n "$name" ] || name=$(field $meta local-hostname hostname)
 name=${name:-unnamed}
 hostname "$name"
 instance=$(field $meta instance-id instance_id)
-urls=$(cat $meta $user 2>/dev/null | grep -oE "https?://[^]\"' ,}]*/phone/v1/[^]\"' ,}]*" | awk '!seen[$0]++')
+urls=$(echo "$live" | tr , '\n'; cat $meta $user 2>/dev/null | grep -oE "https?://[^]\"' ,}]*/phone/v1/[^]\"' ,}]*" | awk '!seen[$0]++')
 form="instance_id=${instance:-none}&hostname=$name"
 
 phone_in() { # to the first URL that takes it
