@@ -92,6 +92,7 @@ TABLE: dict[str, Any] = {
             "clone": (f"{_ASSETS}:asset_clone", "Make another name for the same content."),
             "list": (f"{_NOUNS}:asset_list", "List assets by site."),
             "show": (f"{_NOUNS}:asset_show", "Show one asset."),
+            "export": (f"{_ASSETS}:asset_export", "Write an asset's content into a file."),
             "want": (f"{_ASSETS}:asset_want", "Make a site hold an asset."),
             "unwant": (f"{_ASSETS}:asset_unwant", "Let a site drop an asset."),
             "remove": (f"{_ASSETS}:asset_remove", "Take a name away."),

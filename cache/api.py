@@ -17,7 +17,7 @@ from cache.errors import (
     OriginError,
 )
 from cache.making import why_no_converter
-from cache.proto.manifest import Manifest
+from cache.proto.manifest import Manifest, parse_manifest
 from cache.sharing import put_presence, rpc_handlers
 from cache.shelf import AssetReader, AssetState
 
@@ -36,6 +36,7 @@ __all__ = [
     "NoSpace",
     "OriginError",
     "PeerSource",
+    "parse_manifest",
     "put_presence",
     "rpc_handlers",
     "why_no_converter",

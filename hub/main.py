@@ -19,6 +19,7 @@ from hub.assets import AssetDesk, AssetParts
 from hub.backup import BackupDesk
 from hub.config import HubConfig
 from hub.desks import SecretDesk, TokenDesk, VerdictDesk
+from hub.exports import Exports
 from hub.front import Front, WebSide, listen_tcp
 from hub.greeting import Greeting, greet
 from hub.ingest import Ingest, MeshRows, order_reader
@@ -87,6 +88,7 @@ def compose(ground: founding.Ground) -> Parts:
         store=store, reports=reports, register=register.register, region=ground.keys.region,
         key=ground.keys.orders, clock=clock, hub=ground.config.name,
     )  # fmt: skip
+    exports = Exports(store, assets, register.register, ground.cache, peers)
     reader = order_reader(register.register)
     restored = RestoreDesk(
         path=ground.config.data / REPORT_FILE, store=store, replication=replication,
@@ -106,7 +108,7 @@ def compose(ground: founding.Ground) -> Parts:
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
-        secrets=SecretDesk(store, register.register), assets=assets,
+        secrets=SecretDesk(store, register.register), assets=assets, exports=exports,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         backups=backups, restored=restored, not_ready=lambda: store.not_ready,
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),

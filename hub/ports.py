@@ -175,6 +175,18 @@ class StatusSource(Protocol):
         ...
 
 
+class Exports(Protocol):
+    """Content that goes out."""
+
+    async def open(self, name: str) -> Any:
+        """Return what a name stands for, with its ``manifest``; raises HubError."""
+        ...
+
+    def read(self, export: Any, offset: int) -> AsyncGenerator[bytes]:
+        """Yield its bytes from an offset on, verified."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """All that the HTTP side is given."""
@@ -193,6 +205,7 @@ class Services:
     verdicts: Verdicts
     secrets: Secrets
     assets: Assets
+    exports: Exports
     backups: Backups
     restored: Restored
     status: StatusSource

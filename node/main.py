@@ -201,6 +201,7 @@ class Node:
             status=lambda: node_status(self),
             submit=self.submit,
             job_logs=self.work.logs,
+            reader=self.cache.reader,
             new_id=self.new_id,
         )
 

@@ -5,6 +5,7 @@ nor boot services, only resources and a few calls. Rules: the socket is 0600 and
 is checked; orders are taken only from a node with the role site-operator.
 """
 
+import base64
 import json
 import os
 from collections import Counter
@@ -32,7 +33,7 @@ from mesh.rest.orders import NOT_AFTER_MS, Draft, KnownLists, draft
 from mesh.rest.problems import CONTENT_TYPE, STATUS, RequestProblem, problem
 from mesh.rest.requests import GROUP_MAX, ListQuery
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Status
-from node.boot.http import ANY, HttpServer, Request, Response, Route
+from node.boot.http import ANY, FileBody, HttpServer, Request, Response, Route
 from node.resources import Resources
 
 NO_OPERATOR: Final = "this node has no role site-operator; give the order at a hub"
@@ -53,6 +54,8 @@ class NodeFacts:
     the same transaction; raises Refused."""
     job_logs: Callable[[str, int], Awaitable[list[tuple[int, int, str]]]]
     """Lines (number, Unix ms, text) of a job's log above a number."""
+    reader: Callable[[str], Any]
+    """A reader of an asset that is here or arriving, or None (node/boot/ports.py)."""
     new_id: Callable[[], str]
 
 
@@ -72,6 +75,7 @@ class NodeApi:
             "getJobLog": self._job_log,
             "getGroup": self._group,
             "getAsset": _shown(self._r.asset, "name"),
+            "exportAsset": self._export,
             "rejectMachine": self._verdict(True),
             "restoreMachine": self._verdict(False),
             "createOrder": self._order,
@@ -151,6 +155,17 @@ class NodeApi:
     async def _group(self, call: Call) -> Any:
         group = call.parts["group"]
         return groups.group(group, self._r.group_jobs(group))
+
+    async def _export(self, call: Call) -> Response:
+        item = self._r.asset(call.parts["name"])
+        reader = self._f.reader(str(item["asset"]))
+        if reader is None:
+            sentence = f"this node does not hold the content of {item['name']}"
+            raise RequestProblem("unreachable", sentence, "ask a hub, or a node that holds it")
+        digest = base64.b64encode(bytes.fromhex(str(item["sha256"]))).decode()
+        tag = str(item["asset"]).removeprefix("b3:")
+        body = FileBody(reader.fd, reader.size, tag, wait=reader.wait)
+        return Response(headers={"Repr-Digest": f"sha-256=:{digest}:"}, body=body)
 
     async def _job_log(self, call: Call) -> Response:
         job = self._r.job(call.parts["job"])

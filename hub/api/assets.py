@@ -1,8 +1,19 @@
-"""What operators say of assets: register, clone, want, take away."""
+"""Assets: what operators say of them (register, clone, want, take away), and their content."""
+
+import base64
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final
+
+from quart import Response, request
 
 from hub.api.bind import Bindings
+from hub.errors import BadRequest
 from hub.ports import Declaration, Json, Services
 from mesh.rest.calls import Call
+
+_RANGE: Final = re.compile(r"bytes=(\d{1,18})-\Z", re.ASCII)
 
 
 def bind(on: Bindings, services: Services) -> None:
@@ -42,3 +53,33 @@ def bind(on: Bindings, services: Services) -> None:
     async def remove_asset(call: Call) -> Json:
         await services.assets.remove(call.parts["name"])
         return {"name": call.parts["name"]}
+
+    @on.on("exportAsset")
+    async def export_asset(call: Call) -> Response:
+        export = await services.exports.open(call.parts["name"])
+        manifest = export.manifest
+        asked = request.headers.get("Range")
+        match = _RANGE.match(asked.strip()) if asked else None
+        offset = int(match[1]) if match else 0
+        if match and offset >= manifest.size:
+            raise BadRequest(f"{export.name} has {manifest.size} bytes, none from {offset} on")
+        response = Response(
+            _passed_on(services, export, offset), 206 if match else 200,
+            content_type="application/octet-stream",
+        )  # fmt: skip
+        digest = base64.b64encode(bytes.fromhex(manifest.sha256)).decode()
+        response.headers["Repr-Digest"] = f"sha-256=:{digest}:"
+        response.headers["ETag"] = f'"{manifest.asset.removeprefix("b3:")}"'
+        response.headers["Content-Length"] = str(manifest.size - offset)
+        response.headers["Accept-Ranges"] = "bytes"
+        if match:
+            last = manifest.size - 1
+            response.headers["Content-Range"] = f"bytes {offset}-{last}/{manifest.size}"
+        response.timeout = None
+        return response
+
+
+async def _passed_on(services: Services, export: Any, offset: int) -> AsyncGenerator[bytes]:
+    async with aclosing(services.exports.read(export, offset)) as pieces:
+        async for piece in pieces:
+            yield piece

@@ -1,9 +1,11 @@
-"""Verbs for assets: register, clone, want, take away.
+"""Verbs for assets: register, clone, want, take away, export.
 
 What a local file is, is told by its first bytes before anything is sent; of a URL only its name
 is known here, and the node that reads it looks at the bytes (mesh/proto/content.py).
 """
 
+import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
@@ -174,3 +176,60 @@ def asset_remove(where: Where, as_json: bool, name: str) -> None:
     with where.client() as client:
         answer = client.delete(f"/assets/{in_path(name)}")
     print_json(answer) if as_json else click.echo(f"asset {name} removed")
+
+
+@click.command("export")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--force", is_flag=True, help="Overwrite FILE when it exists.")
+@options
+def asset_export(where: Where, as_json: bool, name: str, file: Path, force: bool) -> None:
+    """Write the content of NAME into FILE and print its SHA-256.
+
+    It is checked while it comes. What a broken transfer left in FILE.part is checked and gone
+    on with the next time.
+    """
+    if file.exists() and not force:
+        raise Failure(f"{file} exists; --force overwrites it", 2)
+    with where.client() as client:
+        item = client.get(f"/assets/{in_path(name)}")["item"]
+        if item["kind"] == LIVE:
+            parts = ", ".join(member["name"] for member in item["members"])
+            raise Failure(f"{name} is a live system: export its members, {parts}")
+        if item["sha256"] is None:
+            raise Failure(f"the content of {name} is not known yet")
+        sha256 = _export(client, item, file)
+    told = {"name": name, "file": str(file), "bytes": item["size"], "sha256": sha256}
+    if as_json:
+        print_json({"schema": "rackmesh/export/1", "item": {**told, "asset": item["asset"]}})
+    else:
+        click.echo(f"{sha256}  {file}")
+
+
+def _export(client: Any, item: dict[str, Any], file: Path) -> str:
+    part = file.with_name(f"{file.name}.{item['sha256'][:12]}.part")
+    try:
+        with part.open("a+b") as out:
+            digest = hashlib.sha256()
+            out.seek(0)
+            while piece := out.read(READ_BYTES):
+                digest.update(piece)
+            have, size = out.tell(), item["size"]
+            if have:
+                click.echo(f"{part} has {have} of {size} bytes; going on there", err=True)
+            if have < size:
+                for piece in client.pieces(f"/assets/{in_path(item['name'])}/content", have):
+                    digest.update(piece)
+                    out.write(piece)
+            out.flush()
+            os.fsync(out.fileno())
+        if digest.hexdigest() != item["sha256"]:
+            part.unlink()
+            raise Failure(
+                f"what came of {item['name']} hashes to {digest.hexdigest()}, not to"
+                f" {item['sha256']}; nothing of it is kept"
+            )
+        part.replace(file)
+    except OSError as exc:
+        raise Failure(f"{file} cannot be written: {exc.strerror}") from exc
+    return digest.hexdigest()

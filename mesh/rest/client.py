@@ -126,12 +126,18 @@ class ApiClient:
         """DELETE a resource."""
         return self._request("DELETE", path)
 
-    def pieces(self, path: str) -> Iterator[bytes]:
-        """GET bytes, piece by piece; ApiError when the daemon breaks off."""
-        with self._errors(), self._http.stream("GET", path, timeout=None) as response:
+    def pieces(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        """GET bytes from an offset on, piece by piece; ApiError when the daemon breaks off."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with (
+            self._errors(),
+            self._http.stream("GET", path, headers=headers, timeout=None) as response,
+        ):
             if response.status_code >= 400:
                 response.read()
                 raise _problem(response)
+            if offset and response.status_code != 206:
+                raise ApiError("failed", f"the daemon does not go on at byte {offset}")
             yield from response.iter_raw()
 
     def lines(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:

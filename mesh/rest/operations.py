@@ -173,6 +173,11 @@ _WRITES: Final = (
         answer=show.AssetNamed, at=HUB,
     ),
     Operation(
+        id="exportAsset", method="GET", path="/assets/{name}/content", role="viewer",
+        noun="asset", summary="Read an asset's content, verified on its way; takes a Range.",
+        answer=None, form="bytes",
+    ),
+    Operation(
         id="uploadAsset", method="PUT", path="/assets/{name}/content", role="operator",
         noun="asset", summary="Upload an asset's content.",
         content="application/octet-stream", answer=show.AssetNamed, status=201, at=HUB,

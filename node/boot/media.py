@@ -2,8 +2,10 @@
 
 It knows no jobs and no cache files. Rules: a file goes out only when the decisions' port says
 that this capability may have it; ranges are served, since firmware reads an ISO in small
-pieces; the capability in the path never reaches the log.
+pieces; the capability stands in the query, which neither log nor console shows.
 """
+
+from typing import Final
 
 from node.boot.assets import AssetRoutes
 from node.boot.http import Request, Response, Route
@@ -11,7 +13,7 @@ from node.boot.ports import BootDecisions, Refusal
 from node.proto.http_range import requested_bytes
 from node.proto.net_boot_script import MEDIA_PATH
 
-PATH_CHARS_MAX = 1024
+NAME_CHARS_MAX: Final = 1024
 
 
 class MediaRoutes:
@@ -22,12 +24,11 @@ class MediaRoutes:
 
     def routes(self) -> list[Route]:
         """Return what the listener shall serve."""
-        return [Route("GET", MEDIA_PATH, self._get, secret_tail=True, quiet=True)]
+        return [Route("GET", MEDIA_PATH, self._get, quiet=True)]
 
     async def _get(self, request: Request) -> Response:
-        tail = request.path.removeprefix(MEDIA_PATH)
-        capability, slash, name = tail.partition("/")
-        if not slash or len(tail) > PATH_CHARS_MAX:
+        name, capability = request.path.removeprefix(MEDIA_PATH), request.query.get("cap", "")
+        if not name or len(name) + len(capability) > NAME_CHARS_MAX:
             return Response.refusal(404, "there is nothing under this path")
         asked = requested_bytes(request.headers.get("range"))
         if request.method == "HEAD":

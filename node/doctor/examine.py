@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import trio
 
+from cache.api import why_no_converter
 from mesh.errors import LocalError, RemoteError
 from mesh.host.clock import SystemClock
 from node.config import NodeConfig
@@ -69,6 +70,7 @@ def _machine(plan: Plan) -> list[Finding]:
         _disk(config.data),
         *doctor.interfaces(facts.nics(), wires.provisioning, wires.oob),
         doctor.clock(SystemClock().now_ms(), facts.built_ms(), facts.synchronised()),
+        doctor.converter(why_no_converter()),
     ]
     if config.boot.enabled:
         folder = config.boot.files or config.data / "boot"

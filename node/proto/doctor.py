@@ -290,6 +290,14 @@ def boot_files(folder: str, names: Sequence[str] | None) -> Finding:
                    says=f"missing in {folder}: {', '.join(missing)}")  # fmt: skip
 
 
+def converter(missing: str | None) -> Finding:
+    """Judge whether qcow2 images can be converted here; ``missing``: the sentence when not."""
+    if missing is None:
+        return Finding(check="qcow2 images", state="ok", says="qemu-img is here")
+    return Finding(check="qcow2 images", state="warn", mend="apt install qemu-utils",
+                   says=f"{missing}; raw images, ISOs and live systems need none")  # fmt: skip
+
+
 def far(target: str, error: str | None, took_ms: float | None) -> Finding:
     """Judge one port of ``doctor listen`` on the far side."""
     check = f"way to {target}"

@@ -1,7 +1,7 @@
 """iPXE scripts for what a server boots off the network each time: a live system, an ISO.
 
-It knows no jobs. Rules as in ``boot_script.py``; the files come through a machine's own media
-path, whose capability says for which order they are, and the command line is the operator's
+It knows no jobs. Rules as in ``boot_script.py``; the files come through the media path
+with a capability, which says for which order they are, and the command line is the operator's
 with our words behind it.
 """
 
@@ -13,15 +13,15 @@ from node.proto.boot_script import RETRY_S, SCRIPT_PATH, _checked, _first_of, _s
 
 MEDIA_PATH: Final = "/media/v1/"
 BOOTS: Final = "boots"
-"""Behind a capability: says that all files are there and the kernel is started next."""
+"""In an asset's place: says that all files are there and the kernel is started next."""
 PHONE_WORD: Final = "rackmesh.phone"
 HOSTNAME_WORD: Final = "rackmesh.hostname"
 _ISO_SENTENCE: Final = "echo This firmware does not boot the ISO: see the Rackmesh manual"
 
 
 def media_url(url: str, capability: str, asset: str) -> str:
-    """Return where a machine finds a file at one node."""
-    return f"{url}{MEDIA_PATH}{capability}/{asset.removeprefix('b3:')}"
+    """Return where a machine finds a file at one node; iPXE shows a URL without its query."""
+    return f"{url}{MEDIA_PATH}{asset.removeprefix('b3:')}?cap={capability}"
 
 
 def live_script(

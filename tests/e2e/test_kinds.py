@@ -109,6 +109,34 @@ def test_an_iso_is_booted_as_it_is_and_its_reads_are_the_evidence(site: Fleet) -
     assert site.server("srv3")["image"] is None
 
 
+def test_content_is_exported_from_a_node_through_the_hub_and_a_broken_export_goes_on(
+    site: Fleet,
+) -> None:
+    site.start_origin()
+    add(site, "far", site.origin_url(), "--want", "two")
+    wait_for("the site holds it", lambda: shown(site, "far")["sha256"], 30, site.processes)
+    file = site.folder / "far.raw"
+    said = run("asset", "export", "far", file, "--data", site.hub)
+    assert said.out == f"{site.image_sha256}  {file}\n", said.err
+    assert file.read_bytes() == site.image.read_bytes()
+    said = run("asset", "export", "far", file, "--data", site.hub)
+    assert "exists; --force overwrites it" in one_sentence(said)
+    broken = site.folder / f"again.raw.{site.image_sha256[:12]}.part"
+    broken.write_bytes(site.image.read_bytes()[:1_500_000])
+    for data, again in ((site.hub, "again.raw"), (site.two, "third.raw")):
+        said = run("asset", "export", "far", site.folder / again, "--json", "--data", data)
+        item = json.loads(said.out)["item"]
+        assert (item["sha256"], item["bytes"]) == (site.image_sha256, file.stat().st_size)
+        assert (site.folder / again).read_bytes() == file.read_bytes()
+    assert not broken.exists()
+    broken.with_name(broken.name.replace("again", "odd")).write_bytes(b"x" * 100)
+    said = run("asset", "export", "far", site.folder / "odd.raw", "--data", site.hub)
+    assert "nothing of it is kept" in said.sentence
+    assert not (site.folder / "odd.raw").exists()
+    said = run("asset", "export", "nothing", site.folder / "no", "--data", site.hub)
+    assert "there is no asset" in one_sentence(said)
+
+
 def test_what_is_not_what_it_is_called_is_refused_with_one_sentence(site: Fleet) -> None:
     odd = site.folder / "odd"
     for content, words, sentence in (

@@ -122,6 +122,7 @@ async def test_every_operation_has_a_verb(tmp_path: Path) -> None:
         await at.run(*words, stdin="another horse battery")
         await at.run("secret", "set", "bmc-1", "--site", "fra1", stdin="value")
         await at.run("asset", "add", "local", str(with_file))
+        await at.run("asset", "export", "debian-12", str(tmp_path / "out.raw"))
         sealed = str(tmp_path / "hub.backup")
         await at.run("hub", "backup", sealed, "--passphrase-file", "-", stdin="word " * 6)
         for verb in VERBS:

@@ -61,7 +61,7 @@ async def test_a_live_system_boots_phones_in_survives_a_reboot_and_is_released(
         release = await site.end(await site.give("server.release", {"server": site.server}))
         assert release["state"] == "succeeded"
         assert (site.server_row()["boot"], site.machine.disk) == (None, "zeros")
-        capability = script.split("/media/v1/")[1].split("/")[0]
+        capability = script.split("?cap=")[1].split()[0]
         for name in (KERNEL[3:], "boots"):
             refused = await site.need_desk().media(capability, name, 0, IP)
             assert isinstance(refused, Refusal)

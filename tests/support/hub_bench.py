@@ -187,6 +187,13 @@ class FakeDesk:
         await trio.lowlevel.checkpoint()
         self.declared.append((name, f"not {site}"))
 
+    async def open(self, name: str) -> Any:
+        await trio.lowlevel.checkpoint()
+        raise NotFound(f"there is no asset {name!r}")
+
+    async def read(self, export: Any, offset: int) -> AsyncGenerator[bytes]:
+        yield b""
+
     async def clone(self, old: str, new: str, want: list[str], cmdline: str | None) -> None:
         await trio.lowlevel.checkpoint()
         self.declared.append((new, f"as {old}", want, cmdline))
@@ -334,7 +341,7 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
     services = Services(
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(clock, bus), verdicts=FakeVerdicts(rows, store, clock),
-        secrets=FakeSecrets(), assets=fake, status=fake,
+        secrets=FakeSecrets(), assets=fake, exports=fake, status=fake,
         backups=NoUpkeep(), restored=NoUpkeep(), settle=ingest.settle,
         not_ready=lambda: fake.trouble,
         answers=Answers(LocalTables(clock).write, clock),

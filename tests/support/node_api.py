@@ -70,6 +70,7 @@ async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
             build="0.1.0", answers=Answers(site.store.write, site.clock),
             status=lambda: status_of(site),
             submit=submit, job_logs=site.work.logs, new_id=site.new_id,
+            reader=lambda asset: None,
         )  # fmt: skip
         path = folder / "api.sock"
         async with trio.open_nursery() as nursery:

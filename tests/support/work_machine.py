@@ -227,7 +227,7 @@ class Machine:
         iso = "sanboot" in script
         self.boots.append("iso" if iso else "live")
         self.scripts.append(script)
-        for capability, name in re.findall(r"/media/v1/([^/\s]+)/(\S+)", script):
+        for name, capability in re.findall(r"/media/v1/(\S+)\?cap=(\S+)", script):
             for _ in range(40 if iso else 1):
                 asked = 2048 if iso else 0
                 self.media.append(await self.ask(BootDesk.media, capability, name, asked, IP))

@@ -46,6 +46,8 @@ def one(findings: list[Finding], check: str) -> Finding:
         (doctor.clock(2, 1, False), "warn", "no NTP"),
         (doctor.clock(2, 1, None), "unknown", "does not say"),
         (doctor.clock(2, 1, True), "ok", "NTP"),
+        (doctor.converter(None), "ok", "qemu-img is here"),
+        (doctor.converter("qemu-img is missing"), "warn", "raw images, ISOs and live systems"),
         (doctor.boot_files("/b", None), "fail", "vmlinuz, initrd, undionly.kpxe, snponly.efi"),
         (
             doctor.boot_files("/b", ["vmlinuz", "initrd", "undionly.kpxe"]),

@@ -30,7 +30,7 @@ def test_a_live_script_names_every_node_for_every_file_and_says_when_it_boots() 
     script = live_script(URLS, MAC, LIVE, "MCAP", phone, "web1")
     for url in URLS:
         for tail in ("1" * 64, "2" * 64, "boots"):
-            assert f"{url}/media/v1/MCAP/{tail}" in script
+            assert f"{url}/media/v1/{tail}?cap=MCAP" in script
     line = "initrd=initrd quiet root=/dev/ram0 rackmesh.phone=" + ",".join(phone)
     assert f"{line} rackmesh.hostname=web1" in script
     assert "PCAP" not in redacted(script)
@@ -55,9 +55,14 @@ def run(script: str, refuse: tuple[str, ...] = ()) -> tuple[list[str], object]:
 def test_firmware_runs_the_live_script_to_its_kernel_and_the_told_file_is_no_initrd() -> None:
     script = live_script(URLS, MAC, LIVE, "MCAP", ["http://p"], "web1")
     fetched, end = run(script)
-    assert [url.rpartition("/")[2][:5] for url in fetched[1:]] == ["11111", "22222", "boots"]
+    names = [url.rpartition("/")[2].partition("?")[0] for url in fetched[1:]]
+    assert [name[:5] for name in names] == [
+        "11111",
+        "22222",
+        "boots",
+    ]
     assert isinstance(end, Boot)
-    assert end.initrds == (f"{URLS[0]}/media/v1/MCAP/{'2' * 64}",)
+    assert end.initrds == (f"{URLS[0]}/media/v1/{'2' * 64}?cap=MCAP",)
 
 
 def test_a_node_that_is_away_is_passed_over_and_telling_is_no_condition() -> None:
@@ -71,7 +76,7 @@ def test_a_node_that_is_away_is_passed_over_and_telling_is_no_condition() -> Non
 
 def test_an_iso_script_goes_to_the_next_node_and_says_when_it_cannot() -> None:
     script = iso_script(URLS, MAC, DISC, "MCAP")
-    tail = f"/media/v1/MCAP/{'3' * 64}"
+    tail = f"/media/v1/{'3' * 64}?cap=MCAP"
     assert f"sanboot --no-describe {URLS[0]}{tail} || sanboot" in script
     assert "This firmware does not boot the ISO" in script
     assert "chain --replace" in script
