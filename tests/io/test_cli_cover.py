@@ -217,6 +217,24 @@ async def test_many_servers_are_named_before_they_are_hit(tmp_path: Path) -> Non
         assert (first.exit_code, other.exit_code) == (0, 7)
 
 
+async def test_waiting_for_a_group_says_what_it_waits_for_and_ends_in_time(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as at:
+        words = "server", "release", "--filter", "name:web-*", "--yes", "--wait"
+        said = await at.run(*words, "--timeout", "0.2")
+        assert said.exit_code == 8, said.output
+        assert "group g1 is still waiting: 0 of 1 over (1 blocked); 1: x" in said.stderr
+        at.bench.rows.put(
+            "site:fra1", "job", "j9", kind="server.release", server="s1", group="g1",
+            server_name="web-1", state="failed", error="the disk died", steps=[],
+        )  # fmt: skip
+        await at.bench.ingest.read_all()
+        said = await at.run(*words)
+        assert said.exit_code == 1
+        assert "group g1 failed: web-1: the disk died" in said.stderr
+
+
 async def test_lists_are_filtered_and_limited(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         said = await at.run("server", "list", "--filter", "state:*failed")
