@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hub import show
 
-SHOWN_MAX: Final = 12
+SHOWN_MAX: Final = 10
 Item = Mapping[str, Any]
 
 

@@ -81,6 +81,16 @@ def shares(groups: Iterable[tuple[str, int, str]]) -> list[tuple[float, float, s
     return found
 
 
+def machine(seen: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a pending machine is: vendor and model, and the rest of its summary."""
+    known = " ".join(text for text in (seen["vendor"], seen["model"]) if text)
+    summary = seen["summary"] or ""
+    if not known:
+        return summary or "not inspected yet", ""
+    rest = summary.replace(known, "").replace(f"({seen['serial']})", "")
+    return known, " ".join(rest.split())
+
+
 def sentence(text: str) -> str:
     """Return a clause as a sentence."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")

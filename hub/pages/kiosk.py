@@ -31,10 +31,12 @@ def add(pages: Blueprint, console: Console) -> None:
         at = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 0
         at %= len(sites) + 1
         site = sites[at - 1] if at else None
+        name = site["name"] if site else None
         return render.bare(
             "kiosk/page.html", at=at, of=len(sites) + 1, next=(at + 1) % (len(sites) + 1),
             sites=sites, site=site, shown_s=SHOWN_S,
-            summary=summary(services), jobs=_jobs(services, site), latest=latest(services),
+            summary=summary(services), jobs=_jobs(services, name),
+            latest=latest(services, name),
         )  # fmt: skip
 
     @pages.get("/about")
@@ -44,8 +46,8 @@ def add(pages: Blueprint, console: Console) -> None:
         return render.page(page)
 
 
-def _jobs(services: Services, site: Json | None) -> list[Json]:
-    found = read.jobs(services, site["name"] if site else None, limit=JOBS_SHOWN)
+def _jobs(services: Services, site: str | None) -> list[Json]:
+    found = read.jobs(services, site, JOBS_SHOWN)
     return [job for job in found if job["state"] in RUNNING]
 
 

@@ -81,12 +81,13 @@ def cards(services: Services) -> Json:
     return {"rows": found[:CARDS_MAX], "more": max(0, len(found) - CARDS_MAX)}
 
 
-def latest(services: Services) -> list[happenings.Happening]:
-    """Return what happened last anywhere."""
+def latest(services: Services, site: str | None = None) -> list[happenings.Happening]:
+    """Return what happened last at a site, or anywhere."""
+    nodes = read.nodes(services)
     return happenings.latest(
-        read.jobs(services, limit=JOBS_READ),
-        services.store.documents("pending"),
-        read.nodes(services),
+        read.jobs(services, site, JOBS_READ),
+        services.store.documents("pending", site),
+        [node for node in nodes if site in (None, node["site"])],
     )
 
 

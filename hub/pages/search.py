@@ -1,6 +1,7 @@
 """The search over everything: names, ids, MAC addresses, what machines are."""
 
 from typing import Final
+from urllib.parse import quote
 
 from quart import Blueprint, Response, request
 
@@ -48,38 +49,47 @@ def found(services: Services, query: str) -> dict[str, list[Hit]]:
     store = services.store
     results: dict[str, list[Hit]] = {
         "Sites": [
-            (f"/sites/{site['name']}", site["name"], f"region {site['region'] or 'unknown'}")
+            (_at("sites", site["name"]), site["name"], f"region {site['region'] or 'unknown'}")
             for site in read.sites(services)
             if match(site["name"], site["region"])
         ],
         "Nodes": [
-            (f"/nodes/{node['id']}", node["name"], f"node of {node['site'] or 'no site'}")
+            (_at("nodes", node["id"]), node["name"], f"node of {node['site'] or 'no site'}")
             for node in read.nodes(services)
             if match(node["name"], node["id"])
         ],
         "Servers": [
-            (f"/servers/{server['id']}", server["name"], _about(server))
+            (_at("servers", server["id"]), server["name"], _about(server))
             for server in store.documents("server")
             if match(server["name"], server["id"], server["ip"], server["hostname"],
                      server["summary"], *server["macs"])
         ],
         "Pending machines": [
-            (f"/pending?filter={seen['mac']}", seen["mac"], seen["summary"] or "not inspected")
+            (f"/pending?filter={quote(seen['mac'])}",
+             seen["mac"], seen["summary"] or "not inspected")
             for seen in store.documents("pending")
-            if match(seen["mac"], seen["ip"], seen["summary"])
+            if match(seen["mac"], seen["ip"], seen["summary"], seen["serial"], seen["port"])
         ],
         "Assets": [
-            ("/assets", asset["name"], "asset")
+            (_at("assets", asset["name"]), asset["name"], "asset")
             for asset in store.documents("asset")
             if match(asset["name"], asset["asset"], asset["sha256"])
         ],
     }  # fmt: skip
     if len(query) >= 8:
         results["Jobs"] = [
-            (f"/jobs/{job['id']}", job["id"], f"{job['kind']} {job['server_name'] or ''}")
+            (
+                _at("jobs", job["id"]),
+                job["id"],
+                f"{job['kind']} {job['server_name'] or ''}",
+            )
             for job in store.find("job", query)
         ]
     return {kind: hits[: FOUND_MAX + 1] for kind, hits in results.items() if hits}
+
+
+def _at(kind: str, name: str) -> str:
+    return f"/{kind}/{quote(name)}"
 
 
 def _about(server: Json) -> str:

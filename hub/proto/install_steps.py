@@ -57,4 +57,4 @@ def _healthy(joined: bool, node: Item | None) -> InstallStep:
     if node["build"] is None:
         return InstallStep("Healthy", "now", None, "linked up; its first rows are on the way")
     services = ", ".join(node["services"]) or "no services"
-    return InstallStep("Healthy", "done", node["linked_ms"], f"{node['name']}: {services}")
+    return InstallStep("Healthy", "done", node["linked_ms"], f"it runs {services}")

@@ -105,3 +105,20 @@ async def test_a_group_says_what_its_jobs_wait_for_when_the_budget_holds_them_ba
         status, body = await at.ask("POST", f"/groups/{group}/cancel")
         assert (status, body["code"]) == (409, "conflict")
         assert "all have ended" in body["detail"]
+
+
+async def test_a_machine_is_put_aside_and_back_at_the_site_itself(tmp_path: Path) -> None:
+    async with node_api(tmp_path) as at:
+        mac, scope = "52:54:00:00:00:77", at.site.scope
+        seen = {"mac": mac, "first_ms": 1, "last_ms": 2, "where": "dhcp"}
+        await at.site.store.write(lambda tx: tx.put(scope, tables.SIGHTING, mac, seen))
+        status, body = await at.ask("POST", f"/pending/{mac}/reject", {})
+        assert (status, body["item"]["rejected"]) == (200, True)
+        _, waiting = await at.ask("GET", "/pending?filter=rejected:no")
+        assert waiting["items"] == []
+        _, sites = await at.ask("GET", "/sites")
+        assert [site["pending"] for site in sites["items"]] == [0]
+        status, body = await at.ask("POST", f"/pending/{mac}/restore", {"site": "lab"})
+        assert (status, body["item"]["rejected_by"]) == (200, None)
+        status, body = await at.ask("POST", f"/pending/{mac}/reject", {"site": "elsewhere"})
+        assert (status, body["code"]) == (404, "not-found")

@@ -219,3 +219,26 @@ def latest_of(bench: Bench) -> list[Any]:
     return latest(
         read.jobs(services), services.store.documents("pending"), read.nodes(services)
     )
+
+
+async def test_what_members_and_machines_say_is_shown_as_text(tmp_path: Path) -> None:
+    async with console(tmp_path) as (bench, browser):
+        evil = '"><script>alert(1)</script>'
+        bench.rows.put(
+            tables.FLEET, tables.NODE, NODE_B, NODE_B, name=evil, build=evil, services=[evil],
+            boot_url=evil, addresses=[[evil, 1, 2]], started_ms="x",
+        )  # fmt: skip
+        bench.rows.put(
+            SCOPE, tables.SIGHTING, ONE, mac=ONE, port=evil, summary=evil, where=evil,
+            arch=evil, ip=evil, first_ms=None, last_ms="y",
+        )  # fmt: skip
+        bench.rows.put(SCOPE, tables.INVENTORY, ONE, inventory={"system": {"vendor": evil}})
+        await bench.ingest.read_all()
+        for path in (
+            "/", "/nodes", f"/nodes/{NODE_B}", "/pending", "/sites/fra1?tab=nodes",
+            "/sites/fra1?tab=pending", "/kiosk", "/kiosk?at=1", "/search?q=script",
+        ):  # fmt: skip
+            page = await browser.text(path)
+            assert "<script>alert" not in page, path
+        review = await (await chosen(browser, ONE)).get_data()
+        assert b"<script>alert" not in review
