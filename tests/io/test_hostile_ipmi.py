@@ -18,7 +18,7 @@ from drivers.proto import ipmi as core
 from tests.support import ipmi_sim as sim
 from tests.support.udp_proxy import Path, bad_path
 
-QUICK = BmcLimits(request_s=0.5, power_wait_s=1, boot_wait_s=1, poll_s=0.1)
+QUICK = BmcLimits(request_s=1, power_wait_s=1, boot_wait_s=1, poll_s=0.1)
 PATIENT = BmcLimits(request_s=20, power_wait_s=20, boot_wait_s=20, poll_s=0.1)
 WHO = BmcCredentials(username=sim.USERNAME, password=sim.PASSWORD)
 VERBS: tuple[Callable[[Bmc], Awaitable[object]], ...] = (
@@ -87,7 +87,7 @@ def opens_with(status: int) -> Callable[[bytes], list[bytes]]:
 
 
 BAD: dict[str, tuple[Callable[[bytes], list[bytes]], type[DriverError], str]] = {
-    "silence": (lambda _: [], DeviceUnreachable, "no answer within 0.5 s"),
+    "silence": (lambda _: [], DeviceUnreachable, "no answer within 1 s"),
     "empty": (lambda _: [b""], DeviceUnreachable, "no answer within"),
     "a header alone": (lambda _: [b"\x06\0\xff\x07"] * 20, DeviceUnreachable, "no answer"),
     "an echo": (lambda data: [data], DeviceUnreachable, "no answer within"),
@@ -219,11 +219,12 @@ DEAF = sim.CHASSIS.replace('do echo "$2" >"$1"; shift 2; done', "do shift 2; don
 
 
 async def test_power_and_boot_that_are_accepted_but_not_done_are_lies(tmp_path: Folder) -> None:
+    doubting = BmcLimits(request_s=20, power_wait_s=1, boot_wait_s=1, poll_s=0.1)
     async with simulator(tmp_path, DEAF) as port:
-        async with open_bmc(f"ipmi://127.0.0.1:{port}", WHO, limits=QUICK) as bmc:
-            with trio.fail_after(10), pytest.raises(DeviceLied, match="still 'off'"):
+        async with open_bmc(f"ipmi://127.0.0.1:{port}", WHO, limits=doubting) as bmc:
+            with trio.fail_after(30), pytest.raises(DeviceLied, match="still 'off'"):
                 await bmc.set_power(True)
-            with trio.fail_after(10), pytest.raises(DeviceLied, match="boot from network"):
+            with trio.fail_after(30), pytest.raises(DeviceLied, match="boot from network"):
                 await bmc.set_boot("network")
 
 
@@ -314,5 +315,5 @@ async def test_hung_bmcs_do_not_hold_up_the_others_nor_the_event_loop(tmp_path: 
                         await bmc.set_power(on)
                     took_s = trio.current_time() - started
             nursery.cancel_scope.cancel()
-    assert took_s < 5
+    assert took_s < 10
     assert late_s < 1
