@@ -88,7 +88,7 @@ def _verdict(
 
 @click.command("deploy")
 @many
-@click.option("--image", required=True, help="Name of the image asset.")
+@click.option("--image", required=True, help="Name of an image, live system or ISO.")
 @click.option(
     "--hostname", help="Host name of the installed system; default: the server's name."
 )
@@ -108,7 +108,7 @@ def deploy(
     image: str, hostname: str | None, ssh_keys: tuple[str, ...], user_data: Path | None,
     **more: Any,
 ) -> None:  # fmt: skip
-    """Install an image on each SERVER's disk and wait for the system to phone in."""
+    """Install an image on each SERVER's disk, or boot a live system or an ISO there."""
     keys = [read_secret_file(Path(key[1:])) if key.startswith("@") else key for key in ssh_keys]
     params: dict[str, Any] = {"image": image, "hostname": hostname, "ssh_keys": keys}
     if user_data is not None:

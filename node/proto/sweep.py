@@ -111,6 +111,8 @@ def _jobs(known: Known) -> list[Gone]:
 def _last_of_servers(known: Known) -> set[str]:
     """Return the jobs that say how a server came to be what it is."""
     kept = {str(row.body.get("job")) for row in known.servers}
+    boots = [row.body.get("boot") for row in known.servers]
+    kept |= {str(boot.get("job")) for boot in boots if isinstance(boot, Mapping)}
     last: dict[str, RowLike] = {}
     for row in known.jobs:
         server = row.body.get("server")

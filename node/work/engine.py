@@ -25,6 +25,7 @@ from node.work.agent_args import AgentArgs
 from node.work.capabilities import Capabilities
 from node.work.keyring import Keyring
 from node.work.log import SCHEMA, JobLog, Line
+from node.work.net_boot import assets_of
 from node.work.orders import Orders, ended
 from node.work.ports import (
     AssetCache,
@@ -166,10 +167,13 @@ class Work:
         return self._open_order(_signed(row.body), None).params
 
     def assets_in_use(self) -> set[str]:
-        """Return the assets that jobs of the site work with."""
+        """Return the assets that jobs of the site work with, or servers boot each time."""
         bodies = self.rows.jobs().values()
-        open_ones = [body for body in bodies if body["state"] not in TERMINAL]
-        return {str(body["params"].get("asset")) for body in open_ones}
+        open_ones = [body["params"] for body in bodies if body["state"] not in TERMINAL]
+        boots = [params.get("boot") for params in open_ones]
+        boots += [server.get("boot") for server in self.rows.servers()]
+        images = {str(params.get("asset")) for params in open_ones}
+        return images | {asset for boot in boots for asset in assets_of(boot)}
 
     def rpc_handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
         """Return the calls that members may make on us."""

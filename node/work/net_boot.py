@@ -138,6 +138,14 @@ def look(job: Job, now_ms: int) -> list[Effect]:
     return job.on_waits(step.id, found.sentence, now_ms)
 
 
+def assets_of(body: Any) -> list[str]:
+    """Return the assets that something boots; none when it boots from its disk."""
+    try:
+        return [file.asset for file in read_net_boot(body).files] if body else []
+    except CodecError:
+        return []
+
+
 def _ordered(body: Any, job: Any, attempt: Any) -> Ordered | None:
     try:
         boot = read_net_boot(body)

@@ -54,6 +54,7 @@ async def test_a_live_system_boots_phones_in_survives_a_reboot_and_is_released(
         assert "initrd=initrd console=ttyS0 boot=live rackmesh.phone=http://10.77" in script
         assert "rackmesh.hostname=web1" in script
 
+        assert site.work.assets_in_use() >= {KERNEL, INITRD}, "not let go while it is booted"
         site.machine.reset()
         await site.until(lambda: site.machine.boots.count("live") == 2)
         await site.until(lambda: len(site.machine.media) == 6)
@@ -61,6 +62,7 @@ async def test_a_live_system_boots_phones_in_survives_a_reboot_and_is_released(
         release = await site.end(await site.give("server.release", {"server": site.server}))
         assert release["state"] == "succeeded"
         assert (site.server_row()["boot"], site.machine.disk) == (None, "zeros")
+        assert site.work.assets_in_use().isdisjoint({KERNEL, INITRD})
         capability = script.split("?cap=")[1].split()[0]
         for name in (KERNEL[3:], "boots"):
             refused = await site.need_desk().media(capability, name, 0, IP)

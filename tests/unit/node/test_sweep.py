@@ -62,8 +62,11 @@ def test_the_last_job_of_each_server_stays_and_so_does_what_its_row_names() -> N
         job("gone", LONG_MS, "server that is no more"),
         job("named", LONG_MS + 3, "s2"),
         job("later", LONG_MS, "s2"),
+        job("boots", LONG_MS + 3, "s3"),
+        job("newer", LONG_MS, "s3"),
     ]
-    servers = [Row("s1"), Row("s2", {"job": "named"})]
+    live = {"boot": {"kind": "live", "job": "boots"}}
+    servers = [Row("s1"), Row("s2", {"job": "named"}), Row("s3", live)]
     found = keys(decide(known(jobs=jobs, servers=servers)), "job")
     assert sorted(found) == ["first", "gone", "verb"]
 
