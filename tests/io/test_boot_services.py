@@ -74,14 +74,16 @@ async def ask(
 
 
 async def get(
-    node: Node, path: str, source: str = "127.0.0.1", method: str = "GET", body: bytes = b""
-) -> tuple[int, bytes]:
+    node: Node, path: str, source: str = "127.0.0.1", method: str = "GET", body: bytes = b"",
+    headers: str = "",
+) -> tuple[int, bytes]:  # fmt: skip
     stream = await trio.open_tcp_stream(
         "127.0.0.1", node.boot.ports["http"], local_address=source
     )
     async with stream:
         head = f"{method} {path} HTTP/1.1\r\nHost: n\r\nContent-Length: {len(body)}\r\n"
-        await stream.send_all(f"{head}Connection: close\r\n\r\n".encode() + body)
+        head += f"{headers}Connection: close\r\n\r\n"
+        await stream.send_all(head.encode() + body)
         answer = b""
         while data := await stream.receive_some(65536):
             answer += data
@@ -328,6 +330,39 @@ async def test_assets_of_the_cache_are_served_with_their_manifest(tmp_path: Path
         assert document["sha256"] == manifest.sha256
         for path in ("b3:00", f"b3:{'0' * 64}", f"{manifest.asset}/x", "..%2fstate.db"):
             assert (await get(running, f"/assets/{path}"))[0] == 404
+
+
+async def test_what_is_booted_off_the_network_is_served_only_as_the_decisions_say(
+    tmp_path: Path,
+) -> None:
+    content = bytes(range(256)) * 5000
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield content
+
+    cache = Cache.open(tmp_path / "cache", 1 << 30, FixedClock())
+    asset = (await cache.add_stream("cd", pieces())).asset
+    async with node(tmp_path, assets=cache) as running:
+        path = f"/media/v1/{asset.removeprefix('b3:')}?cap=CAP"
+        running.decisions.medium = Refusal("srv1 does not boot that any more")
+        status, body = await get(running, path)
+        assert (status, json.loads(body)["detail"]) == (403, "srv1 does not boot that any more")
+        running.decisions.medium = asset
+        assert await get(running, path) == (200, content)
+        piece = await get(running, path, headers="Range: bytes=2048-4095\r\n")
+        assert piece == (206, content[2048:4096])
+        assert (await get(running, path, method="HEAD"))[0] == 200
+        running.decisions.medium = None
+        assert (await get(running, "/media/v1/boots?cap=CAP"))[0] == 200
+        for odd in ("/media/v1/", f"/media/v1/{'x' * 2000}", "/media/v1"):
+            assert (await get(running, odd))[0] == 404
+        asked = [entry for entry in running.decisions.asked if entry[0] == "media"]
+        name = asset.removeprefix("b3:")
+        assert [entry[1:4] for entry in asked] == [
+            ("CAP", name, 0), ("CAP", name, 0), ("CAP", name, 2048), ("CAP", name, 0),
+            ("CAP", "boots", 0),
+        ]  # fmt: skip
+    cache.close()
 
 
 @pytest.mark.parametrize(("service", "port"), [("DHCP", "dhcp_port"), ("TFTP", "tftp_port")])

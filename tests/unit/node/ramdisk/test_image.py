@@ -73,6 +73,18 @@ def test_a_chunk_that_rotted_is_fetched_alone(disk):
     assert Path(disk.path).read_bytes()[: len(IMAGE)] == IMAGE
 
 
+def test_zeros_are_not_fetched_but_written_over_what_was_there_and_read_back(tmp_path):
+    image = IMAGE[:MIB] + bytes(3 * MIB) + IMAGE[:1000]
+    asset = PeerAsset.of(image)
+    made = file_disk(tmp_path / "disk", DISK_BYTES, fill=b"old data" * MIB)
+    with DiskHandle(made.path) as handle:
+        source = MemorySource(asset)
+        done = write_image(handle, source.manifest(), source, NoProgress())
+    assert source.asked == [0, 4]
+    assert done.fetched_bytes == MIB + 1000
+    assert Path(made.path).read_bytes()[: len(image)] == image
+
+
 def test_an_image_larger_than_the_disk_is_refused_before_anything_is_written(tmp_path):
     made = file_disk(tmp_path / "small", len(IMAGE) + TAIL_BYTES - 1000, fill=b"precious")
     with DiskHandle(made.path) as handle, pytest.raises(StepFailed, match="the disk has"):
