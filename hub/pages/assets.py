@@ -83,8 +83,11 @@ def add(pages: Blueprint, console: Console) -> None:
     async def change_asset(name: str, verb: str) -> Response:
         who = need("operator")
         site = (await forms.fields()).get("site", "")
-        if verb not in ("want", "unwant"):
-            raise BadRequest(f"a site can want or unwant an asset, not {verb[:20]!r}")
+        if verb not in ("want", "unwant", "remove"):
+            raise BadRequest(f"an asset is wanted, unwanted or removed, not {verb[:20]!r}")
+        if verb == "remove":
+            await console.api.call("removeAsset", who, name=name)
+            return forms.go("/assets", f"{name} is no name any more.")
         if verb == "want":
             await console.api.call("wantAsset", who, {"site": site}, name=name)
             words = f"{site} is to hold {name}."

@@ -302,6 +302,9 @@ async def test_an_asset_is_registered_wanted_and_unwanted_from_the_page(
         assert bench.fake.declared[-1] == ("debian-12", "not ams1")
         await browser.post("/assets/debian-12/want", {"site": "ams1"})
         assert bench.fake.declared[-1] == ("debian-12", "ams1")
+        gone = await browser.post("/assets/debian-12/remove", {})
+        assert (gone.status_code, gone.headers["Location"]) == (303, "/assets")
+        assert (await browser.post("/assets/debian-12/burn", {})).status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/servers/nobody", "/jobs/nothing", "/assets/none"])
