@@ -20,6 +20,8 @@ TYPES: Final = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
+BUNDLES: Final = {"page.css": ("base.css", "frame.css", "content.css", "work.css")}
+"""Files that go out as one: a page within the frame asks once for all its looks."""
 FILE_BYTES_MAX: Final = 1 << 20
 
 
@@ -37,7 +39,14 @@ def load() -> dict[str, StaticFile]:
     """Return all files of known types under hub/static by their path."""
     found: dict[str, StaticFile] = {}
     _collect(resources.files("hub") / "static", "", found)
+    for name, parts in BUNDLES.items():
+        found[name] = _file(b"".join(found[part].content for part in parts), TYPES["css"])
     return found
+
+
+def _file(content: bytes, kind: str) -> StaticFile:
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return StaticFile(content, gzip.compress(content, 9, mtime=0), kind, digest)
 
 
 def _collect(folder: Traversable, prefix: str, found: dict[str, StaticFile]) -> None:
@@ -49,8 +58,7 @@ def _collect(folder: Traversable, prefix: str, found: dict[str, StaticFile]) -> 
         elif kind is not None:
             content = entry.read_bytes()
             assert len(content) <= FILE_BYTES_MAX, name
-            digest = hashlib.sha256(content).hexdigest()[:16]
-            found[name] = StaticFile(content, gzip.compress(content, 9, mtime=0), kind, digest)
+            found[name] = _file(content, kind)
 
 
 FILES: Final = load()
