@@ -18,7 +18,8 @@ from cache.errors import ImageRefused, NoConverter
 from cache.intake import Intake
 from cache.proto.manifest import Manifest
 from cache.proto.qcow2 import LOOK_BYTES, check_qcow2
-from mesh.host.child import ChildFailed, ChildLimits, nobody, run_child
+from mesh.host.child import ChildFailed, ChildLimits, nobody, run_child, sees_no_network
+from mesh.host.log import get_log
 from mesh.proto.content import HEAD_BYTES, QCOW2, why_not
 
 CONVERTER: Final = "qemu-img"
@@ -28,6 +29,7 @@ MEMORY_BYTES: Final = 2 << 30
 """Of address space: qemu-img's threads reserve stacks that they hardly use."""
 CPU_S: Final = 3600
 TIME_S: Final = 2 * 3600.0
+log = get_log("cache")
 
 
 def why_no_converter() -> str | None:
@@ -80,6 +82,8 @@ async def make_raw(source: Path, size: int, work: Path) -> Path:
         os.path.realpath(converter), "convert", "-f", "qcow2", "-O", "raw", "-S", "64k",
         "source", "raw",
     ]  # fmt: skip
+    if not await sees_no_network(work):
+        log.warning("the kernel gives no network namespace: the converter keeps ours")
     try:
         await run_child(argv, work, limits)
     except ChildFailed as exc:

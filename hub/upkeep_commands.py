@@ -115,7 +115,8 @@ def restore(
             lock.release()
     except (MeshError, OSError) as exc:
         raise failure_of(exc, "restore", {}) from exc
-    item = {**shown(manifest), "data": str(folder), "aside": str(aside) if aside else None}
+    place = {"data": str(folder), "aside": str(aside) if aside else None}
+    item: dict[str, Any] = {**shown(manifest), **place}
     if as_json:
         print_json({"schema": "rackmesh/restore/1", "item": item})
         return

@@ -153,6 +153,23 @@ def test_what_is_not_what_it_is_called_is_refused_with_one_sentence(site: Fleet)
             continue
         assert said.code != 0
         assert sentence in said.err, said.err
+    add(site, "no-disc", site.origin_url(), "--kind", "iso", "--want", "two")
+    add(site, "forged", site.origin_url(), "--sha256", "b" * 64, "--want", "two")
+    for name, sentence in (
+        ("no-disc", "no-disc is something else, not an ISO 9660 image"),
+        ("forged", "declared was " + "b" * 64),
+    ):
+        wait_for(
+            f"the node refuses {name}",
+            lambda name=name, sentence=sentence: any(
+                sentence in str(where["error"]) for where in shown(site, name)["sites"]
+            ),
+            30,
+            site.processes,
+        )
+        assert shown(site, name)["sha256"] is None, "what was refused has no name"
+        said = run("server", "deploy", "srv3", "--image", name, "--yes", "--data", site.hub)
+        assert f"the content of {name} is not known yet" in said.err
     said = run("asset", "add", "wrong", site.image, "--sha256", "a" * 64, "--data", site.hub)
     assert said.code != 0
     assert "declared was " + "a" * 64 in said.sentence
