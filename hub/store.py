@@ -6,7 +6,6 @@ were read change in one transaction, so a crash between them cannot happen; the 
 deleted at any time and is filled again from the mesh.
 """
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -148,7 +147,7 @@ class ReportStore:
             " ORDER BY site, name, id LIMIT ?",
             (kind, site, site, limit),
         )
-        return [cast(Json, json.loads(doc)) for (doc,) in rows]
+        return [cast(Json, msgspec.json.decode(doc)) for (doc,) in rows]
 
     def jobs(self, site: str | None = None, limit: int = LIST_MAX) -> list[Json]:
         """Return jobs: those in hand first, each newest first (ids sort by time)."""
@@ -158,7 +157,7 @@ class ReportStore:
             f" ORDER BY state NOT IN ({marks}), id DESC LIMIT ?",
             (site, site, *RUNNING, limit),
         )
-        return [cast(Json, json.loads(doc)) for (doc,) in rows]
+        return [cast(Json, msgspec.json.decode(doc)) for (doc,) in rows]
 
     def page(self, kind: str, asked: Plan, as_seen: Seen | None = None) -> Page:
         """Return a page of the documents of a kind.
@@ -220,7 +219,7 @@ class ReportStore:
                 (kind, name_or_id),
             ).fetchall()
             if rows:
-                return [cast(Json, json.loads(doc)) for (doc,) in rows]
+                return [cast(Json, msgspec.json.decode(doc)) for (doc,) in rows]
         return []
 
     def saying(self, kind: str, text: str) -> list[Json]:
@@ -228,7 +227,7 @@ class ReportStore:
         rows = self._reader.execute(
             "SELECT doc FROM document WHERE kind = ? AND instr(doc, ?) LIMIT 100", (kind, text)
         )
-        return [cast(Json, json.loads(doc)) for (doc,) in rows]
+        return [cast(Json, msgspec.json.decode(doc)) for (doc,) in rows]
 
     def ordered(self) -> set[str]:
         """Return the ids of servers with a job that has not ended."""
@@ -248,7 +247,7 @@ class ReportStore:
             " AND (? IS NULL OR job_group = ?) ORDER BY id",
             (group, group),
         )
-        return [cast(Json, json.loads(doc)) for (doc,) in rows]
+        return [cast(Json, msgspec.json.decode(doc)) for (doc,) in rows]
 
     def counts(self, kind: str, states: Iterable[str] | None = None) -> dict[str, int]:
         """Return how many documents of a kind each site has, counting only these states."""

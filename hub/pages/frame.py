@@ -4,7 +4,9 @@ It knows what the whole organisation looks like, not what the page in the middle
 is read on every page, so it reads few rows: sites, nodes, counts, and the jobs in hand.
 """
 
-from typing import Any, Final
+from typing import Any, Final, cast
+
+from quart import g
 
 from hub import show
 from hub.api import read
@@ -63,7 +65,7 @@ class Frame:
         return {
             "pending": sum(self._services.store.counts("pending", WAITING).values()),
             "problems": status["problems"],
-            "sites": [site["name"] for site in read.sites(self._services)],
+            "sites": [site["name"] for site in sites_with_nodes(self._services)],
         }
 
     def _strip(self) -> Json:
@@ -74,7 +76,17 @@ class Frame:
 
 
 def sites_with_nodes(services: Services) -> list[Json]:
-    """Return all sites by name, each with its state in one word and its ``members``."""
+    """Return all sites by name, each with its state in one word and its ``members``.
+
+    Read once a request: the frame and most pages need it.
+    """
+    known = cast("list[Json] | None", g.get("sites_with_nodes"))
+    if known is None:
+        known = g.sites_with_nodes = _sites_with_nodes(services)
+    return known
+
+
+def _sites_with_nodes(services: Services) -> list[Json]:
     by_site: dict[str, list[Json]] = {}
     for node in read.nodes(services):
         if "node" in node["roles"] and node["status"] in ("member", "suspended"):

@@ -39,12 +39,13 @@ def add(pages: Blueprint, console: Console) -> None:
     @pages.get("/pending")
     async def pending() -> Response:
         aside = request.args.get("tab") == "aside"
-        section = Section(
-            "pending", "pending/list.html", "pending server node",
-            lambda: _list(services, aside),
+        sections = tuple(
+            Section(name, f"pending/{template}.html", "pending server node",
+                    lambda: _list(services, aside))
+            for name, template in (("bar", "bar"), ("pending", "list"))
         )  # fmt: skip
         page = Page(
-            title="Pending", template="pending/page.html", at="pending", sections=(section,),
+            title="Pending", template="pending/page.html", at="pending", sections=sections,
             values={"aside": aside}, still=True,
         )  # fmt: skip
         return console.render.page(page)

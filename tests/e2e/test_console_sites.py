@@ -101,6 +101,7 @@ def test_the_keyboard_leads_everywhere(bench: ConsoleBench, browser: Any) -> Non
         at.page.keyboard.press("?")
         at.page.wait_for_selector("#keys[open]")
         at.page.keyboard.press("Escape")
+        at.page.wait_for_selector("#keys:not([open])", state="attached")
         at.page.keyboard.press("/")
         at.page.keyboard.type("52-54-00-00-00-01")
         at.page.keyboard.press("Enter")
