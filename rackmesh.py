@@ -110,6 +110,10 @@ TABLE: dict[str, Any] = {
     "secret": (
         {
             "set": (f"{_VERBS}:secret_set", "Seal a secret to a site's nodes."),
+            "release": (
+                f"{_VERBS}:secret_release",
+                "Give a later node the secrets of its site.",
+            ),
             "list": (f"{_NOUNS}:secret_list", "List secrets, never their values."),
         },
         "Secrets.",

@@ -8,6 +8,7 @@ from typing import Final, cast
 
 from hub.errors import BadRequest, NotFound
 from hub.store import ReportStore
+from mesh.errors import Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.join_desk import JoinDesk
 from mesh.proto import tables
@@ -16,7 +17,7 @@ from mesh.proto.register import Register
 from mesh.proto.trust import ROLES
 from mesh.rest import verdicts
 from mesh.rest.types import Pending, Secret, Token
-from mesh.secrets import set_secret
+from mesh.secrets import note_released, set_secret
 from mesh.store import MeshStore, Tx
 
 SITES_MAX: Final = 10_000
@@ -120,6 +121,44 @@ class SecretDesk:
 
         await self._store.write(write)
         return next(secret for secret in self.list() if secret["id"] == secret_id)
+
+    async def run(self) -> None:
+        """Keep the release ledger: nodes hand secrets on at their site, hub or no hub."""
+        version = 0
+        while True:
+            changes = self._store.changes_since(version) if version else None
+            version = self._store.version
+            sets = self._store.heads if changes is None else changes
+            for scope in sorted({s.scope for s in sets if s.scope.startswith("site:")}):
+                await self._note(scope)
+            await self._store.wait_past(version)
+
+    async def _note(self, scope: str) -> None:
+        site = scope.removeprefix("site:")
+        ledger = {
+            row.key: row.body.get("released", [])
+            for row in self._store.rows(tables.HUBS, tables.SECRET_INDEX)
+            if row.body.get("site") == site
+        }
+        members = {member.node_id for member in self._register.site_members(site)}
+        copies = self._store.authored(scope, tables.SECRET_COPY)
+        given = {(node, s) for node, _, s in (row.key.partition("/") for row in copies)}
+        new = sorted(
+            (node, secret)
+            for node, secret in given
+            if node in members and secret in ledger and node not in ledger[secret]
+        )
+        if not new:
+            return
+
+        def write(tx: Tx) -> None:
+            for node, secret in new:
+                note_released(tx, secret, site, node)
+
+        try:
+            await self._store.write(write)
+        except (Refused, StoreFull):
+            pass  # restored or full: the rows stay, the next change of the site tells it
 
     def list(self) -> list[Secret]:
         """Return what is known of all secrets."""

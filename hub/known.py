@@ -37,6 +37,10 @@ class HubKnown:
         """Tell whether a job or order for the server has not ended."""
         return server_id in self._ordered
 
+    def nodes(self, name_or_id: str) -> list[Json]:
+        """Return the members with this id or name."""
+        return self._reports.find("node", name_or_id)
+
     @cached_property
     def _ordered(self) -> set[str]:
         return self._reports.ordered()

@@ -58,6 +58,7 @@ class Parts:
     assets: AssetDesk
     tokens: TokenDesk
     restored: RestoreDesk
+    secrets: SecretDesk
     front: Front
     status: StatusDesk
 
@@ -105,10 +106,11 @@ def compose(ground: founding.Ground) -> Parts:
         assets=assets, clock=clock, room=store.room, restored=restored,
     )  # fmt: skip
     ingest = Ingest(MeshRows(store), register, reports, bus, clock, reader)
+    secrets = SecretDesk(store, register.register)
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
-        secrets=SecretDesk(store, register.register), assets=assets, exports=exports,
+        secrets=secrets, assets=assets, exports=exports,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         backups=backups, restored=restored, not_ready=lambda: store.not_ready,
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
@@ -121,16 +123,10 @@ def compose(ground: founding.Ground) -> Parts:
 
     web = WebSide(make_app(services), Uploads(services))
     return Parts(
-        replication=replication,
-        peers=peers,
-        ingest=ingest,
-        live=live,
-        assets=assets,
-        tokens=tokens,
-        restored=restored,
-        front=Front(web, ground.tls, mesh_door),
-        status=status,
-    )
+        replication=replication, peers=peers, ingest=ingest, live=live, assets=assets,
+        tokens=tokens, restored=restored, secrets=secrets,
+        front=Front(web, ground.tls, mesh_door), status=status,
+    )  # fmt: skip
 
 
 # ---- above: objects only ---- below: sockets, files, signals, tasks --------------------------
@@ -178,6 +174,7 @@ async def _run(
                 await views.start(parts.assets.run)
                 views.start_soon(parts.live.run)
                 views.start_soon(parts.restored.run)
+                views.start_soon(parts.secrets.run)
                 greeting = await _first_words(ground, parts)
                 if ground.store.awaits_peer:
                     views.start_soon(_when_writable, ground)

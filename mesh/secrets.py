@@ -3,9 +3,12 @@
 It knows no device. Rules: a hub forgets the plaintext when ``set_secret`` returns; it stands
 sealed in ``pair`` scopes, one row a node; the ledger row says for good which nodes could ever
 read which secret, so that a lost node has a list of what to change. A node that joins later
-gets existing secrets only when somebody sets them again.
+gets existing secrets when somebody sets them again, or orders a node of the site that can open
+them to seal them to it (SECRET_COPY rows in the site's scope: there nodes may write, and hubs
+see who was given what).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +19,14 @@ from mesh.proto import fields
 from mesh.proto.ids import NAME_PATTERN
 from mesh.proto.register import Register
 from mesh.proto.seal import PLAINTEXT_BYTES_MAX, SealInfo, open_sealed, seal
-from mesh.proto.tables import HUBS, SECRET, SECRET_INDEX, pair_scope
+from mesh.proto.tables import (
+    HUBS,
+    SECRET,
+    SECRET_COPY,
+    SECRET_INDEX,
+    pair_scope,
+    site_scope,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +96,96 @@ def set_secret(
 def read_secret(
     store: StorePort, register: Register, identity: Identity, secret_id: str
 ) -> bytes:
-    """Return a secret's plaintext on the node that it was sealed to.
+    """Return a secret's plaintext on a node that it was sealed to, the newest that opens.
 
     Keep it in the step that uses it and nowhere else. Raises Refused with one sentence.
     """
-    row = store.get(pair_scope(identity.node_id), SECRET, secret_id)
-    if row is None:
-        raise Refused(f"this node has no secret {secret_id!r}; set it again on the hub")
+    return _newest(store, register, identity, secret_id)[0]
+
+
+def copy_for(
+    store: StorePort, register: Register, identity: Identity, node_id: str, secret_id: str
+) -> dict[str, Any]:
+    """Return the SECRET_COPY row that hands a secret of ours on to another node.
+
+    Raises Refused with one sentence: it does not open here, the node has no key.
+    """
+    plaintext, body = _newest(store, register, identity, secret_id)
+    member = register.member(node_id)
+    if member is None or member.kem_public is None:
+        raise Refused(f"node {node_id[:8]} has shown no key to seal to yet")
+    version = fields.integer(body, "version")
+    info = SealInfo(register.root_fp, node_id, member.kem_epoch, secret_id, version)
     try:
-        kem_epoch = fields.integer(row.body, "kem_epoch")
-        version = fields.integer(row.body, "version")
-        sealed = fields.raw(row.body, "sealed")
+        sealed = seal(member.kem_public, info, plaintext)
+    except CodecError as exc:
+        raise Refused(f"node {node_id[:8]} has no usable key: {exc}") from exc
+    return {
+        "id": secret_id, "version": version, "kem_epoch": member.kem_epoch, "sealed": sealed,
+        "kind": str(body.get("kind", "")),
+    }  # fmt: skip
+
+
+def copy_key(node_id: str, secret_id: str) -> str:
+    """Return the key of a SECRET_COPY row."""
+    return f"{node_id}/{secret_id}"
+
+
+def _newest(
+    store: StorePort, register: Register, identity: Identity, secret_id: str
+) -> tuple[bytes, Mapping[str, Any]]:
+    """Return plaintext and row of the newest version that opens here."""
+    found = _sealed_to(store, register, identity).get(secret_id)
+    if not found:
+        raise Refused(
+            f"this node has no secret {secret_id!r}; set it again on the hub, or let it be"
+            f" handed on: rackmesh secret release --node {identity.node_id}"
+        )
+    for body in found:
+        plaintext = _opened(register, identity, secret_id, body)
+        if plaintext is not None:
+            return plaintext, body
+    raise Refused(f"the secret {secret_id!r} does not open with this node's key; set it again")
+
+
+def _sealed_to(
+    store: StorePort, register: Register, identity: Identity
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Return, by secret, the rows that are sealed to this node: newest first, hubs' before
+    those of other nodes."""
+    me = identity.node_id
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in store.rows(pair_scope(me), SECRET):
+        if _is_sealed(row.body):
+            found.setdefault(row.key, []).append(row.body)
+    member = register.member(me)
+    copies = store.authored(site_scope(member.site), SECRET_COPY) if member else ()
+    for row in copies:
+        node, _, secret_id = row.key.partition("/")
+        if node == me and _is_sealed(row.body):
+            found.setdefault(secret_id, []).append(row.body)
+    for bodies in found.values():
+        bodies.sort(key=lambda body: -_number(body.get("version")))
+    return found
+
+
+def _is_sealed(body: Mapping[str, Any]) -> bool:
+    """Whether a row of anybody has the fields of a sealed secret."""
+    numbers = all(isinstance(body.get(name), int) for name in ("version", "kem_epoch"))
+    return numbers and isinstance(body.get("sealed"), bytes)
+
+
+def _opened(
+    register: Register, identity: Identity, secret_id: str, body: Mapping[str, Any]
+) -> bytes | None:
+    try:
+        kem_epoch = fields.integer(body, "kem_epoch")
+        version = fields.integer(body, "version")
+        sealed = fields.raw(body, "sealed")
         info = SealInfo(register.root_fp, identity.node_id, kem_epoch, secret_id, version)
         return open_sealed(identity.kem_private, info, sealed)
-    except CodecError as exc:
-        raise Refused(
-            f"the secret {secret_id!r} does not open with this node's key; set it again"
-        ) from exc
+    except CodecError:
+        return None
 
 
 class Readable:
@@ -110,28 +193,37 @@ class Readable:
 
     def __init__(self, store: StorePort, register: Register, identity: Identity) -> None:
         self._store, self._register, self._identity = store, register, identity
-        self._tried: dict[str, tuple[Any, bool]] = {}
+        self._tried: dict[tuple[Any, ...], bool] = {}
 
     def versions(self) -> dict[str, int]:
         """Return the ids of all secrets that open now, with their versions."""
-        tried: dict[str, tuple[Any, bool]] = {}
+        tried: dict[tuple[Any, ...], bool] = {}
         found: dict[str, int] = {}
-        for row in self._store.rows(pair_scope(self._identity.node_id), SECRET):
-            sealed = row.body.get("sealed"), row.body.get("version"), row.body.get("kem_epoch")
-            before = self._tried.get(row.key)
-            opens = before[1] if before and before[0] == sealed else self._opens(row.key)
-            tried[row.key] = (sealed, opens)
-            if opens:
-                found[row.key] = _number(row.body.get("version"))
+        sealed_to = _sealed_to(self._store, self._register, self._identity)
+        for secret_id, bodies in sealed_to.items():
+            for body in bodies:
+                mark = (secret_id, *(body.get(k) for k in ("sealed", "version", "kem_epoch")))
+                opens = self._tried.get(mark)
+                if opens is None:
+                    plain = _opened(self._register, self._identity, secret_id, body)
+                    opens = plain is not None
+                tried[mark] = opens
+                if opens:
+                    found[secret_id] = _number(body.get("version"))
+                    break
         self._tried = tried
         return found
 
-    def _opens(self, secret_id: str) -> bool:
-        try:
-            read_secret(self._store, self._register, self._identity, secret_id)
-        except Refused:
-            return False
-        return True
+
+def note_released(tx: TxPort, secret_id: str, site: str, node_id: str) -> None:
+    """Write into the ledger, inside a hub's transaction, that a node can read a secret."""
+    row = tx.get(HUBS, SECRET_INDEX, secret_id)
+    if row is None or row.body.get("site") != site:
+        return
+    released = set(row.body.get("released", []))
+    if node_id not in released:
+        body = {**row.body, "released": sorted({*released, node_id})}
+        tx.put(HUBS, SECRET_INDEX, secret_id, body)
 
 
 def exposed_secrets(store: StorePort, node_id: str) -> list[str]:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from mesh.proto.order import Order, open_order, sign_order
 from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
 from mesh.register_store import RegisterStore
-from mesh.secrets import Readable, read_secret
+from mesh.secrets import Readable, copy_for, read_secret
 from mesh.site_secret import SiteSecrets
 from mesh.store import MeshStore, mark_restored
 from mesh.sync import Replication
@@ -158,6 +159,7 @@ class Node:
             open_bmc=lambda url, login: open_bmc(url, login, local_address=local),
             credentials=self.credentials,
             readable=Readable(self.store, register, self.identity).versions,
+            copy_for=partial(copy_for, self.store, register, self.identity),
             assets=self.assets,
             cache=self.cache,
             secrets=self.secrets,

@@ -275,6 +275,7 @@ class NodeApi:
             pending=self._r.pending(),
             jobs=self._r.jobs(),
             images={item["name"]: item for item in self._r.assets()},
+            nodes=self._r.nodes(),
         )
 
     def _signable(self, made: Draft, group: str | None = None) -> Order:

@@ -69,10 +69,10 @@ def described(error: Exception) -> Described:
 
 def of_error(error: Exception) -> Response:
     """Return the problem document of any exception."""
-    return _told(problem(*described(error)), error)
+    return told(problem(*described(error)), error)
 
 
-def _told(response: Response, error: Exception) -> Response:
+def told(response: Response, error: Exception) -> Response:
     """Say when to come again, and what is allowed."""
     if isinstance(error, TooMany):
         response.headers["Retry-After"] = str(error.retry_s)
@@ -89,7 +89,7 @@ def install(app: QuartTrio, page: Callable[[int, str], Response]) -> None:
         said = described(error)
         asks_for_page = "text/html" in request.headers.get("Accept", "")
         if asks_for_page and not request.path.startswith(("/api/", "/static/")):
-            return _told(page(said[0], said[2]), error)
-        return _told(problem(*said), error)
+            return told(page(said[0], said[2]), error)
+        return told(problem(*said), error)
 
     app.register_error_handler(Exception, handle)

@@ -1,10 +1,17 @@
 """Writing: orders, tokens, secrets; the ports behind know the meaning."""
 
+from typing import cast
+
+from quart import g
+
 from hub.api.bind import Bindings
 from hub.api.shape import plain_name
-from hub.ports import Json, Services
+from hub.errors import Denied
+from hub.ports import Json, Principal, Services
 from mesh.proto.order import CANCEL, RETRY
+from mesh.proto.trust import ROLE_HUB
 from mesh.rest.calls import Call, given
+from mesh.rest.roles import covers
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Pending, Secret, Token
 
 
@@ -45,6 +52,10 @@ def bind(on: Bindings, services: Services) -> None:
     async def create_token(call: Call) -> Json:
         asked = call.body
         roles = asked.roles or ["node"]
+        if ROLE_HUB in roles and not covers(cast(Principal, g.principal).role, "admin"):
+            raise Denied(
+                "a join token for a hub needs the role admin: a hub knows all accounts"
+            )
         token, text = await services.tokens.create(asked.site, roles, asked.ttl_s)
         return {**token, "token": text}
 

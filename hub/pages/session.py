@@ -3,6 +3,7 @@
 from quart import Blueprint, Response, request
 
 from hub import show
+from hub.api import problems
 from hub.api.auth import COOKIE, check_origin, client_address, session_of
 from hub.api.session import set_cookie
 from hub.errors import BadRequest, SignInNeeded, TooMany
@@ -34,7 +35,8 @@ def add(pages: Blueprint, console: Console) -> None:
             secret, _ = await console.sign_in.begin(account, password, address)
         except (SignInNeeded, TooMany) as exc:
             error = show.sentence(str(exc))
-            return bare("session/sign_in.html", exc.status, error=error, account=account)
+            response = bare("session/sign_in.html", exc.status, error=error, account=account)
+            return problems.told(response, exc)
         response = go("/")
         set_cookie(response, secret)
         return response

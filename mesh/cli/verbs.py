@@ -114,6 +114,26 @@ def token_revoke(where: Where, as_json: bool, token_id: str) -> None:
     print_json(answer) if as_json else click.echo(f"token {token_id} revoked")
 
 
+@click.command("release")
+@click.option("--node", required=True, help="Name or id of the node that shall have them.")
+@click.option(
+    "--secret", "secret_ids", multiple=True,
+    help="Id of a secret; may be repeated. Default: all that a node of its site can open.",
+)  # fmt: skip
+@waiting
+@repeatable
+@options
+def secret_release(
+    where: Where, as_json: bool, node: str, secret_ids: tuple[str, ...], **more: Any
+) -> None:
+    """Let a node that joined later have the secrets of its site.
+
+    A node of the site that can open them seals them to it; nobody else sees them.
+    """
+    params = {"secrets": list(secret_ids)} if secret_ids else {}
+    one(where, as_json, more, kind="secret.release", node=node, params=params)
+
+
 @click.command("set")
 @click.argument("secret_id")
 @click.option("--site", required=True, help="Site whose nodes may read it.")

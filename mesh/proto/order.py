@@ -14,7 +14,14 @@ from typing import Any, Final, Literal
 from mesh.errors import CodecError, Refused
 from mesh.proto import fields
 from mesh.proto.codec import pack
-from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN, SITE_PATTERN, UUID_PATTERN, node_id
+from mesh.proto.ids import (
+    ASSET_PATTERN,
+    NAME_PATTERN,
+    NODE_ID_PATTERN,
+    SITE_PATTERN,
+    UUID_PATTERN,
+    node_id,
+)
 from mesh.proto.net_boot import read_net_boot
 from mesh.proto.register import Register
 from mesh.proto.sign import Signer, open_record, sign_record
@@ -36,7 +43,11 @@ RELEASE: Final = "server.release"
 POWER: Final = "server.power"
 CANCEL: Final = "job.cancel"
 RETRY: Final = "job.retry"
-KINDS: Final = frozenset({ACCEPT, DEPLOY, RELEASE, POWER, CANCEL, RETRY})
+HAND_ON: Final = "secret.release"
+"""Let a node of the site seal secrets that it can open to another one."""
+KINDS: Final = frozenset({ACCEPT, DEPLOY, RELEASE, POWER, CANCEL, RETRY, HAND_ON})
+SECRETS_MAX: Final = 500
+"""Most secrets that one order names."""
 GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER})
 """Kinds that can be given for many servers at once."""
 
@@ -174,6 +185,9 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
         if kind in (CANCEL, RETRY):
             _uuid(params, "job")
             return
+        if kind == HAND_ON:
+            _check_hand_on(params)
+            return
         _uuid(params, "server")
         if kind == ACCEPT:
             fields.text(params, "machine", chars_max=64)
@@ -185,6 +199,15 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
             _check_deploy(params)
     except CodecError as exc:
         raise OrderRefused(f"the order {kind} cannot be carried out: {exc}") from exc
+
+
+def _check_hand_on(params: Mapping[str, Any]) -> None:
+    if not NODE_ID_PATTERN.match(fields.text(params, "node", chars_max=64)):
+        raise CodecError("field node is not the id of a node")
+    _name(params, "name")
+    secrets = fields.texts(params, "secrets", count_max=SECRETS_MAX, chars_max=64, default=())
+    if any(not NAME_PATTERN.match(secret) for secret in secrets):
+        raise CodecError("field secrets holds what is no id of a secret")
 
 
 def _check_deploy(params: Mapping[str, Any]) -> None:

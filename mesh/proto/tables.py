@@ -47,6 +47,7 @@ VERDICT: Final = "verdict"  # merged; key = MAC of a machine that is not accepte
 SITE_SECRET: Final = "site_secret"  # per author; key = "<member node id>/<epoch>"
 BUDGET: Final = "budget"  # per author; key = order id; destructive work begun
 NODE_SECRET: Final = "node_secret"  # per author; key = id of a secret that the author can open
+SECRET_COPY: Final = "secret_copy"  # per author; key = "<node id>/<secret id>", sealed to it
 
 # -- pair:<node> ---------------------------------------------------------------------------
 
@@ -60,7 +61,7 @@ ACCOUNT: Final = "account"  # merged; key = account name
 API_TOKEN: Final = "api_token"  # merged; key = token id
 
 PER_AUTHOR: Final = frozenset(
-    {NODE, ASSET, PRESENCE, SIGHTING, SITE_SECRET, BUDGET, NODE_SECRET}
+    {NODE, ASSET, PRESENCE, SIGHTING, SITE_SECRET, BUDGET, NODE_SECRET, SECRET_COPY}
 )
 """Tables read author by author; every other table is a merged view."""
 
@@ -284,7 +285,8 @@ class NodeSecretRow(TypedDict, total=False):
 
 
 class SecretRow(TypedDict, total=False):
-    """A secret sealed to one node (mesh/proto/seal.py)."""
+    """A secret sealed to one node (mesh/proto/seal.py): by a hub in ``pair``, or, as a
+    SECRET_COPY row, by another node of its site that could open it."""
 
     id: str
     version: int

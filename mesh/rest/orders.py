@@ -17,7 +17,9 @@ from mesh.proto.order import (
     ACCEPT,
     CANCEL,
     DEPLOY,
+    HAND_ON,
     KINDS,
+    NORMAL,
     POWER,
     RELEASE,
     RETRY,
@@ -60,6 +62,10 @@ class Known(Protocol):
         """Tell whether a job or order for the server has not ended."""
         ...
 
+    def nodes(self, name_or_id: str) -> Sequence[Body]:
+        """Return the members with this id or name."""
+        ...
+
 
 class KnownLists:
     """What is known, out of whole lists."""
@@ -71,8 +77,10 @@ class KnownLists:
         pending: Iterable[Body],
         jobs: Iterable[Body],
         images: Mapping[str, Body],
+        nodes: Iterable[Body] = (),
     ) -> None:
         self.images = images
+        self._nodes = list(nodes)
         self._servers = list(servers)
         self._pending = list(pending)
         self._jobs = {str(job["id"]): job for job in jobs}
@@ -100,6 +108,10 @@ class KnownLists:
         """Tell whether a job or order for the server has not ended."""
         return server_id in self._ordered
 
+    def nodes(self, name_or_id: str) -> list[Body]:
+        """Return the members with this id or name."""
+        return [node for node in self._nodes if name_or_id in (node["id"], node["name"])]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
@@ -126,6 +138,8 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
         return _job(str(kind), request, known)
     if kind == ACCEPT:
         return _accept(request, params, known, new_server)
+    if kind == HAND_ON:
+        return _hand_on(request, params, known)
     server = server_named(request.get("server"), known)
     wanted = request.get("site")
     if wanted is not None and wanted != server["site"]:
@@ -252,3 +266,26 @@ def server_named(wanted: Any, known: Known) -> Body:
             "conflict", f"{len(found)} servers are called {wanted}: give the id"
         )
     return found[0]
+
+
+def _hand_on(request: Body, params: Body, known: Known) -> Draft:
+    """Hand secrets on to a node of their site."""
+    wanted = str(request.get("node") or "")
+    found = [n for n in known.nodes(wanted) if n["status"] == "member" and "node" in n["roles"]]
+    if not wanted or not found:
+        raise RequestProblem("not-found", f"there is no node {wanted[:80]!r} that is a member")
+    if len(found) > 1:
+        where = ", ".join(sorted(node["id"] for node in found))
+        raise RequestProblem("conflict", f"several nodes are called {wanted!r}: {where}")
+    (node,) = found
+    site = request.get("site")
+    if site is not None and site != node["site"]:
+        raise RequestProblem("bad-request", f"{node['name']} is at site {node['site']}")
+    secrets = params.get("secrets")
+    if secrets is not None and not isinstance(secrets, list):
+        raise RequestProblem("bad-request", "params.secrets must be a list of ids of secrets")
+    name = node["name"] if NAME_PATTERN.match(node["name"]) else node["id"]
+    body: dict[str, Any] = {"node": node["id"], "name": name}
+    if secrets:
+        body["secrets"] = secrets
+    return Draft(kind=HAND_ON, site=node["site"], server=None, params=body, order_class=NORMAL)

@@ -114,7 +114,8 @@ class OrderRequest(Closed):
 
     ``server`` is a name or id, ``machine`` a MAC (accept), ``job`` a job id (cancel, retry);
     ``site`` may be left out where it follows from those. ``params`` by kind: accept {name, bmc:
-    {url, secret}}, deploy {image, hostname, ssh_keys, user_data}, power {on}.
+    {url, secret}}, deploy {image, hostname, ssh_keys, user_data}, power {on}, secret.release
+    (whose ``node`` is a name or id) {secrets: [ids], all if missing}.
     """
 
     kind: Annotated[str, Meta(extra_json_schema={"enum": sorted(KINDS)})]
@@ -122,6 +123,7 @@ class OrderRequest(Closed):
     server: Word | None = None
     machine: Word | None = None
     job: Word | None = None
+    node: Word | None = None
     params: dict[str, Any] | None = None
     idempotency_key: Key | None = None
 

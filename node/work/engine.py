@@ -17,12 +17,13 @@ from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.ids import UUID_PATTERN
-from mesh.proto.order import CANCEL, RETRY, Order, OrderRefused
+from mesh.proto.order import CANCEL, HAND_ON, RETRY, Order, OrderRefused
 from node.proto import lifecycle
 from node.proto.job import TERMINAL, cancel_row, reopen
 from node.proto.server_view import server_view
 from node.work.agent_args import AgentArgs
 from node.work.capabilities import Capabilities
+from node.work.hand_on import CopyFor, HandOn
 from node.work.keyring import Keyring
 from node.work.log import SCHEMA, JobLog, Line
 from node.work.net_boot import assets_of
@@ -55,6 +56,8 @@ REFUSED_MAX: Final = 10_000
 class Work:
     """The service; ``run`` is essential: its failure ends the process."""
 
+    _nursery: trio.Nursery
+
     def __init__(
         self,
         *,
@@ -71,6 +74,7 @@ class Work:
         cache: AssetCache,
         secrets: SiteSecrets,
         readable: Callable[[], Mapping[str, int]],
+        copy_for: CopyFor,
         clock: Clock,
         destructive_per_hour: int = 5,
         limits: Limits | None = None,
@@ -96,6 +100,7 @@ class Work:
             connected=self._connected,
             holders=self._keyring.holders,
         )
+        self._hand_on = HandOn(self.rows, self._orders, self._keyring.holders, copy_for)
         args = AgentArgs(self.rows, self.capabilities, self.order_params, self.now_ms)
         self._means = Means(
             rows=self.rows,
@@ -121,7 +126,6 @@ class Work:
         self._ours: set[str] = set()
         """Jobs of ours that may need a runner."""
         self._first_seen: dict[str, float] = {}
-        self._nursery: trio.Nursery
         self._policy_told = False
         self._bell = trio.Event()
 
@@ -298,6 +302,9 @@ class Work:
             refusal = f"there is no job {order.params['job']} at site {self.rows.site}"
         elif refusal is None and verb:
             return  # its row may be on the way
+        if refusal is None and order.kind == HAND_ON:
+            await self._take_hand_on(order, waited_s)
+            return
         secret = None if refusal else self._orders.secret_of(order)
         if self._orders.runner_of(order.id, waited_s, secret) != self.rows.node_id:
             return
@@ -320,6 +327,17 @@ class Work:
         self._ours.add(order_id)
         log.info("order taken", job=order.id, kind=order.kind, name=name)
 
+    async def _take_hand_on(self, order: Order, waited_s: float) -> None:
+        """Hand secrets on, if it is ours to do."""
+        able = self._hand_on.able(order)
+        if self._orders.runner_of(order.id, waited_s, among=able) != self.rows.node_id:
+            return
+        row = await self._hand_on.carry_out(order)
+        self._first_seen.pop(order.id, None)
+        self._settled.add(order.id)
+        count = len(row["params"]["secrets"])
+        log.info("secrets handed on", job=order.id, peer=order.params["node"], count=count)
+
     def _refuse(self, order_id: str, sentence: str) -> None:
         if len(self._refused) >= REFUSED_MAX:
             self._refused.clear()
@@ -331,6 +349,10 @@ class Work:
         if order.kind in (CANCEL, RETRY):
             if self.rows.job(str(order.params["job"])) is None:
                 raise Refused(f"there is no job {order.params['job']} at this site")
+            return
+        if order.kind == HAND_ON:
+            if order.params["node"] not in self.rows.site_nodes():
+                raise Refused(f"{order.params['name']} is no active node of this site")
             return
         if order.kind == lifecycle.ACCEPT:
             refusal = lifecycle.refuse_accept(order.params, self.rows.servers())

@@ -75,9 +75,15 @@ class Orders:
     # -- who -------------------------------------------------------------------------------
 
     def runner_of(
-        self, order_id: str, waited_s: float, secret: str | None = None
+        self,
+        order_id: str,
+        waited_s: float,
+        secret: str | None = None,
+        among: Collection[str] = (),
     ) -> str | None:
         """Return who shall run a new order, None while nobody can say.
+
+        Given nodes ``among`` which it shall be, no others count.
 
         Of the nodes that run jobs only those count that can open ``secret``; when none can,
         the owner of all takes the order and says what is missing.
@@ -86,7 +92,7 @@ class Orders:
         node may have done it long ago, and its job row is given ``settle_s`` to arrive. An
         owner out of reach is passed over after the same time; what it had begun would have come
         through any path that brought the order here."""
-        order = ranked(self._capable(secret), order_id)
+        order = ranked(sorted(among) or self._capable(secret), order_id)
         reachable = self._connected() | {self.rows.node_id}
         settled = waited_s >= self._limits.settle_s
         old = _made_ms(order_id) < self._started_ms - CLOCK_SLACK_MS
@@ -252,11 +258,16 @@ class Orders:
         holders = standing.holders.get(secret, ()) if secret else ()
         if not secret or self.rows.node_id in holders:
             return None
-        site = self.rows.site
-        whose = "its runner does not have" if holders else f"no node of site {site} has"
+        site, me = self.rows.site, self.rows.node_id
+        again = f"rackmesh secret set {secret} --site {site} --username NAME"
+        if holders:
+            return "blocked", (
+                f"its runner does not have the secret {secret!r}: somebody must release it"
+                f" (rackmesh secret release --node {me}) or set it again ({again})"
+            )
         return "blocked", (
-            f"{whose} the secret {secret!r}: somebody must set it again on a hub"
-            f" (rackmesh secret set {secret} --site {site} --username NAME)"
+            f"no node of site {site} has the secret {secret!r}: somebody must set it again on a"
+            f" hub ({again})"
         )
 
     def _refusal(

@@ -359,6 +359,22 @@ async def test_what_no_node_could_fetch_is_no_reference(tmp_path: Path) -> None:
             await at.assets.want("img", "lab")
 
 
+async def test_the_ledger_follows_what_nodes_hand_on(tmp_path: Path) -> None:
+    async with office(tmp_path) as at, trio.open_nursery() as nursery:
+        desk = SecretDesk(at.store, at.org.register)
+        await desk.set("bmc-1", "lab", "bmc", "secret")
+        late, far = at.org.admit("late").node_id, at.org.admit("far", "far").node_id
+        before = desk.list()[0]["released"]
+        for node, secret in ((late, "bmc-1"), (late, "unknown"), (far, "bmc-1")):
+            await at.put(SITE, tables.SECRET_COPY, f"{node}/{secret}", version=1)
+        nursery.start_soon(desk.run)
+        with trio.fail_after(10):
+            while desk.list()[0]["released"] == before:
+                await at.store.wait_past(at.store.version)
+        assert desk.list()[0]["released"] == sorted([*before, late])
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_secret_stands_nowhere_in_plain(tmp_path: Path) -> None:
     canary = "canary-5ac1b7"
     async with office(tmp_path) as at:

@@ -49,7 +49,7 @@ class Side:
 
         await self.store.write(write)
 
-    def report(self) -> RestoreDesk:
+    def report(self, force: bool = False) -> RestoreDesk:
         class Register(FakeRegister):
             def member(self, name: str) -> Any:
                 return self.all.get(name)
@@ -58,7 +58,7 @@ class Side:
             path=self.path / REPORT_FILE, store=self.store, replication=self.replication,
             register=Register(MEMBERS),  # type: ignore[arg-type]
             reports=ReportStore.open(self.path / "report.db"), read_order=lambda _: None,
-            clock=self.clock, force=False,
+            clock=self.clock, force=force,
         )  # fmt: skip
 
 
@@ -142,6 +142,29 @@ async def test_what_came_back_after_a_restore_is_listed(
                 new.report().report()
             for made in (desk, again):
                 made.reports.close()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_writing_goes_on_when_nobody_else_is_left_or_by_force(
+    tmp_path: Path, alone: bool
+) -> None:
+    async with side(tmp_path / "h", "h") as old:
+        await old.put(SITE, ORDER, "before")
+    mark_restored(tmp_path / "h" / "state.db", "h")
+    write_json(tmp_path / "h" / REPORT_FILE, {"backup_ms": 1, "restored_ms": 2})
+    async with side(tmp_path / "h", "h") as new, trio.open_nursery() as nursery:
+        if alone:
+            del new.register.all["n"]
+            new.replication.roster.refresh()
+        desk = new.report(force=not alone)
+        epoch = new.store.head(SITE)[0]
+        nursery.start_soon(desk.run)
+        await until(lambda: not new.store.awaits_peer)
+        await new.put(SITE, ORDER, "after")
+        assert new.store.head(SITE)[0] > epoch
+        assert desk.report()["forced"] is not alone
+        desk.reports.close()
+        nursery.cancel_scope.cancel()
 
 
 async def test_two_hubs_made_of_one_are_noticed_by_both(tmp_path: Path) -> None:

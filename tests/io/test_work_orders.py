@@ -72,6 +72,35 @@ async def test_a_node_that_joined_later_gets_no_job_that_it_cannot_do(tmp_path: 
         assert (job["state"], job["runner"]) == ("succeeded", site.node.node_id)
 
 
+async def hand_on(site: WorkSite, node: str, **more: Any) -> dict[str, Any]:
+    params = {"node": node, "name": "node2", **more}
+    key = site.new_id()
+    signed = site.order("secret.release", params, id=key, order_class="normal")
+    await put_order(site, signed, key)
+    return await site.end(key)
+
+
+async def test_secrets_are_handed_on_by_a_node_that_can_open_them(tmp_path: Path) -> None:
+    site = WorkSite(tmp_path)
+    site.opens[site.node.node_id] = {"bmc1": 1, "bmc2": 1}
+    async with site.running():
+        later = site.org.admit("node2").node_id
+        site.peers.nodes = {later: {}}
+        job = await hand_on(site, later)
+        assert (job["state"], job["error"], job["server_name"]) == ("succeeded", None, "node2")
+        assert job["params"]["secrets"] == ["bmc1", "bmc2"]
+        copies = site.store.authored(site.scope, tables.SECRET_COPY)
+        assert [row.key for row in copies] == [f"{later}/bmc1", f"{later}/bmc2"]
+        job = await hand_on(site, later, secrets=["bmc1", "none"])
+        assert (job["state"], job["params"]["secrets"]) == ("failed", ["bmc1"])
+        assert job["error"] == "not released: none (nobody can open it)"
+        far = site.org.admit("far1", "far").node_id
+        assert (await hand_on(site, far))["error"] == "node2 is no active node of site lab"
+        site.opens[site.node.node_id] = {}
+        await site.until(lambda: not site.store.authored(site.scope, tables.NODE_SECRET))
+        assert "no other node of site lab can open" in (await hand_on(site, later))["error"]
+
+
 async def runs_elsewhere(site: WorkSite, runner: str) -> dict[str, Any]:
     """Let a job stand in the rows that another node runs and that has taken the server."""
     job = await site.end(await site.deploy())

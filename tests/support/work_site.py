@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from mesh import answers
-from mesh.errors import StoreFull
+from mesh.errors import Refused, StoreFull
 from mesh.host.clock import SystemClock
 from mesh.identity import Identity
 from mesh.proto import tables
@@ -156,6 +156,11 @@ class WorkSite:
     def new_id(self) -> str:
         return uuid7(self.clock.now_ms(), next(_SERIAL).to_bytes(10, "big"))
 
+    def _copy(self, node: str, secret: str) -> dict[str, Any]:
+        if secret not in self.opens.get(self.node.node_id, {"bmc1": 1}):
+            raise Refused(f"this node has no secret {secret!r}")
+        return {"id": secret, "version": 1, "for": node}
+
     @asynccontextmanager
     async def _bmc(self, url: str, credentials: Mapping[str, object]) -> AsyncIterator[Any]:
         assert (url, credentials["username"]) == (self.bmc.url, "admin")
@@ -178,6 +183,7 @@ class WorkSite:
             cache=self.assets,
             secrets=Secrets(),
             readable=lambda: self.opens.get(node.node_id, {"bmc1": 1}),
+            copy_for=self._copy,
             clock=self.clock,
             destructive_per_hour=self.per_hour,
             limits=self.limits,

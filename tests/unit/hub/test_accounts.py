@@ -373,3 +373,30 @@ async def test_an_open_event_stream_ends_with_the_session(tmp_path: Path) -> Non
                     await trio.lowlevel.checkpoint()
                 await wire.disconnect()
                 assert b'"id":"2"' not in bytes(wire.response_data)
+
+
+async def test_a_backup_leaves_over_the_local_socket_alone(tmp_path: Path) -> None:
+    async with api(tmp_path) as (_, client):
+        status, body = await call(client, "GET", "/backup")
+        assert (status, "own machine" in body["detail"]) == (403, True)
+        local = await client.get("/api/v1/backup", scope_base={LOCAL_UID: 0})
+        assert await local.get_data() == b"all of it"
+
+
+async def test_only_an_admin_lets_a_hub_join(tmp_path: Path) -> None:
+    async with api(tmp_path) as (bench, client):
+        for role, status in (("operator", 403), ("admin", 201)):
+            _, text = await bench.services.api_tokens.create(role, role, None, "ann")
+            bearer = {"Authorization": f"Bearer {text}"}
+            asked = {"site": "fra1", "roles": ["hub"]}
+            assert (await call(client, "POST", "/tokens", asked, **bearer))[0] == status
+            assert (await call(client, "POST", "/tokens", {"site": "a"}, **bearer))[0] == 201
+
+
+async def test_the_sign_in_page_says_when_to_come_again(tmp_path: Path) -> None:
+    async with api(tmp_path) as (bench, client):
+        bench.services.limits._by_address = Throttle(1, 1000.0)
+        form = {"account": "x", "password": "y"}
+        assert (await client.post("/sign-in", form=form)).status_code == 401
+        refused = await client.post("/sign-in", form=form)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1000")

@@ -44,6 +44,7 @@ GOOD = {
     "server.power": {"server": SERVER, "on": True},
     "job.cancel": {"job": SERVER},
     "job.retry": {"job": SERVER},
+    "secret.release": {"node": "a" * 32, "name": "fra1-b"},
 }
 
 

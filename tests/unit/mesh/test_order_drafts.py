@@ -21,6 +21,13 @@ IMAGE: dict[str, Any] = {"kind": "image", "asset": ASSET, "cmdline": None, "memb
 KNOWN = KnownLists(
     servers=[SERVER],
     pending=[{"mac": MAC, "site": "one"}],
+    nodes=[
+        {"id": letter * 32, "name": name, "site": site, "status": status, "roles": ["node"]}
+        for letter, name, site, status in (
+            ("a", "late", "one", "member"), ("b", "gone", "one", "left"),
+            ("c", "twin", "one", "member"), ("d", "twin", "two", "member"),
+        )
+    ],
     jobs=[{"id": NEW, "site": "one", "server": OLD, "state": "succeeded"}],
     images={
         "debian": {**IMAGE, "name": "debian"},
@@ -160,3 +167,21 @@ def test_garbage_never_raises_anything_else(
         draft(request, KNOWN, NEW)
     except RequestProblem:
         return
+
+
+def test_secrets_are_handed_on_to_a_member_by_name_or_id() -> None:
+    made = ask(kind="secret.release", node="late", params={"secrets": ["bmc-1"]})
+    assert (made.site, made.server, made.order_class) == ("one", None, "normal")
+    assert made.params == {"node": "a" * 32, "name": "late", "secrets": ["bmc-1"]}
+    made = ask(kind="secret.release", node="d" * 32)
+    assert (made.site, made.params) == ("two", {"node": "d" * 32, "name": "twin"})
+    for request, code, told in (
+        ({"node": "gone"}, "not-found", "no node 'gone'"),
+        ({}, "not-found", "no node ''"),
+        ({"node": "twin"}, "conflict", "several nodes are called 'twin'"),
+        ({"node": "late", "site": "two"}, "bad-request", "late is at site one"),
+        ({"node": "late", "params": {"secrets": "x"}}, "bad-request", "must be a list"),
+    ):
+        with pytest.raises(RequestProblem, match=told) as refused:
+            ask(kind="secret.release", **request)
+        assert refused.value.code == code

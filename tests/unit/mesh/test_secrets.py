@@ -3,9 +3,24 @@
 import pytest
 
 from mesh.errors import Refused
-from mesh.proto.tables import HUBS, SECRET, SECRET_INDEX, pair_scope
+from mesh.proto.tables import (
+    HUBS,
+    SECRET,
+    SECRET_COPY,
+    SECRET_INDEX,
+    pair_scope,
+    site_scope,
+)
 from mesh.proto.trust import REVOKED, SUSPENDED, make_key_record
-from mesh.secrets import Readable, exposed_secrets, read_secret, set_secret
+from mesh.secrets import (
+    Readable,
+    copy_for,
+    copy_key,
+    exposed_secrets,
+    note_released,
+    read_secret,
+    set_secret,
+)
 from tests.support.rows import RowStore, World
 from tests.support.trust import Org, identity
 
@@ -112,7 +127,7 @@ def test_the_plaintext_is_in_no_row():
 def test_a_garbage_row_is_one_sentence(body):
     fleet = Fleet()
     fleet.store.put(pair_scope(identity("n1").node_id), SECRET, "bmc-1", {"id": "x", **body})
-    with pytest.raises(Refused, match="does not open"):
+    with pytest.raises(Refused, match=r"does not open|has no secret"):
         fleet.read("n1")
 
 
@@ -129,3 +144,71 @@ def test_a_node_knows_which_secrets_it_can_open_and_tries_a_row_once():
     assert readable.versions() == {}
     later = fleet.org.admit("n3")
     assert Readable(store, fleet.org.register, later).versions() == {}
+
+
+def hand_on(fleet, giver, taker, secret_id="bmc-1"):
+    who, node = identity(giver), identity(taker).node_id
+    store = RowStore(fleet.world, who.node_id)
+    body = copy_for(store, fleet.org.register, who, node, secret_id)
+    store.put(site_scope("lab"), SECRET_COPY, copy_key(node, secret_id), body)
+    return body
+
+
+def test_a_node_hands_a_secret_on_to_one_that_joined_later():
+    fleet = Fleet()
+    fleet.set()
+    fleet.org.admit("late", "lab")
+    with pytest.raises(Refused, match="has no secret"):
+        fleet.read("late")
+    body = hand_on(fleet, "n1", "late")
+    assert PASSWORD not in repr(body).encode()
+    assert fleet.read("late") == PASSWORD
+    late = identity("late")
+    readable = Readable(RowStore(fleet.world, late.node_id), fleet.org.register, late)
+    assert readable.versions() == {"bmc-1": 1}
+    fleet.org.admit("later", "lab")
+    hand_on(fleet, "late", "later")
+    assert fleet.read("later") == PASSWORD, "whoever can open it can hand it on"
+
+
+def test_the_newest_version_counts_wherever_it_stands():
+    fleet = Fleet()
+    fleet.set()
+    fleet.org.admit("late", "lab")
+    hand_on(fleet, "n1", "late")
+    fleet.set(plaintext=b"new")
+    assert fleet.read("late") == b"new", "set again: the copy is out of date"
+    hand_on(fleet, "n1", "late")
+    assert fleet.read("late") == b"new"
+
+
+def test_a_copy_for_another_node_or_of_garbage_opens_nothing():
+    fleet = Fleet()
+    fleet.set()
+    for label in ("late", "other"):
+        fleet.org.admit(label, "lab")
+    body = hand_on(fleet, "n1", "late")
+    store, other = RowStore(fleet.world, identity("n1").node_id), identity("other").node_id
+    reader = RowStore(fleet.world, other)
+    readable = Readable(reader, fleet.org.register, identity("other"))
+    for wrong in (
+        body, {**body, "sealed": b"x"}, {"version": "2"}, {**body, "sealed": [[]]},
+        {**body, "version": {}}, {**body, "kem_epoch": None}, {**body, "version": 1 << 70},
+    ):  # fmt: skip
+        store.put(site_scope("lab"), SECRET_COPY, copy_key(other, "bmc-1"), wrong)
+        with pytest.raises(Refused, match=r"does not open|has no secret"):
+            fleet.read("other")
+        assert readable.versions() == {}
+    with pytest.raises(Refused, match="has no secret"):
+        hand_on(fleet, "other", "late", "bmc-2")
+
+
+def test_the_ledger_notes_who_was_handed_a_secret_of_that_site():
+    fleet = Fleet()
+    fleet.set()
+    late = identity("late").node_id
+    note_released(fleet.store, "bmc-1", "far", late)
+    assert exposed_secrets(fleet.store, late) == []
+    note_released(fleet.store, "bmc-1", "lab", late)
+    note_released(fleet.store, "unknown", "lab", late)
+    assert exposed_secrets(fleet.store, late) == ["bmc-1"]
