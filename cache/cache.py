@@ -229,11 +229,21 @@ class Cache(Shelf):
             raise forgotten
 
     async def _look(self, name: str, intake: Intake, kind: str) -> bool:
-        """Refuse what is of another kind as soon as that can be told; False: too early."""
+        """Refuse what cannot be used as soon as that can be told; False: too early."""
         if intake.length < HEAD_BYTES:
             return False
         await self._refuse_other(name, intake, kind)
+        if kind == QCOW2:
+            self._make_room(await self._virtual_bytes(name, intake, whole=False))
         return True
+
+    async def _virtual_bytes(self, name: str, intake: Intake, whole: bool) -> int:
+        try:
+            return await self.in_thread(virtual_bytes, intake.path, whole)
+        except ImageRefused as exc:
+            await self.in_thread(intake.restart)
+            self._ledger.drop_partial(name)
+            raise ImageRefused(f"{name} is refused: {exc}") from exc
 
     async def _refuse_other(self, name: str, intake: Intake, kind: str) -> None:
         wrong = await self.in_thread(wrong_kind, intake.path, kind)
@@ -276,9 +286,9 @@ class Cache(Shelf):
     async def _convert(self, name: str, intake: Intake, made: str | None) -> Manifest:
         """Make the raw disk of a qcow2 file and adopt it; the file itself goes."""
         work = intake.path.with_suffix(WORK_SUFFIX)
+        size = await self._virtual_bytes(name, intake, whole=True)
+        self._make_room(size)
         try:
-            size = await self.in_thread(virtual_bytes, intake.path)
-            self._make_room(size)
             began = trio.current_time()
             raw = await make_raw(intake.path, size, work)
             manifest = await hash_file(raw, self._limiter)

@@ -28,6 +28,8 @@ WORK_SUFFIX: Final = ".work"
 MEMORY_BYTES: Final = 2 << 30
 """Of address space: qemu-img's threads reserve stacks that they hardly use."""
 CPU_S: Final = 3600
+NOT_YET_BYTES: Final = 1 << 62
+"""Stands for the length of a file that still grows."""
 TIME_S: Final = 2 * 3600.0
 log = get_log("cache")
 
@@ -54,10 +56,14 @@ def wrong_kind(path: Path, kind: str) -> str | None:
         return why_not(kind, file.read(HEAD_BYTES))
 
 
-def virtual_bytes(path: Path) -> int:
-    """Return the size of the disk in a qcow2 file; raises ImageRefused."""
+def virtual_bytes(path: Path, whole: bool) -> int:
+    """Return the size of the disk in a qcow2 file; raises ImageRefused.
+
+    Of a file that is not ``whole`` yet it is not asked where its tables are.
+    """
     with path.open("rb") as file:
-        return check_qcow2(file.read(LOOK_BYTES), os.fstat(file.fileno()).st_size).virtual_bytes
+        size = os.fstat(file.fileno()).st_size if whole else NOT_YET_BYTES
+        return check_qcow2(file.read(LOOK_BYTES), size).virtual_bytes
 
 
 async def make_raw(source: Path, size: int, work: Path) -> Path:

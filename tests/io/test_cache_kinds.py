@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from cache.api import Cache, ContentMismatch, ImageRefused, NoConverter
+from cache.api import Cache, ContentMismatch, ImageRefused, NoConverter, NoSpace
 from mesh.host.clock import FixedClock
 from tests.support.origin import Origin
 
@@ -205,6 +205,23 @@ async def test_content_of_another_kind_is_refused_at_its_first_bytes(cache, nurs
         with pytest.raises(ContentMismatch, match=sentence):
             await cache.add_stream("other", Pieces(data), None, kind)
     assert (await cache.add_stream("any", Pieces(b"QFI\xfbx"), None, "file")).size == 5
+
+
+@needs_converter
+async def test_a_disk_that_will_not_fit_is_told_before_its_image_is_fetched(
+    tmp_path, qcow2, nursery
+):
+    subprocess.run(
+        ["qemu-img", "create", "-f", "qcow2", tmp_path / "large", "60G"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    origin = Origin((tmp_path / "large").read_bytes() + bytes(64 * MIB))
+    await nursery.start(origin.run)
+    small = Cache.open(tmp_path / "small", 1 << 30, FixedClock())
+    with pytest.raises(NoSpace, match="61440 MiB more"):
+        await small.resolve("img", origin.url, None, "qcow2")
+    assert origin.sent < 32 * MIB, "a try costs the first bytes, not the image"
+    small.close()
 
 
 async def test_zeros_are_not_fetched_from_other_nodes(cache, tmp_path):

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from mesh.errors import Refused
 from mesh.proto.order import NORMAL, OrderRefused, check_params
 from node.boot.ports import Refusal
 from node.proto.net_boot_proof import READ_ENOUGH_BYTES
-from tests.support.work_machine import IP
-from tests.support.work_site import WorkSite, step
+from node.work.boot_desk import BootDesk
+from tests.support.work_machine import IP, MAC, Agent
+from tests.support.work_site import CutStore, WorkSite, step
 
 KERNEL, INITRD, DISC = ("b3:" + digit * 64 for digit in "123")
 
@@ -118,23 +120,35 @@ async def test_without_a_bmc_it_is_powered_on_by_hand(tmp_path: Path) -> None:
         assert site.server_row()["boot"]["files"][0]["asset"] == KERNEL
 
 
-async def test_another_node_that_served_the_machine_tells_the_runner(tmp_path: Path) -> None:
-    async with WorkSite(tmp_path).running(machine=False) as site:
-        await site.give("server.accept", site.accept_params(True))
-        await site.until(lambda: site.server_row().get("state") == "inspecting")
-        capabilities = site.work.capabilities
-        job = {
-            "id": site.new_id(), "kind": "server.deploy", "runner": site.node.node_id,
-            "state": "running", "attempt": 1, "server": site.server, "steps": [],
-            "params": {"server": site.server, "image": "rescue", "boot": live()},
-        }  # fmt: skip
-        cap = capabilities.mint("media:", site.server, job["id"], 1, site.clock.now_ms())
-        body = json.dumps({"cap": cap, "news": {"boots": True}}).encode()
-        peer = site.org.admit("node2").node_id
-        for raw, sentence in ((b"garbage", "does not run here"), (body, "does not run here")):
-            message = {"path": "/media/v1", "body": raw, "headers": {}, "ip": IP}
-            with pytest.raises(Exception, match=sentence):
-                await site.need_desk().rpc_handlers()["agent.call"](peer, message)
+async def test_another_node_that_serves_the_machine_tells_the_runner(tmp_path: Path) -> None:
+    site = WorkSite(tmp_path)
+    async with site.running(machine=False):
+        second = site.org.admit("node2")
+        site.peers.witness = second.node_id
+        work = site.build(CutStore(site.store, site.cut, schema=False), second)
+        other = BootDesk(work, site.is_bound)
+        handlers = site.need_desk().rpc_handlers()
+        site.peers.nodes = {site.node.node_id: handlers, second.node_id: {}}
+        params = {"machine": MAC, "name": "srv1", "server": site.server, "bmc": None}
+        await Agent(other, None, site.machine.hardware).hello()
+        await site.end(await site.mine("server.accept", params))
+        order = {"server": site.server, "image": "rescue", "hostname": "web1", "boot": ISO}
+        job = await site.mine("server.deploy", order, order_class=NORMAL)
+        await site.until(lambda: step(site.job(job), "booted").get("state") == "running")
+        script = await other.script_for(MAC, IP)
+        assert isinstance(script, str)
+        capability = script.split("?cap=")[1].split()[0]
+        for _ in range(READ_ENOUGH_BYTES // 2048):
+            assert await other.media(capability, DISC[3:], 2048, IP) == DISC
+        assert (await site.end(job))["state"] == "succeeded"
+        assert step(site.job(job), "booted")["evidence"]["read_bytes"] == READ_ENOUGH_BYTES
+        for body in (b"garbage", b'{"cap": 1}', json.dumps({"cap": capability}).encode()):
+            message = {"path": "/media/v1", "body": body, "headers": {}, "ip": IP}
+            try:
+                answer = await handlers["agent.call"](second.node_id, message)
+            except Refused:
+                continue
+            assert answer["status"] >= 400
 
 
 @pytest.mark.parametrize("capability", ["", "x", "a" * 300])

@@ -266,12 +266,12 @@ class WorkSite:
     async def deploy(self, **more: Any) -> str:
         return await self.give("server.deploy", {**self.deploy_params(), **more})
 
-    async def mine(self, kind: str, params: Mapping[str, Any]) -> str:
+    async def mine(self, kind: str, params: Mapping[str, Any], **changes: Any) -> str:
         """Give an order whose rendezvous owner is this node."""
         nodes = [member.node_id for member in self.org.register.members()]
         while owner(nodes, order_id := self.new_id()) != self.node.node_id:
             pass
-        return await self.give(kind, params, id=order_id)
+        return await self.give(kind, params, id=order_id, **changes)
 
     # -- levels ----------------------------------------------------------------------------
 
