@@ -24,7 +24,7 @@ from hub.api import (
     upkeep,
     write,
 )
-from hub.api.bind import Bindings, may, operation_of
+from hub.api.bind import Bindings, allowed, may, operation_of
 from hub.api.session import SignIn
 from hub.errors import SignInNeeded
 from hub.pages import forms
@@ -77,6 +77,8 @@ def make_app(services: Services) -> QuartTrio:
     async def harden(response: Response) -> Response:
         for name, value in HEADERS.items():
             response.headers[name] = value
+        if "Allow" in response.headers:
+            response.headers["Allow"] = allowed(request.path, response.headers["Allow"])
         return response
 
     bindings = Bindings(services)

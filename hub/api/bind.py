@@ -16,7 +16,7 @@ from hub.api import shape
 from hub.errors import Denied
 from hub.ports import Principal, Services
 from mesh.rest.calls import KEY_HEADER, Call, read_call
-from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find
+from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find, methods
 
 Handler = Callable[[Call], Awaitable[Any]]
 ELSEWHERE: Final = frozenset(
@@ -102,6 +102,14 @@ def operation_of(method: str, rule: str | None) -> Operation | None:
         "GET" if method == "HEAD" else method, _PART.sub(r"{\1}", rule).removeprefix(PREFIX)
     )
     return found[0] if found else None
+
+
+def allowed(path: str, known: str) -> str:
+    """Return the methods of an address: Quart knows ``known``, uploads stand beside it."""
+    if not path.startswith(f"{PREFIX}/"):
+        return known
+    found = {*known.split(", "), *methods(path.removeprefix(PREFIX), "hub")}
+    return ", ".join(sorted(found))
 
 
 def may(principal: Principal, operation: Operation | None) -> None:

@@ -448,3 +448,11 @@ async def test_what_watches_the_hub_can_ask_it(tmp_path: Path) -> None:
         lines = (await said.get_data(as_text=True)).splitlines()
         assert 'rackmesh_servers{state="deploying failed"} 1' in lines
         assert "rackmesh_sites 2" in lines
+
+
+async def test_an_address_says_all_methods_that_it_takes(tmp_path: Path) -> None:
+    async with api(tmp_path) as (_, client, _app):
+        asked = await client.options("/api/v1/assets/x/content", headers=BEARER)
+        assert asked.headers["Allow"] == "GET, HEAD, OPTIONS, PUT"
+        refused = await client.post("/api/v1/servers", headers=BEARER)
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
