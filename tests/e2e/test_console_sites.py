@@ -17,7 +17,7 @@ PAGES = (
     "/", "/sites", "/sites/fra1", "/sites/fra1?tab=nodes", "/sites/fra1?tab=pending",
     "/sites/fra1?tab=jobs", "/sites/fra1?tab=assets", "/sites/ams1", "/nodes",
     f"/nodes/{NODE_B}", "/pending", "/pending?tab=aside", "/install",
-    "/search?q=web", "/about",
+    "/search?q=web", "/about", "/password",
 )  # fmt: skip
 FIRST_VISIT_BYTES_MAX = 80_000
 FIRST_VISIT_REQUESTS_MAX = 10

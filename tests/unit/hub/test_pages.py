@@ -17,7 +17,7 @@ from tests.support.hub_bench import API_TOKEN, HUB, NODE_A, Bench, Member, fill,
 PASSWORD = "correct horse"
 PAGES = (
     "/", "/sites", "/sites/fra1", "/nodes", f"/nodes/{NODE_A}", "/servers", "/pending", "/jobs",
-    "/assets", "/search?q=web", "/install", "/install?site=fra1", "/about",
+    "/assets", "/search?q=web", "/install", "/install?site=fra1", "/about", "/password",
     "/pending?tab=aside", "/pending?filter=mac:52*", "/nodes?filter=reachable:no&sort=-name",
     "/sites/fra1?tab=nodes", "/sites/fra1?tab=pending", "/sites/fra1?tab=jobs",
     "/sites/fra1?tab=assets", "/sites/ams1",
@@ -134,6 +134,21 @@ async def test_a_session_that_ended_sends_the_page_to_the_sign_in(tmp_path: Path
         bench.clock.advance(13 * 3600 * 1000)
         part = await browser.get("/?part=tree", **{"HX-Request": "true"})
         assert (part.status_code, part.headers["HX-Redirect"]) == (401, "/sign-in")
+
+
+async def test_the_own_password_is_changed_and_ends_other_sessions(tmp_path: Path) -> None:
+    async with console(tmp_path, role="viewer") as (bench, browser):
+        new = " with blanks at its ends "
+        form = {"current": "wrong", "password": new, "again": new}
+        assert "is wrong" in (await (await browser.post("/password", form)).get_data()).decode()
+        form["current"] = PASSWORD
+        twice = await browser.post("/password", {**form, "again": "x"})
+        assert twice.status_code == 400
+        done = await browser.post("/password", form)
+        assert (done.status_code, done.headers["Location"]) == (303, "/")
+        assert any(COOKIE in cookie for cookie in done.headers.getlist("Set-Cookie"))
+        assert (await browser.get("/sites")).headers["Location"] == "/sign-in"
+        assert await bench.services.accounts.check_password("admin", new)
 
 
 async def test_the_search_leads_to_the_only_thing_that_it_finds(tmp_path: Path) -> None:
