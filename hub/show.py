@@ -54,11 +54,6 @@ def site_state(members: Iterable[Mapping[str, Any]]) -> str:
     return "degraded" if "ok" in known else "unknown"
 
 
-def worst(things: Iterable[Mapping[str, Any]]) -> str:
-    """Return the worst state among things that each have one."""
-    return min((thing["state"] for thing in things), key=STATES.index, default="unknown")
-
-
 def server_groups(states: Mapping[str, int]) -> list[tuple[str, int, str]]:
     """Return servers in four groups (words, how many, tone), those that want a person first."""
     groups = {"failed": 0, "at work": 0, "available": 0, "active": 0}

@@ -54,10 +54,7 @@ class Frame:
                 "pending": sum(store.counts("pending", WAITING).values()),
                 "jobs": sum(store.counts("job", RUNNING).values()),
             },
-            "regions": [
-                {"name": name, "sites": regions[name], "state": show.worst(regions[name])}
-                for name in sorted(regions)
-            ],
+            "regions": [{"name": name, "sites": regions[name]} for name in sorted(regions)],
         }
 
     def _badges(self) -> Json:

@@ -1,7 +1,7 @@
 """Install a node: a join token, the lines to paste, and then how the node comes up, live.
 
-Rule: a token's text stands
-in one answer only; watching goes on at the token's own address, without the text.
+Rule: a token's text stands in one answer only; watching goes on at the token's own address,
+without the text.
 """
 
 from typing import Any, Final

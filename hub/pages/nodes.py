@@ -8,6 +8,7 @@ from hub import show
 from hub.api import read
 from hub.errors import BadRequest, NotFound
 from hub.pages.context import Console
+from hub.pages.frame import sites_with_nodes
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
 from mesh.rest.lists import plan
@@ -46,7 +47,7 @@ def add(pages: Blueprint, console: Console) -> None:
 
 def with_states(services: Services, nodes: list[Json]) -> list[Json]:
     """Return nodes with how each fares, and what is odd about its version."""
-    reached = {s["name"] for s in read.sites(services) if s["nodes_reachable"]}
+    reached = {s["name"] for s in sites_with_nodes(services) if s["nodes_reachable"]}
     now_ms = services.clock.now_ms()
     return [
         {
@@ -65,9 +66,7 @@ def _list(services: Services) -> Json:
     sort = request.args.get("sort", "")
     cursor = request.args.get("cursor", "")
     kept = asked if "status:" in asked else f"{asked} status:!left status:!revoked"
-    query = ListQuery(
-        filter=kept, sort=sort or None, limit=ROWS, cursor=cursor or None
-    )  # fmt: skip
+    query = ListQuery(filter=kept, sort=sort or None, limit=ROWS, cursor=cursor or None)
     found, problem = None, ""
     try:
         found = read.listed(services, plan("nodes", query))

@@ -25,7 +25,7 @@ def add(pages: Blueprint, console: Console) -> None:
 
     @pages.get("/")
     async def overview() -> Response:
-        sites = read.sites(services)
+        sites = sites_with_nodes(services)
         first = may("operator") and not any(site["nodes"] for site in sites)
         page = Page(
             title="Overview", template="overview/page.html", at="overview", still=first,

@@ -168,7 +168,7 @@ async def _accept(
             errors[key] = show.sentence(str(exc))
             left.append(seen)
     if errors:
-        return _form(console, left, fields, errors)
+        return _form(console, left, {**fields, "secret": secret or ""}, errors)
     number = show.count(len(chosen), "machine")
     return forms.go("/pending", f"{number} being accepted: nothing is written to the disks.")
 

@@ -70,7 +70,7 @@
   }
 
   function renew(kind) {
-    if (document.hidden && kind === null) return;
+    if (document.hidden) return; // all is read again when the page comes into sight
     for (const part of document.querySelectorAll("[data-kinds]")) {
       if (kind === null || part.dataset.kinds.split(" ").includes(kind)) stale.add(part.id);
     }
@@ -137,6 +137,7 @@
       say(closed ? "Not live: reload the page" : "Reconnecting", "warn");
     });
     window.addEventListener("pagehide", () => source.close());
+    window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
     document.addEventListener("visibilitychange", () => renew(null));
   }
 
