@@ -344,18 +344,19 @@ def main() -> int:
     failure = None
     try:
         demo.run()
+        if not options.check:
+            demo.where_to_look()
     except (DemoFailed, KeyboardInterrupt) as exc:
         failure = str(exc) or "interrupted"
         say(f"rackmesh: the demo failed: {failure}")
+    finally:
+        if options.check or options.vm or failure:
+            demo.close()
     figures = demo.figures
     figures["ok"] = failure is None and all(figures.get(goal) for goal in demo.goals)
     figures["seconds"] = round(time.time() - prepared, 1)
     figures["prepare_seconds"] = round(prepared - began, 1)
     figures["image_kind"] = kind
-    if not (options.check or failure):
-        demo.where_to_look()
-    if options.check or failure or options.vm:
-        demo.close()
     if options.check:
         print(json.dumps(figures, sort_keys=True))
     return 0 if figures["ok"] else 1
