@@ -72,38 +72,43 @@ def write_debian(output: Path, mib: int, work: Path, cache: Path, kernel: str) -
     write_disk(output, tools, (EMBEDDED, MODULES, PREFIX), parts, mib)
 
 
-def mirror() -> tuple[str, str]:
-    """Return the release's code name and where this machine's apt gets it from."""
+def mirrors() -> tuple[str, list[tuple[str, str]]]:
+    """Return the release's code name and where this machine's apt gets it from: (suite, URL),
+    the release itself first, then its updates."""
     text = Path("/etc/os-release").read_text()
     names = [line for line in text.splitlines() if line.startswith("VERSION_CODENAME=")]
     release = names[0].partition("=")[2].strip('"') if names else ""
     told = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)"],
+        ["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)",
+         "Created-By: Packages", "Origin: Debian"],
         capture_output=True, text=True, check=False,
     ).stdout  # fmt: skip
-    for line in told.splitlines():
-        suite, component, url = line.split(" ", 2)
-        if (suite, component) == (release, "main"):
-            return release, url
-    raise NoPackages("this machine's apt has no mirror of its own Debian release")
+    entries = [line.split(" ", 2) for line in told.splitlines()]
+    found = [
+        (suite, url)
+        for suite, component, url in entries
+        if component == "main" and suite.partition("-")[0] == release
+    ]
+    if not found or release not in dict(found):
+        raise NoPackages("this machine's apt has no mirror of its own Debian release")
+    return release, sorted(found, key=lambda entry: entry[0] != release)
 
 
 def bootstrap(system: Path, kept: Path, kernel: str) -> None:
     """Install the packages into a folder; what debootstrap downloads is kept."""
     kept.mkdir(parents=True, exist_ok=True)
-    release, url = mirror()
-    run_apart(
-        "debootstrap",
-        "--variant=minbase",
-        f"--cache-dir={kept}",
-        release,
-        system,
-        url,
-    )
+    release, sources = mirrors()
+    base = ["debootstrap", "--variant=minbase", f"--cache-dir={kept}"]
+    if any(url.startswith("https:") for _, url in sources):
+        base.append("--include=ca-certificates")
+    run_apart(*base, release, system, sources[0][1])
+    lines = [f"deb {url} {suite} main\n" for suite, url in sources]
+    (system / "etc/apt/sources.list").write_text("".join(lines))
     resolver = system / "etc/resolv.conf"
     shutil.copyfile("/etc/resolv.conf", resolver)
     apt = ["chroot", system, "apt-get", "-qq", "-o", "Dpkg::Options::=--force-unsafe-io"]
     run_apart(*apt, "update")
+    run_apart(*apt, "upgrade", "-y")
     run_apart(*apt, "install", "-y", "--no-install-recommends", kernel, *PACKAGES)
     resolver.write_text("")
 
