@@ -239,9 +239,9 @@ class ReportStore:
         )
         return {server for (server,) in rows if server is not None}
 
-    def grouped(self, group: str | None = None) -> list[Json]:
-        """Return the jobs of one group, or of all groups without their steps."""
-        column = "doc" if group is not None else "json_remove(doc, '$.steps')"
+    def grouped(self, group: str | None = None, *, steps: bool = True) -> list[Json]:
+        """Return the jobs of one group, with their steps or without; of all groups without."""
+        column = "doc" if group is not None and steps else "json_remove(doc, '$.steps')"
         rows = self._reader.execute(
             f"SELECT {column} FROM document WHERE job_group != ''"  # noqa: S608
             " AND (? IS NULL OR job_group = ?) ORDER BY id",

@@ -27,8 +27,8 @@ from mesh.rest.requests import CURSOR_CHARS_MAX, ListQuery
 from mesh.rest.types import Group
 
 ROWS: Final = 100
-GROUPS_MAX: Final = 30
-"""Newest groups that stand in the list."""
+GROUPS_MAX: Final = 20
+"""Groups that stand in the list, those in hand and the newest."""
 BANDS: Final = ("In hand", "Wants a person", "Failed", "Over")
 LOG_LINES_MAX: Final = 500
 """Newest lines that stand in the page; the stream goes on behind them."""
@@ -92,14 +92,11 @@ def add(pages: Blueprint, console: Console) -> None:
         return forms.go(f"/jobs/{job}", words)
 
 
-def job_list(
-    services: Services, text: str, sort: str, cursor: str, single: bool = True
-) -> Json:
-    """Return the rows of a list; ``single``: the jobs of a group stand as one."""
-    single = single and "group:" not in text
+def job_list(services: Services, text: str, sort: str, cursor: str) -> Json:
+    """Return the rows of a list; the jobs of a group stand as one, unless groups are asked."""
     shown: Json = {
-        "rows": [], "groups": [], "next": None, "paged": bool(cursor), "wrong": "",
-        "stale": silent_sites(services), "counts": {}, "total": 0,
+        "rows": [], "next": None, "paged": bool(cursor), "wrong": "", "total": 0,
+        "stale": silent_sites(services), "more_groups": 0,
         "all": sum(services.store.counts("job").values()),
     }  # fmt: skip
     query = ListQuery(
@@ -107,11 +104,11 @@ def job_list(
     )
     try:
         asked = plan("jobs", query)
-        counts = services.store.tally("job", asked, "state")
+        total = sum(services.store.tally("job", asked, "state").values())
         together: list[Json] = []
-        if single:
-            if not cursor and not sort:
-                together = _groups(services, asked)
+        if "group:" not in text:
+            if not cursor:
+                together, shown["more_groups"] = _groups(services, asked)
             text = f"{text} group:{NONE}".strip()
             asked = plan("jobs", msgspec.structs.replace(query, filter=text))
         found = read.listed(services, asked)
@@ -130,21 +127,26 @@ def job_list(
         }
         for job in found.items
     ]
-    rows = sorted([*together, *rows], key=lambda row: BANDS.index(row["band"]))
-    return {
-        **shown, "rows": rows, "next": found.next, "counts": counts,
-        "total": sum(counts.values()),
-    }  # fmt: skip
+    rows = [*together, *rows]
+    if not sort:
+        rows.sort(key=lambda row: BANDS.index(row["band"]))
+    return {**shown, "rows": rows, "next": found.next, "total": total}
 
 
-def _groups(services: Services, asked: Plan) -> list[Json]:
-    """Return the newest groups of which some job passes the filter, as rows of the list."""
+def _groups(services: Services, asked: Plan) -> tuple[list[Json], int]:
+    """Return the groups of which some job passes the filter, as rows of the list.
+
+    Those in hand and the newest of the others; and how many are left out.
+    """
+    busy = services.store.tally("job", plan("jobs", ListQuery(filter=VIEWS[1][1])), "group")
     ids = [key for key in services.store.tally("job", asked, "group") if key != NONE]
+    ids.sort(reverse=True)
+    ids.sort(key=lambda key: key not in busy)
     rows: list[Json] = []
-    for key in sorted(ids, reverse=True)[:GROUPS_MAX]:
-        one = group(key, read.shown(services, services.store.grouped(key)))
+    for key in ids[:GROUPS_MAX]:
+        one = group(key, read.shown(services, services.store.grouped(key, steps=False)))
         rows.append({**one, **_group_row(one)})
-    return rows
+    return rows, len(ids) - len(rows)
 
 
 def _group_row(one: Group) -> Json:

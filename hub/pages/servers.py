@@ -156,7 +156,7 @@ def _list(services: Services, asked: Asked) -> Json:
         "rows": [], "held": [], "next": None, "paged": bool(asked.cursor), "total": 0,
         "all": sum(services.store.counts("server").values()), "wrong": "", "facets": [],
         "by": asked.group or "state", "counts": {}, "select_all": asked.select_all,
-        "stale": silent_sites(services), "work": {}, "new": frozenset(), "order": None,
+        "stale": silent_sites(services), "work": {}, "touched": frozenset(), "order": None,
         "width": 3 + len(COLUMNS) - len(asked.hidden),
     }  # fmt: skip
     try:
@@ -167,7 +167,7 @@ def _list(services: Services, asked: Asked) -> Json:
         return {**shown, "wrong": str(exc)}
     jobs = in_hand(services)
     if asked.order:
-        shown |= _held(services, asked.order, jobs)
+        shown |= _held(services, asked.order)
     shown |= {
         "rows": found.items,
         "next": found.next,
@@ -197,9 +197,9 @@ def _work(job: Json) -> Json:
     }
 
 
-def _held(services: Services, order: str, jobs: list[Json]) -> Json:
+def _held(services: Services, order: str) -> Json:
     """Return the servers of an order, whatever their state has become."""
-    found = services.store.grouped(order)
+    found = services.store.grouped(order, steps=False)
     if not found:
         found = [job for job in services.store.find("job", order) if job["id"] == order]
     if not found:
@@ -214,7 +214,7 @@ def _held(services: Services, order: str, jobs: list[Json]) -> Json:
         title, href = show.group_title(first["kind"], len(found)), f"/groups/{order}"
     words = f"{over} of {len(found)} done" + (f", {failed} failed" if failed else "")
     return {
-        "held": held, "new": frozenset(ids),
+        "held": held, "touched": frozenset(ids),
         "order": {"title": title, "words": words, "href": href},
     }  # fmt: skip
 
