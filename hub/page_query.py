@@ -8,6 +8,7 @@ compares the two over random documents).
 import re
 from typing import Final
 
+from mesh.rest.filters import NONE
 from mesh.rest.lists import JOB_OVER, JOB_RANKS, Plan, Value
 
 COLUMNS: Final = ("id", "site", "name", "state")
@@ -72,6 +73,12 @@ def _where(kind: str, asked: Plan, changing: bool) -> tuple[list[str], list[Valu
         expression = "job_group" if key == "group" else key
         where.append(f"lower({expression}) IN ({', '.join('?' * len(known))})")
         values += known
+    for key in COLUMNS:
+        unwanted = asked.kept.unwanted.get(key, ())
+        plain = [value for value in unwanted if "*" not in value and value != NONE]
+        if plain and asked.of.keys[key] == key and not (changing and key == "state"):
+            where.append(f"lower({key}) NOT IN ({', '.join('?' * len(plain))})")
+            values += plain
     for word in asked.kept.words:
         if _PLAIN_WORD.match(word):
             # only what is over is surely shown as it is stored

@@ -26,6 +26,7 @@ SERVERS = st.lists(
 FILTERS = (
     None, "site:fra1", "site:!fra1", "site:ams1 site:fra1", "name:WEB-1", "name:web*", "web",
     "ü", "state:active", "state:*failed", "image:none", "debian site:fra1", "state:nothing",
+    "state:!active", "state:!active state:!none web", "name:!WEB-1 site:!none",
 )  # fmt: skip
 SORTS = (None, "-name", "changed_ms", "-changed_ms,name", "image,-site", "state")
 
