@@ -16,6 +16,9 @@ def facts_of(site: Fleet) -> dict[str, str]:
         listed = {
             noun: client.get(f"/{noun}")["items"] for noun in ("tokens", "secrets", "assets")
         }
+        for token in listed["tokens"]:  # who came with it is told since the hub's start only
+            for live in ("contacted_ms", "refused", "refused_ms"):
+                token.pop(live)
         status = client.get("/status")["item"]
     servers = [(s["id"], s["name"], s["state"]) for s in site.get(site.hub, "/servers")]
     keys = ("node", "root_fingerprint")
