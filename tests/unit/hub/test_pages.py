@@ -107,8 +107,10 @@ async def test_the_token_of_forms_looks_different_on_each_page(tmp_path: Path) -
         assert browser.csrf not in "".join(pages)
 
 
-@pytest.mark.parametrize("token", ["", "zz", "00", "00" * 32, mask("00" * 16)])
+@pytest.mark.parametrize("token", ["", "zz", "00", "00" * 32, "masked"])
 async def test_a_form_of_another_session_is_refused(tmp_path: Path, token: str) -> None:
+    if token == "masked":  # a well-formed one, made here: names of tests must not change
+        token = mask("00" * 16)
     async with console(tmp_path) as (_, browser):
         response = await browser.post("/sign-out", {}, token)
         assert response.status_code == 403
