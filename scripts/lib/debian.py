@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,11 @@ class Debian:
             )
         self._debs.mkdir(parents=True, exist_ok=True)
         self._lock = (cache / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another build that uses {cache}", file=sys.stderr)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def fetch(self, names: Sequence[str]) -> list[Path]:
         """Return the package files, downloaded in the version that apt prefers now."""
