@@ -44,6 +44,12 @@ from mesh.host.log import configure
     default=None,
     help="After a restore: write without having met a member, if no other one is left.",
 )
+@click.option(
+    "--trust-clock",
+    is_flag=True,
+    default=None,
+    help="This machine's clock is right, though it stands far from what was written last.",
+)
 @click.option("--log-level", help="debug, info, warning or error.")
 def up(config: Path | None, root_passphrase_file: Path | None, **flags: Any) -> None:
     """Run a hub until it is stopped (SIGTERM, SIGINT); the first start makes everything."""

@@ -29,6 +29,8 @@ class HubConfig:
     """Quota of the hub's asset cache."""
     force_epoch: bool = False
     """After a restore, write without having met a member; only if no other one is left."""
+    trust_clock: bool = False
+    """The machine's clock is right, though it stands far from what this hub wrote last."""
     log_level: str = "info"
     """debug, info, warning or error."""
 

@@ -25,7 +25,7 @@ from hub.store import ReportStore
 from hub.tls import Tls, load_or_make_tls
 from mesh import answers
 from mesh.errors import Refused
-from mesh.host.clock import Clock
+from mesh.host.clock import SteadyClock
 from mesh.host.files import make_private_folder, write_file, write_json
 from mesh.hub_keys import HubKeys, load_or_make_hub_keys
 from mesh.identity import Identity, load_or_make_identity
@@ -51,7 +51,7 @@ class Ground:
     """Everything opened; ``close`` lets go of it."""
 
     config: HubConfig
-    clock: Clock
+    clock: SteadyClock
     keys: HubKeys
     identity: Identity
     register: RegisterStore
@@ -95,7 +95,7 @@ def lock_folder(data: Path) -> FileLock:
 
 
 def open_ground(
-    config: HubConfig, port: int, clock: Clock, passphrase: str | None = None
+    config: HubConfig, port: int, clock: SteadyClock, passphrase: str | None = None
 ) -> Ground:
     """Open or make everything in the data folder; the port is bound already."""
     data, now_ms = config.data, clock.now_ms()

@@ -32,7 +32,7 @@ from hub.status import StatusDesk
 from mesh.answers import Answers
 from mesh.errors import StoreFull
 from mesh.host.build import BUILD
-from mesh.host.clock import SystemClock
+from mesh.host.clock import SteadyClock
 from mesh.host.local_socket import listen_local
 from mesh.host.log import get_log
 from mesh.host.notify import ServiceManager
@@ -144,7 +144,8 @@ async def run_hub(config: HubConfig, passphrase: str | None = None) -> None:
             port = await listen_tcp(config.listen, config.port)
             async with port:
                 number = int(port.socket.getsockname()[1])
-                ground = founding.open_ground(config, number, SystemClock(), passphrase)
+                clock = SteadyClock(config.trust_clock)
+                ground = founding.open_ground(config, number, clock, passphrase)
                 try:
                     async with await listen_local(config.data / "run" / "api.sock") as local:
                         await _run(ground, port, local, number, signals)

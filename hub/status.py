@@ -8,7 +8,7 @@ from hub.live import Connected
 from hub.restored import RestoreDesk
 from hub.show import age
 from hub.store import ReportStore
-from mesh.host.clock import Clock
+from mesh.host.clock import SteadyClock
 from mesh.hub_keys import HubKeys
 from mesh.proto.register import Register
 from mesh.rest.types import Status
@@ -32,7 +32,7 @@ class StatusDesk:
     reports: ReportStore
     peers: Connected
     assets: AssetDesk
-    clock: Clock
+    clock: SteadyClock
     room: Room
     restored: RestoreDesk
 
@@ -69,7 +69,7 @@ class StatusDesk:
 
     def _problems(self, connected: set[str]) -> list[str]:
         now_ms, contacts = self.clock.now_ms(), self.reports.contacts()
-        found = [self.room.problem] if self.room.problem else []
+        found = [said for said in (self.room.problem, self.clock.problem) if said]
         found += self.restored.problems()
         found += [
             f"two different {alarm.kind} records about {alarm.subject[:8] or 'the root'}:"

@@ -76,6 +76,12 @@ def join(
     default=None,
     help="Go on with a lost or restored state though no other member is left to ask.",
 )
+@click.option(
+    "--trust-clock",
+    is_flag=True,
+    default=None,
+    help="This machine's clock is right, though it stands far from what was written last.",
+)
 @click.option("--log-level", help="debug, info, warning or error.")
 @DATA
 def run(config: Path | None, **flags: Any) -> None:
@@ -84,6 +90,7 @@ def run(config: Path | None, **flags: Any) -> None:
         "data": flags["data"] or default_data("node", os.environ),
         "simulate_rack": flags["simulate_rack"],
         "force_epoch": flags["force_epoch"],
+        "trust_clock": flags["trust_clock"],
         "log_level": flags["log_level"],
         "interfaces": {"provisioning": flags["interface"]},
         "boot": {

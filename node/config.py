@@ -113,6 +113,8 @@ class NodeConfig:
     """Number of simulated servers to run beside this node."""
     force_epoch: bool = False
     """After a lost or restored state: write before any peer was met."""
+    trust_clock: bool = False
+    """The machine's clock is right, though it stands far from what this node wrote last."""
     log_level: str = "info"
     """debug, info, warning or error."""
     interfaces: Interfaces = field(default_factory=Interfaces)

@@ -22,7 +22,7 @@ from mesh.answers import SCHEMA as ANSWERS_SCHEMA
 from mesh.answers import Answers
 from mesh.errors import Refused
 from mesh.host.build import BUILD
-from mesh.host.clock import SystemClock
+from mesh.host.clock import SteadyClock
 from mesh.host.files import make_private_folder, write_file, write_json
 from mesh.host.log import get_log
 from mesh.host.notify import ServiceManager
@@ -67,9 +67,8 @@ class Node:
     def __init__(self, config: NodeConfig) -> None:
         data = config.data
         self.config = config
-        self.clock = SystemClock()
+        self.clock = SteadyClock(config.trust_clock)
         self.manager = ServiceManager(os.environ)
-        self.started_ms = self.clock.now_ms()
         self.joined: Joined = read_joined(data)
         self.identity = load_or_make_identity(data / KEYS)
         if self.identity.node_id != self.joined.node:
@@ -77,6 +76,7 @@ class Node:
         self.register = RegisterStore.open(data / REGISTER)
         self.site_view = SiteView(self.identity.node_id, trio.current_time())
         self.store = self._open_store(data)
+        self.started_ms = self.clock.now_ms()
         self.cache = Cache.open(data / "cache", config.cache.quota_gib << 30, self.clock)
         self.secrets = SiteSecrets(self.store, self.register, self.identity)
         self.replication = Replication(self.store, self.register)

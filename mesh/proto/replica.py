@@ -331,5 +331,6 @@ class Replica:
                 if author != self.author:
                     floors[author] = max(floors.get(author, 0), signed.head.floor)
             ordered = sorted(floors.values())
-            fleet_ms = milliseconds(ordered[(len(ordered) - 1) // 2]) if ordered else 0
+            if len(ordered) > 1:  # one other is no middle: it may be the one that is wrong
+                fleet_ms = milliseconds(ordered[(len(ordered) - 1) // 2])
         return self.hlc.observe(seen, now_ms, fleet_ms)

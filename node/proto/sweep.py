@@ -126,16 +126,20 @@ def _last_of_servers(known: Known) -> set[str]:
 
 def _void(row: RowLike, now_ms: int) -> bool:
     """Whether nobody could carry out this job's order again."""
-    until = _ms(row.body.get("not_after_ms")) or _created_ms(row) + ORDER_LIFE_MS
+    until = _ms(row.body.get("order_until_ms")) or _ms(row.body.get("not_after_ms"))
+    until = until or _created_ms(row) + ORDER_LIFE_MS
     return now_ms > until + HOUR_MS
 
 
 def _budgets(known: Known) -> list[Gone]:
-    rows = (row for row in known.budgets if row.author == known.node)
-    old = [
-        row for row in rows if 0 < _ms(row.body.get("at_ms")) < known.now_ms - BUDGET_KEPT_MS
-    ]
-    return [_gone(tables.BUDGET, row) for row in old][:SWEEP_MAX]
+    """Our entries that count no more, and those of a clock that has been set back since."""
+    ours = ((row, _ms(row.body.get("at_ms"))) for row in known.budgets
+            if row.author == known.node)  # fmt: skip
+    return [
+        _gone(tables.BUDGET, row)
+        for row, at_ms in ours
+        if 0 < at_ms < known.now_ms - BUDGET_KEPT_MS or at_ms > known.now_ms + BUDGET_KEPT_MS
+    ][:SWEEP_MAX]
 
 
 def _machines(known: Known) -> set[str]:

@@ -13,6 +13,7 @@ from mesh.host.log import get_log
 from mesh.proto import budget, tables
 from mesh.proto.order import DEPLOY, DESTRUCTIVE, Order, OrderRefused, check_class
 from mesh.proto.rendezvous import ranked
+from mesh.rest.orders import NOT_AFTER_MS
 from node.proto import lifecycle
 from node.proto.job import ENDED, SENTENCE_CHARS_MAX, TERMINAL, new_steps
 from node.proto.plan import plan
@@ -130,8 +131,9 @@ class Orders:
             "waits_for": "waits for its turn", "author": order.author, "params": params,
             "group": order.group, "attempt": 1, "attempt_first": 1, "bmc": bmc, "steps": [],
             "created_ms": now_ms, "started_ms": None, "ended_ms": None, "error": None,
-            "from_state": None, "not_after_ms": order.not_after_ms, "class": order.order_class,
-            "agent": None, "touched": False, "dirty": False,
+            "from_state": None, "not_after_ms": min(order.not_after_ms, now_ms + NOT_AFTER_MS),
+            "order_until_ms": order.not_after_ms, "class": order.order_class, "agent": None,
+            "touched": False, "dirty": False,
         }  # fmt: skip
         row["steps"] = new_steps(plan(order.kind, params, str(name), bmc))
         return row

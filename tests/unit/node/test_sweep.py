@@ -100,6 +100,12 @@ def test_a_budget_entry_goes_after_two_hours_at_its_author_and_the_policy_stays(
     assert keys(decide(known(budgets=budgets)), "budget") == ["o"]
 
 
+def test_a_budget_entry_of_a_clock_that_ran_years_ahead_goes_too() -> None:
+    ahead = {"at_ms": NOW + 3652 * DAY_MS}
+    budgets = [Row("a", ahead), Row("b", ahead, "n2"), Row("c", {"at_ms": NOW + 60_000})]
+    assert keys(decide(known(budgets=budgets)), "budget") == ["a"]
+
+
 def machine(key: str, age_ms: int, author: str = "n1") -> Row:
     return Row(key, {"last_ms": NOW - age_ms, "at_ms": NOW - age_ms}, author)
 
