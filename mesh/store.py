@@ -21,7 +21,7 @@ from mesh.host.log import get_log
 from mesh.host.sqlite_errors import mapped, mapping_errors
 from mesh.own_sets import OwnSets
 from mesh.proto.collect import Collector, Heir
-from mesh.proto.hlc import Hlc, milliseconds
+from mesh.proto.hlc import Hlc
 from mesh.proto.intake import Delta, Outcome, Roster
 from mesh.proto.replica import Replica
 from mesh.proto.sets import SetId, SignedHead
@@ -35,6 +35,7 @@ from mesh.store_file import (
     set_meta,
 )
 from mesh.store_sql import SqlStorage
+from mesh.store_start import begin_time, instead
 from mesh.store_tx import RESERVED_PREFIX, Row, Tx, authored_rows, shown, shown_rows
 
 __all__ = ["MeshStore", "Row", "Tx", "mark_restored"]
@@ -51,8 +52,6 @@ CHANGES_KEPT: Final = 1024
 """Commits of which the changed sets are remembered for whoever lags behind."""
 
 log = get_log("store")
-SLACK_MS: Final = 3_600_000
-"""How far writes by the right time may move stamps that a wrong clock has put too high."""
 T = TypeVar("T")
 Changes = Mapping[SetId, SignedHead | None]
 
@@ -136,7 +135,7 @@ class MeshStore:
                     storage = SqlStorage(db)
                     replica = Replica(storage, author, sign_head, Hlc())
                     if isinstance(clock, SteadyClock):
-                        _begin_time(db, storage, author, clock)
+                        begin_time(db, storage, author, clock)
                     damaged = _load(db, path, replica, clock.now_ms())
                     store = cls(path, lock, db, replica, clock, hub)
             except BaseException:
@@ -145,7 +144,7 @@ class MeshStore:
         except BaseException as exc:
             lock.release()
             if isinstance(exc, StoreDamaged):
-                raise StoreDamaged(f"{exc}: {_instead(path, hub)}") from exc
+                raise StoreDamaged(f"{exc}: {instead(path, hub)}") from exc
             raise
         store.damaged = damaged
         return store
@@ -463,30 +462,6 @@ def _claim_author(db: sqlite3.Connection, path: Path, author: str) -> None:
         set_meta(db, "author", author)
     elif owner != author:
         raise Refused(f"the store {path} belongs to node {owner}, not to {author}")
-
-
-def _begin_time(
-    db: sqlite3.Connection, storage: SqlStorage, author: str, clock: SteadyClock
-) -> None:
-    """Compare the clock with what our own heads promised, before it stamps anything.
-
-    What was promised by a clock that the operator has called wrong counts no more.
-    """
-    own = [signed.head for signed in storage.heads() if signed.head.author == author]
-    promised_ms = max((milliseconds(head.floor) for head in own), default=0)
-    if clock.trusting:
-        set_meta(db, "promised_wrongly_ms", str(promised_ms))
-    if promised_ms > int(get_meta(db, "promised_wrongly_ms") or 0) + SLACK_MS:
-        clock.begin(promised_ms)
-
-
-def _instead(path: Path, hub: bool) -> str:
-    """Say how a member goes on without its store: others hold what it has signed."""
-    lost = " but for what only hubs keep, if there is no other hub" if hub else ""
-    return (
-        f"move it away (mv {path} {path}.damaged) and start again; the other members give back"
-        f" what was written here{lost}"
-    )
 
 
 def _load(db: sqlite3.Connection, path: Path, replica: Replica, now_ms: int) -> list[SetId]:

@@ -6,6 +6,7 @@ daemon goes by ``SteadyClock``, which does not follow a wall clock that has jump
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -31,22 +32,36 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
 
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _steady_ms() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 class SteadyClock:
     """The time that a daemon goes by; may be asked from any thread."""
 
-    def __init__(self, trusting: bool = False) -> None:
+    def __init__(
+        self,
+        trusting: bool = False,
+        wall_ms: Callable[[], int] = _wall_ms,
+        steady_ms: Callable[[], int] = _steady_ms,
+    ) -> None:
         """``trusting``: the operator says that the machine's clock is right as it stands."""
+        self._wall_ms, self._steady_ms = wall_ms, steady_ms
         self.trusting = trusting
-        self._time = SteadyTime(_wall_ms(), _steady_ms())
+        self._time = SteadyTime(wall_ms(), steady_ms())
         self._said = False
 
     def begin(self, promised_ms: int) -> None:
         """Compare with the latest time that stands in our own store, once after start."""
-        self._time.begin(promised_ms, _wall_ms(), _steady_ms())
+        self._time.begin(promised_ms, self._wall_ms(), self._steady_ms())
 
     def now_ms(self) -> int:
         """Return Unix milliseconds."""
-        now_ms = self._time.now(_wall_ms(), _steady_ms())
+        now_ms = self._time.now(self._wall_ms(), self._steady_ms())
         if bool(self._time.off_ms) != self._said:
             self._said = not self._said
             if self._said:
@@ -70,14 +85,6 @@ class SteadyClock:
         if now_ms < WRITTEN_MS:
             return f"this machine's clock says {_moment(now_ms)}: set it right"
         return None
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _steady_ms() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 def _moment(ms: int) -> str:

@@ -89,6 +89,21 @@ class Supervisor:
         self.killed[name] += 1
         self._due[name] = time.monotonic() + self._rng.uniform(*RESTART_S)
 
+    @property
+    def down(self) -> set[str]:
+        """What waits for its restart."""
+        return set(self._due)
+
+    def power_cut(self, names: list[str]) -> None:
+        """Kill several processes in the same instant."""
+        processes = {name: self.site.processes.running.pop(name) for name in names}
+        for process in processes.values():
+            process.send_signal(signal.SIGKILL)
+        for name, process in processes.items():
+            process.wait()
+            self.killed[name] += 1
+            self._due[name] = time.monotonic() + self._rng.uniform(*RESTART_S)
+
     def kill_one(self) -> None:
         """Kill one of those that run."""
         up = [name for name in (*self.site.daemons, "rack") if name not in self._due]
@@ -193,13 +208,13 @@ def storm(site: ChaosSite, seed: int, kills: int, every_s: float) -> tuple[Books
             operator.turn(more=True)
             next_look = now + LOOK_S
         time.sleep(0.02)
-    _settle(site, supervisor, operator)
+    settle(site, supervisor, operator)
     books = look(site, operator.given, site.daemons)
     books.unanswered, books.ends = operator.unanswered, supervisor.ends
     return books, supervisor.killed
 
 
-def _settle(site: ChaosSite, supervisor: Supervisor, operator: Operator) -> None:
+def settle(site: ChaosSite, supervisor: Supervisor, operator: Operator) -> None:
     """Let everything come back and end; then wait until all daemons show the same."""
     end = time.monotonic() + SETTLE_S
     while not operator.turn(more=False):
@@ -225,11 +240,3 @@ def _open_jobs(site: ChaosSite) -> list[Any]:
     jobs = site.get(site.two, "/jobs") or []
     names = ("id", "kind", "server_name", "state", "waits_for", "error")
     return [{n: job[n] for n in names} for job in jobs if job["state"] != "succeeded"]
-
-
-def stop_now(site: ChaosSite, names: list[str]) -> None:
-    """Kill several processes in the same instant, as a power cut of the rack would."""
-    for name in names:
-        site.processes.running[name].send_signal(signal.SIGKILL)
-    for name in names:
-        site.processes.running.pop(name).wait()

@@ -1,0 +1,41 @@
+"""What a store settles with its surroundings at a start: the time, and what to do without it.
+
+It knows heads, no rows. Rule: nothing is stamped before the clock was compared with what our
+own heads have promised.
+"""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from mesh.host.clock import SteadyClock
+from mesh.proto.hlc import milliseconds
+from mesh.store_file import get_meta, set_meta
+from mesh.store_sql import SqlStorage
+
+SLACK_MS: Final = 3_600_000
+"""How far writes by the right time may move stamps that a wrong clock has put too high."""
+
+
+def begin_time(
+    db: sqlite3.Connection, storage: SqlStorage, author: str, clock: SteadyClock
+) -> None:
+    """Compare the clock with what our own heads promised, before it stamps anything.
+
+    What was promised by a clock that the operator has called wrong counts no more.
+    """
+    own = [signed.head for signed in storage.heads() if signed.head.author == author]
+    promised_ms = max((milliseconds(head.floor) for head in own), default=0)
+    if clock.trusting:
+        set_meta(db, "promised_wrongly_ms", str(promised_ms))
+    if promised_ms > int(get_meta(db, "promised_wrongly_ms") or 0) + SLACK_MS:
+        clock.begin(promised_ms)
+
+
+def instead(path: Path, hub: bool) -> str:
+    """Say how a member goes on without its store: others hold what it has signed."""
+    lost = " but for what only hubs keep, if there is no other hub" if hub else ""
+    return (
+        f"move it away (mv {path} {path}.damaged) and start again; the other members give back"
+        f" what was written here{lost}"
+    )
