@@ -50,9 +50,10 @@ def _set(descriptor: int) -> None:
 
 
 @contextmanager
-def namespace() -> Iterator[Namespace]:
+def namespace(seconds: int = 300) -> Iterator[Namespace]:
     process = subprocess.Popen(
-        ["unshare", "-n", "sh", "-c", "echo ready; exec sleep 300"], stdout=subprocess.PIPE
+        ["unshare", "-n", "sh", "-c", f"echo ready; exec sleep {seconds}"],
+        stdout=subprocess.PIPE,
     )
     with process:
         try:
