@@ -95,8 +95,8 @@ def _moment(ms: int) -> str:
 
 
 def _span(ms: int) -> str:
-    hours = ms // 3_600_000
-    return f"{hours // 24} days" if hours >= 48 else f"{hours} hours"
+    hours = round(ms / 3_600_000)
+    return f"{round(hours / 24)} days" if hours >= 48 else f"{hours} hours"
 
 
 class FixedClock:

@@ -7,6 +7,7 @@ orders and jobs stand still, and go on from their rows when there is room."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 import trio
@@ -19,6 +20,7 @@ from mesh.proto import tables
 from mesh.proto.ids import UUID_PATTERN
 from mesh.proto.order import CANCEL, HAND_ON, RETRY, Order, OrderRefused
 from node.proto import lifecycle
+from node.proto.hold import Hold, witnessed
 from node.proto.job import TERMINAL, cancel_row, reopen
 from node.proto.server_view import server_view
 from node.work.agent_args import AgentArgs
@@ -57,6 +59,7 @@ class Work:
     """The service; ``run`` is essential: its failure ends the process."""
 
     _nursery: trio.Nursery
+    _looked_s: float = -inf
 
     def __init__(
         self,
@@ -117,6 +120,7 @@ class Work:
             limits=self.limits,
             now_ms=self.now_ms,
             others_connected=lambda: bool(self._connected()),
+            stood_still=self._stood_still,
             args_for=args.args_for,
         )
         self._runners: dict[str, JobRunner] = {}
@@ -126,6 +130,7 @@ class Work:
         self._ours: set[str] = set()
         """Jobs of ours that may need a runner."""
         self._first_seen: dict[str, float] = {}
+        self._hold = Hold(self.limits.settle_s, self.limits.meet_s)
         self._policy_told = False
         self._bell = trio.Event()
 
@@ -259,7 +264,8 @@ class Work:
             row = self.rows.job(job_id)
             if row is not None and row["runner"] != self.rows.node_id:
                 runner.abandon()
-        orders = self._store.rows(self.rows.scope, tables.ORDER)
+        held = self._holds()
+        orders = [] if held else self._store.rows(self.rows.scope, tables.ORDER)
         for row in sorted(orders, key=lambda row: row.key):
             if row.key in self._settled or row.key in self._refused:
                 continue
@@ -267,14 +273,30 @@ class Work:
                 await self._take(row.key, row.body)
             else:
                 self._settled.add(row.key)
-        await self._go_on()
+        await self._go_on(held)
 
-    async def _go_on(self) -> None:
+    def _stood_still(self) -> bool:
+        return self._hold.on or trio.current_time() > self._looked_s + self.limits.stall_s
+
+    def _holds(self) -> bool:
+        """Say whether others may have taken over meanwhile what they knew no job row of."""
+        now = trio.current_time()
+        if now > self._looked_s + self.limits.stall_s:
+            if self._looked_s > -inf:
+                log.warning("stood still", s=round(now - self._looked_s, 1))
+            self._hold.begin(now)
+        self._looked_s = now
+        others = set(self.rows.site_nodes()) - {self.rows.node_id}
+        return self._hold.look(now, bool(others), others <= self._connected())
+
+    async def _go_on(self, held: bool) -> None:
         """Begin or resume what is ours and has no runner yet, the oldest first."""
         for job_id in sorted(self._ours - self._runners.keys()):
             body = self.rows.job(job_id)
             if body is None or body["runner"] != self.rows.node_id or ended(body):
                 self._ours.discard(job_id)
+            elif held and not witnessed(body):
+                continue
             elif body["state"] in {"queued", "blocked"}:
                 await self._try_begin(body["id"])
             else:

@@ -209,6 +209,11 @@ class Limits:
     settle_s: float = 30.0
     """How long an order waits for a job row of another node: when it is older than our start,
     or when its runner is out of reach (longer than any anti-entropy between live nodes)."""
+    meet_s: float = 2.0
+    """After a start or a standstill: how long all other nodes must be linked, so that their
+    rows are here, before we go on with what nobody else is known to know of."""
+    stall_s: float = 15.0
+    """A process that looked at its work so long ago stood still; above ``rescan_s``."""
     rescan_s: float = 5.0
     """Longest pause between two looks at the orders."""
     coalesce_s: float = 0.2
@@ -227,7 +232,7 @@ class Limits:
         """Refuse what cannot work."""
         assert self.jobs_max >= 1
         assert self.read_back_poll_s <= self.read_back_s
-        assert self.coalesce_s <= self.rescan_s
+        assert self.coalesce_s <= self.rescan_s < self.stall_s
 
 
 CAPABILITY_MS: Final = 3_600_000

@@ -20,6 +20,7 @@ from node.proto import agent_desk as desk_core
 from node.proto import job as job_core
 from node.proto.agent_desk import AgentDesk, Answer
 from node.proto.agent_wire import Hello, Report, SignedCall
+from node.proto.hold import witnessed
 from node.proto.job import Job
 from node.proto.plan import Step
 from node.proto.server_view import server_view
@@ -44,6 +45,10 @@ class Superseded(Exception):
     """The job's row names another runner; nothing was written."""
 
 
+class StoodStill(Exception):
+    """This process stood still and nobody else is known to know of the job: look again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Means:
     """What all runners of a node share."""
@@ -56,6 +61,8 @@ class Means:
     now_ms: Callable[[], int]
     others_connected: Callable[[], bool]
     """Whether another node of the site can be asked for a receipt."""
+    stood_still: Callable[[], bool]
+    """Whether others may have taken over meanwhile what they knew no job row of."""
     args_for: ArgsFor
     """Arguments of an agent's command for its session."""
 
@@ -97,8 +104,8 @@ class JobRunner:
                 self._nursery.cancel_scope.cancel()
         except* Superseded:
             log.warning("job taken over", job=self.id)
-        except* StoreFull:
-            pass  # the store has said so; whoever made us begins again from the row
+        except* (StoreFull, StoodStill):
+            pass  # whoever made us has seen it, too, and begins again from the row
         finally:
             self._over.set()
 
@@ -298,6 +305,8 @@ class JobRunner:
                 )
             except MeshError:
                 witness = None
+        if witness is None and means.stood_still() and not witnessed(self.job.row):
+            raise StoodStill
         return lambda now: self.job.on_confirmed(step, witness, now)
 
     async def _probe(self, step: str) -> Event:
