@@ -18,7 +18,7 @@ from mesh.proto.hlc import milliseconds
 from mesh.proto.sets import parse_head
 from tests.e2e.chaos.books import read_rows
 from tests.e2e.chaos.storm import DEAD_SOCKETS
-from tests.support.fleet import Fleet, fleet, run
+from tests.support.fleet import Fleet, fleet, run, until
 
 pytestmark = [pytest.mark.slow, DEAD_SOCKETS]
 SOURCE = Path(__file__).with_name("wrong_clock.c")
@@ -95,7 +95,7 @@ def test_a_clock_that_jumps_by_ten_years_harms_nothing_and_is_said(
     before = listed(site)
     site.processes.stop("rack")
     waiting = site.deploy_order("srv1")  # given before the jump, and still open after it
-    wait_for("it is taken", lambda: site.job(waiting)["state"] == "running", 30, site.processes)
+    until("it is taken", lambda: site.job(waiting)["state"] in ("running", "retry_wait"))
     set_clock(site, name, off_s)
     said = wait_for("it is said", lambda: problem(site, name), 20, site.processes)
     assert ("ahead of" if off_s > 0 else "behind") in said
