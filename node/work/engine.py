@@ -60,6 +60,7 @@ class Work:
 
     _nursery: trio.Nursery
     _looked_s: float = -inf
+    _policy_told: bool = False
 
     def __init__(
         self,
@@ -90,8 +91,7 @@ class Work:
         self._store = store
         self._open_order = open_order
         self._clock = clock
-        self._start_s = trio.current_time()
-        self._start_ms = clock.now_ms()
+        self._start_s, self._start_ms = trio.current_time(), clock.now_ms()
         self.log = JobLog(store, self.limits.log_lines_max)
         store.local_schema(SCHEMA)
         self._keyring = Keyring(self.rows, readable)
@@ -131,7 +131,6 @@ class Work:
         """Jobs of ours that may need a runner."""
         self._first_seen: dict[str, float] = {}
         self._hold = Hold(self.limits.settle_s, self.limits.meet_s)
-        self._policy_told = False
         self._bell = trio.Event()
 
     # -- for other rooms -------------------------------------------------------------------
@@ -265,9 +264,9 @@ class Work:
             if row is not None and row["runner"] != self.rows.node_id:
                 runner.abandon()
         held = self._holds()
-        orders = [] if held else self._store.rows(self.rows.scope, tables.ORDER)
+        orders = self._store.rows(self.rows.scope, tables.ORDER)
         for row in sorted(orders, key=lambda row: row.key):
-            if row.key in self._settled or row.key in self._refused:
+            if held or row.key in self._settled or row.key in self._refused:
                 continue
             if self.rows.job(row.key) is None:
                 await self._take(row.key, row.body)
