@@ -79,8 +79,8 @@ class SteadyClock:
             way = "ahead of" if off_ms > 0 else "behind"
             return (
                 f"this machine's clock says {_moment(now_ms + off_ms)}, {_span(abs(off_ms))}"
-                f" {way} the time that is gone by, {_moment(now_ms)}: set it right; if it is"
-                " right, start again with --trust-clock"
+                f" {way} the time that this program goes by, {_moment(now_ms)}: set it right;"
+                " if it is right, start again with --trust-clock"
             )
         if now_ms < WRITTEN_MS:
             return f"this machine's clock says {_moment(now_ms)}: set it right"
