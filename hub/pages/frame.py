@@ -13,7 +13,7 @@ from hub.api import read
 from hub.pages.asking import may
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
-from hub.store import RUNNING, WAITING
+from hub.store import FAILED, RUNNING, WAITING
 
 STRIP_JOBS_MAX: Final = 8
 TREE_NODES_MAX: Final = 40
@@ -58,10 +58,9 @@ class Frame:
         }
 
     def _badges(self) -> Json:
-        status = self._services.status.status()
         return {
             "pending": sum(self._services.store.counts("pending", WAITING).values()),
-            "problems": status["problems"],
+            "problems": problems(self._services),
             "sites": [site["name"] for site in sites_with_nodes(self._services)],
         }
 
@@ -70,6 +69,15 @@ class Frame:
         rows = [job for job in jobs if job["state"] in RUNNING]
         total = sum(self._services.store.counts("job", RUNNING).values())
         return {"rows": rows, "total": total}
+
+
+def problems(services: Services) -> list[str]:
+    """Return what wants a person: the hub's own problems, and servers whose work failed."""
+    found = services.status.status()["problems"]
+    failed = sum(services.store.counts("server", FAILED).values())
+    if failed:
+        found = [*found, f"work on {failed} server{'' if failed == 1 else 's'} failed"]
+    return found
 
 
 def sites_with_nodes(services: Services) -> list[Json]:

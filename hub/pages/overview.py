@@ -9,7 +9,7 @@ from hub import happenings, show
 from hub.api import read
 from hub.pages.asking import may
 from hub.pages.context import Console
-from hub.pages.frame import sites_with_nodes
+from hub.pages.frame import problems, sites_with_nodes
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
 from hub.store import FAILED
@@ -53,6 +53,7 @@ def summary(services: Services) -> Json:
         states.update(site["server_states"])
     return {
         "status": services.status.status(),
+        "problems": problems(services),
         "sites": len(sites),
         "well": sum(site["state"] == "ok" for site in sites),
         "nodes": sum(site["nodes"] for site in sites),
