@@ -1,7 +1,7 @@
 """Rules for all tests: who may run here, what runs side by side, what CI may not skip.
 
 With several workers (``scripts/test``) all virtual machines run in one, so that two never fight
-for the processors; so do the tests that share the fleet of ``tests/e2e``; other files whole.
+for the processors; of everything else a worker takes whole files.
 """
 
 import os
@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("busy", deadline=None)  # a loaded machine is no failure
 if not os.environ.get("CI"):  # there hypothesis has a profile of its own, with fixed examples
@@ -17,11 +18,11 @@ if not os.environ.get("CI"):  # there hypothesis has a profile of its own, with 
 NEEDS = {"root": "root", "vm": "qemu-system-x86_64", "browser": "chromium"}
 
 
-SLOWEST_FIRST = ("tests/vm", "tests/e2e/chaos", "tests/e2e", "tests/io", "tests/sim")
+VIRTUAL_MACHINES = "tests/vm/"
+SLOWEST_FIRST = (VIRTUAL_MACHINES, "tests/e2e/chaos", "tests/e2e", "tests/io", "tests/sim")
 """Folders whose tests begin first, so that no long one is left at the end for one worker."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         folders = [
@@ -30,13 +31,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return folders[0] if folders else len(SLOWEST_FIRST)
 
     items.sort(key=place)
-    for item in items:
-        group = item.nodeid.partition("::")[0]
-        if place(item) == 0:
-            group = "virtual machines"
-        elif "shared" in getattr(item, "fixturenames", ()):
-            group = "fleet"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+class ByFile(LoadScopeScheduling):
+    """Gives a worker whole files, and all virtual machines to one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return VIRTUAL_MACHINES if path.startswith(VIRTUAL_MACHINES) else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
