@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.errors import StoreFull
+from mesh.host.files import put_aside
 from mesh.host.sqlite_errors import mapped
 
 _SCHEMA: Final = """
@@ -54,7 +55,7 @@ class Ledger:
         try:
             self._db = self._open(path)
         except sqlite3.DatabaseError:
-            path.replace(path.with_suffix(".damaged"))
+            put_aside(path)
             self._db = self._open(path)
 
     @staticmethod

@@ -16,6 +16,8 @@ from typing import Final
 
 from hub.accounts import Accounts
 from mesh.errors import Refused
+from mesh.host.files import put_aside
+from mesh.host.log import get_log
 from mesh.rest.roles import Role
 
 SESSION_MS: Final = 12 * 3600 * 1000
@@ -24,6 +26,7 @@ SESSIONS_MAX: Final = 256
 USE_MS: Final = 3600 * 1000
 """How coarsely the last use of a token is remembered."""
 USES_MAX: Final = 2000
+log = get_log("sessions")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS signed_in (
@@ -59,17 +62,22 @@ class Desk:
 
     @classmethod
     def open(cls, path: Path, accounts: Accounts) -> "Desk":
-        """Open or make the database file (mode 0600)."""
+        """Open or make the database file (mode 0600).
+
+        A damaged one is put aside and made anew: people sign in again. Raises Refused when that
+        does not help.
+        """
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA trusted_schema=OFF")
-            connection.executescript(_SCHEMA)
+            try:
+                return cls(_open(path), accounts)
+            except sqlite3.OperationalError:
+                raise  # it is the disk, not what stands in the file
+            except sqlite3.DatabaseError as exc:
+                log.warning("sessions put aside", path=path, error=exc)
+                put_aside(path)
+                return cls(_open(path), accounts)
         except (sqlite3.DatabaseError, OSError) as exc:
             raise Refused(f"the sessions in {path} cannot be read: {exc}") from exc
-        return cls(connection, accounts)
 
     def close(self) -> None:
         """Close the file."""
@@ -146,6 +154,22 @@ class Desk:
     def last_used(self) -> dict[str, int]:
         """Return the hour in which each token was last used here, Unix milliseconds."""
         return dict(self._used)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.executescript(_SCHEMA)
+        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(f"a page is damaged ({found})")
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
+    return connection
 
 
 def same_text(one: str, other: str) -> bool:

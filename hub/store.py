@@ -17,6 +17,7 @@ import msgspec
 from hub.page_query import page_query, tally_query
 from hub.proto.rollup import Changes, Document, digest_of
 from mesh.errors import Refused, StoreBroken
+from mesh.host.files import put_aside
 from mesh.host.log import get_log
 from mesh.host.sqlite_errors import mapped
 from mesh.proto.tables import ServerState
@@ -60,10 +61,7 @@ class ReportStore:
             if not path.is_file():
                 raise
             log.warning("reports put aside", path=path, error=exc)
-            for suffix in ("", "-wal", "-shm"):
-                file = path.with_name(path.name + suffix)
-                if file.exists():
-                    file.replace(path.with_name(f"{path.name}.damaged{suffix}"))
+            put_aside(path)
             return cls._open(path)
 
     @classmethod

@@ -45,6 +45,14 @@ def make_private_folder(path: Path) -> Path:
     return path
 
 
+def put_aside(path: Path) -> None:
+    """Move a damaged SQLite database, with its log, to NAME.damaged, over an older one."""
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            file.replace(path.with_name(f"{path.name}.damaged{suffix}"))
+
+
 def act_as_owner(path: Path) -> None:
     """As root, become the user who owns a folder that exists, so that he can use what we make.
 

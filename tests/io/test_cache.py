@@ -173,7 +173,7 @@ def test_a_ledger_with_a_damaged_page_is_put_aside_and_made_anew(tmp_path: Path)
     again = Ledger(path)
     assert again.tallies() == []
     again.close()
-    assert path.with_suffix(".damaged").read_bytes() == bytes(data)
+    assert path.with_name("cache.db.damaged").read_bytes() == bytes(data)
 
 
 def test_a_ledger_of_an_earlier_build_is_taken_over(tmp_path: Path) -> None:

@@ -162,6 +162,13 @@ def test_rows_of_others_that_are_damaged_are_asked_for_again(
     assert '"store damaged"' in site.log(name)
 
 
+def test_damaged_sessions_are_put_aside_and_people_sign_in_again(site: Fleet) -> None:
+    stopped(site, "hub")
+    break_pages(site.hub / "hub.db")
+    start_again(site, "hub")
+    assert (site.hub / "hub.db.damaged").exists()
+
+
 @pytest.mark.parametrize("damage", [break_pages, lambda path: flip(path, b'"active"', 9)])
 def test_damaged_reports_are_put_aside_and_made_anew(
     site: Fleet, facts: dict[str, Any], damage: Callable[[Path], object]
@@ -181,7 +188,7 @@ def test_a_damaged_ledger_of_the_cache_is_made_anew_and_images_stay(
     stopped(site, name)
     break_pages(cache / "cache.db")
     start_again(site, name)
-    assert (cache / "cache.damaged").exists()
+    assert (cache / "cache.db.damaged").exists()
 
 
 def records(path: Path) -> list[tuple[int, int]]:

@@ -197,6 +197,25 @@ async def test_a_token_opens_with_its_role_until_it_is_revoked_or_over(tmp_path:
     at.desk.close()
 
 
+@pytest.mark.parametrize("at_byte", [0, 4096])
+def test_damaged_sessions_are_put_aside_and_people_sign_in_again(
+    tmp_path: Path, at_byte: int
+) -> None:
+    at = hub(tmp_path)
+    at.store.put(HUBS, ACCOUNT, "ann", {"role": "admin", "password": "x", "stamp": b"1"})
+    secret, _ = at.desk.sign_in("ann", 1000)
+    at.desk.close()
+    path = tmp_path / "h1.db"
+    data = bytearray(path.read_bytes())
+    data[at_byte : at_byte + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    again = Desk.open(path, at.accounts)
+    assert again.session(secret, 1000) is None
+    assert again.session(again.sign_in("ann", 1000)[0], 1000) is not None
+    again.close()
+    assert (tmp_path / "h1.db.damaged").read_bytes() == data
+
+
 async def test_the_last_use_of_a_token_is_known_by_the_hour(tmp_path: Path) -> None:
     at = hub(tmp_path)
     _, text = await at.tokens.create("ci", "operator", None, "ann")
