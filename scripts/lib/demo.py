@@ -108,9 +108,10 @@ class Demo:
         ]  # fmt: skip
 
     def start_hub(self) -> None:
-        """Run the hub and wait until it answers."""
+        """Run the hub and wait until it answers, well or not."""
         self.processes.start("hub", *self.hub_words())
-        wait_for("the hub is up", lambda: ask("status", "--data", self.hub), 30, self.processes)
+        words = ("api", "GET", "/version", "--data", self.hub)
+        wait_for("the hub is up", lambda: ask(*words), 30, self.processes)
         ports = json.loads((self.hub / "run" / "ports.json").read_text())
         self.hub_port = ports["https"]
 

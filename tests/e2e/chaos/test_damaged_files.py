@@ -128,6 +128,9 @@ def test_a_damaged_state_is_refused_with_the_command_that_mends_it(
     carry_out(sentence)
     start_again(site, name)
     never_wrong(site, data, facts)
+    if name == "hub":  # it says what it got back, until somebody has read it
+        words = ["hub", "restore-report", "--dismiss", "--data", site.hub]
+        wait_for("the report", lambda: run(*words).code == 0, 45, site.processes)
 
 
 def flip_row(data: Path, author: str, *, own: bool) -> None:
