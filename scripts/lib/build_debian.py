@@ -21,6 +21,8 @@ from scripts.lib.grub import efi_loader
 
 MIB = 1 << 20
 SECONDS_MAX = 900
+OUTSIDE = ("TMPDIR", "TMP", "TEMP")
+"""Folders of this machine, which the new system has not."""
 PACKAGES = (
     "systemd-sysv", "udev", "dbus", "ifupdown", "isc-dhcp-client", "iproute2", "netbase",
     "cloud-init", "cloud-guest-utils", "fdisk", "e2fsprogs", "openssh-server", "sudo",
@@ -115,10 +117,11 @@ def bootstrap(system: Path, kept: Path, kernel: str) -> None:
 
 def run_apart(*argv: str | Path) -> None:
     """Run a command whose mounts are gone when it ends, however it ends."""
+    outside = {name: value for name, value in os.environ.items() if name not in OUTSIDE}
     done = subprocess.run(
         ["unshare", "--mount", *argv],
         capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
-        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+        env=outside | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
     )  # fmt: skip
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines()
