@@ -241,9 +241,10 @@ class Cache(Shelf):
         try:
             return await self.in_thread(virtual_bytes, intake.path, whole)
         except ImageRefused as exc:
-            await self.in_thread(intake.restart)
-            self._ledger.drop_partial(name)
-            raise ImageRefused(f"{name} is refused: {exc}") from exc
+            refused = exc
+        await self.in_thread(intake.restart)
+        self._ledger.drop_partial(name)
+        raise ImageRefused(f"{name} is refused: {refused}") from refused
 
     async def _refuse_other(self, name: str, intake: Intake, kind: str) -> None:
         wrong = await self.in_thread(wrong_kind, intake.path, kind)
@@ -298,17 +299,18 @@ class Cache(Shelf):
                 )
             await self._adopt(manifest, raw)
             log.info("image converted", name=name, bytes=size, s=trio.current_time() - began)
-        except ImageRefused as exc:
-            await self.in_thread(intake.restart)
-            self._make_room(0)  # a disk that ran full is no fault of the image
-            raise ImageRefused(f"{name} is refused: {exc}") from exc
-        except ContentMismatch:
-            await self.in_thread(intake.restart)
-            raise
+        except ContentMismatch as exc:  # or ImageRefused, which is one
+            refused = exc
+        else:
+            intake.path.unlink(missing_ok=True)
+            return manifest
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        intake.path.unlink(missing_ok=True)
-        return manifest
+        await self.in_thread(intake.restart)
+        if not isinstance(refused, ImageRefused):
+            raise refused
+        self._make_room(0)  # a disk that ran full is no fault of the image
+        raise ImageRefused(f"{name} is refused: {refused}") from refused
 
     def make_room(self, needed: int) -> int:
         """Let assets go that may go, until ``needed`` bytes more fit; return how many went."""

@@ -66,6 +66,11 @@ def virtual_bytes(path: Path, whole: bool) -> int:
         return check_qcow2(file.read(LOOK_BYTES), size).virtual_bytes
 
 
+def _argv(converter: str) -> list[str]:
+    words = ["convert", "-f", "qcow2", "-O", "raw", "-S", "64k", "source", "raw"]
+    return [os.path.realpath(converter), *words]
+
+
 async def make_raw(source: Path, size: int, work: Path) -> Path:
     """Convert a checked qcow2 file into a raw disk of ``size`` bytes; return its path.
 
@@ -84,10 +89,7 @@ async def make_raw(source: Path, size: int, work: Path) -> Path:
         os.chown(work, *user)
         source.chmod(0o444)  # the child reads it through its own folder, and cannot write it
     limits = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_s=CPU_S, file_bytes=size, time_s=TIME_S)
-    argv = [
-        os.path.realpath(converter), "convert", "-f", "qcow2", "-O", "raw", "-S", "64k",
-        "source", "raw",
-    ]  # fmt: skip
+    argv = _argv(converter)
     if not await sees_no_network(work):
         log.warning("the kernel gives no network namespace: the converter keeps ours")
     try:

@@ -65,10 +65,11 @@ class BackupDesk:
             folder = Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.data))
             left = left_out(self.reports.documents("asset"))
             manifest = await trio.to_thread.run_sync(self._copy, folder, left)
-        except BaseException as exc:
+        except OSError as exc:
             self._end(folder)
-            if isinstance(exc, OSError):
-                raise StoreFull(f"no room for a copy in {self.data}: {exc.strerror}") from exc
+            raise StoreFull(f"no room for a copy in {self.data}: {exc.strerror}") from exc
+        except BaseException:
+            self._end(folder)
             raise
         self.busy_until_s = trio.current_time() + READER_S
         return self._give(folder, manifest)
@@ -77,10 +78,13 @@ class BackupDesk:
         try:
             yield manifest.line()
             for part in manifest.parts:
-                with (folder / part.name).open("rb") as file:
+                file = (folder / part.name).open("rb")
+                try:
                     while piece := await trio.to_thread.run_sync(file.read, READ_BYTES):
                         self.busy_until_s = trio.current_time() + READER_S
                         yield piece
+                finally:
+                    file.close()
             log.info("backup given out", bytes=sum(part.size for part in manifest.parts))
         finally:
             self._end(folder)

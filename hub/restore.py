@@ -88,15 +88,13 @@ def unpack(source: Path, passphrase: str, data: Path) -> Manifest:
         with source.open("rb") as file:
             manifest = _unpack(_Plain(file, passphrase), folder)
         _prove(folder, manifest)
-    except BaseException as exc:
+    except (CodecError, OSError) as exc:
         shutil.rmtree(draft, ignore_errors=True)
-        match exc:
-            case CodecError():
-                raise Refused(f"{source}: {exc}") from exc
-            case OSError():
-                raise Refused(f"{source}: cannot be restored: {exc.strerror}") from exc
-            case _:
-                raise
+        said = f"cannot be restored: {exc.strerror}" if isinstance(exc, OSError) else str(exc)
+        raise Refused(f"{source}: {said}") from exc
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     return manifest
 
 

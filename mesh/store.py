@@ -141,10 +141,11 @@ class MeshStore:
             except BaseException:
                 db.close()
                 raise
-        except BaseException as exc:
+        except StoreDamaged as exc:
             lock.release()
-            if isinstance(exc, StoreDamaged):
-                raise StoreDamaged(f"{exc}: {instead(path, hub)}") from exc
+            raise StoreDamaged(f"{exc}: {instead(path, hub)}") from exc
+        except BaseException:
+            lock.release()
             raise
         store.damaged = damaged
         return store

@@ -3,7 +3,6 @@
 import base64
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any, Final
 
 from quart import Response, request
@@ -80,6 +79,9 @@ def bind(on: Bindings, services: Services) -> None:
 
 
 async def _passed_on(services: Services, export: Any, offset: int) -> AsyncGenerator[bytes]:
-    async with aclosing(services.exports.read(export, offset)) as pieces:
+    pieces = services.exports.read(export, offset)
+    try:
         async for piece in pieces:
             yield piece
+    finally:
+        await pieces.aclose()

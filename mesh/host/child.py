@@ -83,17 +83,21 @@ async def run_child(argv: Sequence[str], folder: Path, limits: ChildLimits) -> b
         "parent": os.getpid(), "folder": str(folder), "user": nobody(), "argv": list(argv),
         "limits": limits.rlimits(),
     }  # fmt: skip
-    # Not in a thread: a child dies with the thread that made it (PR_SET_PDEATHSIG).
-    with subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _start_text(), json.dumps(told)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True, env={}, cwd="/",
-    ) as process:  # fmt: skip
+    with _started(json.dumps(told)) as process:
         try:
             return await _watch(process, Path(argv[0]).name, limits)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _started(told: str) -> subprocess.Popen[bytes]:
+    """Start the child; not in a thread, for it dies with the thread that made it."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _start_text(), told],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True, env={}, cwd="/",
+    )  # fmt: skip
 
 
 async def _watch(process: subprocess.Popen[bytes], name: str, limits: ChildLimits) -> bytes:
