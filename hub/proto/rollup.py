@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from mesh.proto import tables
 from mesh.proto.order import Order
 from mesh.rest import asset_view, views
+from mesh.rest.row_fields import text_of
 
 PLAIN_DEPTH_MAX: Final = 16
 """Deepest nesting of a row that is shown; what lies deeper becomes null."""
@@ -111,7 +112,7 @@ def fleet_documents(rows: Iterable[RowLike], members: Iterable[MemberLike]) -> l
     said = {row.author: row.body for row in by_table[tables.NODE] if row.key == row.author}
     documents: list[Document] = []
     sites: dict[str, dict[str, Any]] = {
-        row.key: {"name": row.key, "region": _text(row.body.get("region"))}
+        row.key: {"name": row.key, "region": text_of(row.body.get("region"))}
         for row in by_table[tables.SITE]
     }
     for member in known:
@@ -170,7 +171,7 @@ def _document(
     kind: str, key: str, site: str, name: str, state: str, body: Mapping[str, Any]
 ) -> Document:
     text = json.dumps(plain(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    group = (_text(body.get("group")) if kind == "job" else None) or ""
+    group = (text_of(body.get("group")) if kind == "job" else None) or ""
     digest = digest_of(kind, key, site, name, state, text, group)
     return Document(kind, key, site, name, state, text, digest, group)
 
@@ -179,7 +180,3 @@ def digest_of(*parts: str) -> bytes:
     """Return what a document (kind, id, site, name, state, text, group) is known by."""
     whole = json.dumps(parts, separators=(",", ":")).encode()
     return hashlib.blake2b(whole, digest_size=16).digest()
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

@@ -5,10 +5,11 @@ fields or hold odd types; a view never raises, it shows null.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from mesh.proto.content import LIVE
 from mesh.proto.references import in_force, kind_of, members_of
+from mesh.rest.row_fields import number_of, text_of, texts_of
 from mesh.rest.types import Asset, AssetMember, Residency
 from mesh.rest.views import Body, MemberLike, RowLike
 
@@ -35,13 +36,13 @@ def assets(
         if row.author in at:
             said = (at[row.author], row.body)
             by_key.setdefault(row.key, []).append(said)
-            by_name.setdefault(_text(row.body.get("name")) or "", []).append(said)
+            by_name.setdefault(text_of(row.body.get("name")) or "", []).append(said)
     signed = {row.key: row.body for row in names}
     bodies = in_force(references)
     found: dict[str, Asset] = {}
     for key, body in bodies.items():
         name = signed.get(key, {}) if kind_of(body) != LIVE else {}
-        asset_id = _text(name.get("asset"))
+        asset_id = text_of(name.get("asset"))
         if asset_id is None:
             rows = by_name.get(key, [])
         else:
@@ -54,7 +55,7 @@ def assets(
 
 
 def _asset(label: str, reference: Body, signed: Body, said: Said) -> Asset:
-    wanted = set(_texts(reference.get("want")))
+    wanted = set(texts_of(reference.get("want")))
     residencies: dict[str, Residency] = {site: _residency(site, True) for site in wanted}
     for site, body in said:
         here = residencies.setdefault(site, _residency(site, site in wanted))
@@ -62,16 +63,16 @@ def _asset(label: str, reference: Body, signed: Body, said: Said) -> Asset:
     return Asset(
         name=label,
         kind=kind_of(reference),
-        url=_text(reference.get("url")),
-        asset=_text(signed.get("asset")),
-        size=_number(signed.get("size")),
-        sha256=_text(signed.get("sha256")),
-        declared_sha256=_text(reference.get("sha256")),
-        source_sha256=_text(signed.get("source_sha256")),
-        trust=_text(signed.get("trust")),
-        cmdline=_text(reference.get("cmdline")),
+        url=text_of(reference.get("url")),
+        asset=text_of(signed.get("asset")),
+        size=number_of(signed.get("size")),
+        sha256=text_of(signed.get("sha256")),
+        declared_sha256=text_of(reference.get("sha256")),
+        source_sha256=text_of(signed.get("source_sha256")),
+        trust=text_of(signed.get("trust")),
+        cmdline=text_of(reference.get("cmdline")),
         members=[],
-        created_ms=_number(reference.get("created_ms")),
+        created_ms=number_of(reference.get("created_ms")),
         sites=[residencies[site] for site in sorted(residencies)],
     )
 
@@ -130,29 +131,17 @@ def _residency(site: str, wanted: bool) -> Residency:
 
 def merge_residency(into: Residency, body: Body) -> None:
     """Add one node's PRESENCE row to its site's residency."""
-    state = _text(body.get("state")) or "absent"
-    have, of = _number(body.get("have")) or 0, _number(body.get("of")) or 0
+    state = text_of(body.get("state")) or "absent"
+    have, of = number_of(body.get("have")) or 0, number_of(body.get("of")) or 0
     better = _rank(state) < _rank(into["state"]) or into["updated_ms"] is None
     if better or (state == into["state"] and have > into["have"]):
         into["state"], into["have"], into["of"] = state, have, of
-        into["error"] = _text(body.get("error"))
-    into["origin_bytes"] += _number(body.get("origin_bytes")) or 0
-    into["peer_bytes"] += _number(body.get("peer_bytes")) or 0
-    into["near_bytes"] += _number(body.get("near_bytes")) or 0
-    into["updated_ms"] = max(into["updated_ms"] or 0, _number(body.get("updated_ms")) or 0)
+        into["error"] = text_of(body.get("error"))
+    into["origin_bytes"] += number_of(body.get("origin_bytes")) or 0
+    into["peer_bytes"] += number_of(body.get("peer_bytes")) or 0
+    into["near_bytes"] += number_of(body.get("near_bytes")) or 0
+    into["updated_ms"] = max(into["updated_ms"] or 0, number_of(body.get("updated_ms")) or 0)
 
 
 def _rank(state: str) -> int:
     return _ORDER.index(state) if state in _ORDER else len(_ORDER)
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _texts(value: Any) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

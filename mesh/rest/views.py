@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from mesh.proto.order import CANCEL, RETRY, Order
+from mesh.rest.row_fields import number_of, text_of, texts_of
 from mesh.rest.types import Inventory, Job, Node, Pending, Server, Site, Step
 
 Body = Mapping[str, Any]
@@ -46,27 +47,27 @@ class MemberLike(Protocol):
 
 def server(body: Body) -> Server:
     """Show a SERVER row."""
-    state = _text(body.get("state")) or "unknown"
+    state = text_of(body.get("state")) or "unknown"
     cleaned = body.get("cleaned") is True
     bmc = body.get("bmc")
     never = state == "available" and not cleaned
     return Server(
-        id=_text(body.get("id")) or "",
-        name=_text(body.get("name")) or "",
-        site=_text(body.get("site")) or "",
+        id=text_of(body.get("id")) or "",
+        name=text_of(body.get("name")) or "",
+        site=text_of(body.get("site")) or "",
         state=state,
         state_text=state + (" (never cleaned)" if never else _unproved(state, body)),
         cleaned=cleaned,
         hold=body.get("hold") is True,
-        macs=_texts(body.get("macs")),
-        ip=_text(body.get("ip")),
-        bmc=_text(bmc.get("url")) if isinstance(bmc, Mapping) else None,
-        image=_text(body.get("image")),
-        hostname=_text(body.get("hostname")),
-        job=_text(body.get("job")),
-        error=_text(body.get("error")),
-        summary=_text(body.get("summary")),
-        changed_ms=_number(body.get("changed_ms")),
+        macs=texts_of(body.get("macs")),
+        ip=text_of(body.get("ip")),
+        bmc=text_of(bmc.get("url")) if isinstance(bmc, Mapping) else None,
+        image=text_of(body.get("image")),
+        hostname=text_of(body.get("hostname")),
+        job=text_of(body.get("job")),
+        error=text_of(body.get("error")),
+        summary=text_of(body.get("summary")),
+        changed_ms=number_of(body.get("changed_ms")),
     )
 
 
@@ -81,22 +82,22 @@ def job(body: Body) -> Job:
     """Show a JOB row."""
     steps = body.get("steps")
     return Job(
-        id=_text(body.get("id")) or "",
-        kind=_text(body.get("kind")) or "",
-        site=_text(body.get("site")) or "",
-        server=_text(body.get("server")),
-        server_name=_text(body.get("server_name")),
-        state=_text(body.get("state")) or "unknown",
-        waits_for=_text(body.get("waits_for")),
-        author=_text(body.get("author")),
-        runner=_text(body.get("runner")),
-        group=_text(body.get("group")),
-        attempt=_number(body.get("attempt")) or 1,
-        created_ms=_number(body.get("created_ms")),
-        started_ms=_number(body.get("started_ms")),
-        ended_ms=_number(body.get("ended_ms")),
-        not_after_ms=_number(body.get("not_after_ms")),
-        error=_text(body.get("error")),
+        id=text_of(body.get("id")) or "",
+        kind=text_of(body.get("kind")) or "",
+        site=text_of(body.get("site")) or "",
+        server=text_of(body.get("server")),
+        server_name=text_of(body.get("server_name")),
+        state=text_of(body.get("state")) or "unknown",
+        waits_for=text_of(body.get("waits_for")),
+        author=text_of(body.get("author")),
+        runner=text_of(body.get("runner")),
+        group=text_of(body.get("group")),
+        attempt=number_of(body.get("attempt")) or 1,
+        created_ms=number_of(body.get("created_ms")),
+        started_ms=number_of(body.get("started_ms")),
+        ended_ms=number_of(body.get("ended_ms")),
+        not_after_ms=number_of(body.get("not_after_ms")),
+        error=text_of(body.get("error")),
         params=_open_params(body.get("params")),
         steps=[_step(item) for item in steps if isinstance(item, Mapping)]
         if isinstance(steps, list)
@@ -125,7 +126,7 @@ def waiting_orders(
     ``read`` opens one; None for what is no order, or none that stands for a job of its own.
     """
     taken = {row.key: row.body for row in jobs}
-    names = {row.key: _text(row.body.get("name")) for row in servers}
+    names = {row.key: text_of(row.body.get("name")) for row in servers}
     found: list[Job] = []
     for row in orders:
         order = read(row) if row.key not in taken else None
@@ -167,17 +168,17 @@ def waits_to_be_taken_up(order: Order) -> str:
 def _step(body: Body) -> Step:
     evidence = body.get("evidence")
     return Step(
-        name=_text(body.get("name")) or "",
-        kind=_text(body.get("kind")) or "",
-        state=_text(body.get("state")) or "unknown",
-        done=_number(body.get("done")),
-        total=_number(body.get("total")),
-        unit=_text(body.get("unit")),
-        started_ms=_number(body.get("started_ms")),
-        ended_ms=_number(body.get("ended_ms")),
+        name=text_of(body.get("name")) or "",
+        kind=text_of(body.get("kind")) or "",
+        state=text_of(body.get("state")) or "unknown",
+        done=number_of(body.get("done")),
+        total=number_of(body.get("total")),
+        unit=text_of(body.get("unit")),
+        started_ms=number_of(body.get("started_ms")),
+        ended_ms=number_of(body.get("ended_ms")),
         solo=body.get("solo") is True,
-        error=_text(body.get("error")),
-        attempts=_number(body.get("attempts")) or 0,
+        error=text_of(body.get("error")),
+        attempts=number_of(body.get("attempts")) or 0,
         evidence=dict(evidence) if isinstance(evidence, Mapping) else {},
     )
 
@@ -187,9 +188,9 @@ def inventory(body: Body, server: str | None) -> Inventory:
     hardware = body.get("inventory")
     return Inventory(
         server=server,
-        mac=_text(body.get("mac")) or "",
-        summary=_text(body.get("summary")),
-        seen_ms=_number(body.get("at_ms")),
+        mac=text_of(body.get("mac")) or "",
+        summary=text_of(body.get("summary")),
+        seen_ms=number_of(body.get("at_ms")),
         hardware=dict(hardware) if isinstance(hardware, Mapping) else {},
     )
 
@@ -198,7 +199,7 @@ def inventories(
     found: Iterable[RowLike], servers: Iterable[RowLike]
 ) -> list[tuple[str, Inventory]]:
     """Show the INVENTORY rows of a site, by MAC; each names the server that has that MAC."""
-    owner = {mac: row.key for row in servers for mac in _texts(row.body.get("macs"))}
+    owner = {mac: row.key for row in servers for mac in texts_of(row.body.get("macs"))}
     return [
         (row.key, inventory({**row.body, "mac": row.key}, owner.get(row.key))) for row in found
     ]
@@ -218,23 +219,23 @@ def pending(
     """
     parts = {row.key: row.body for row in inventories}
     judged = {row.key: row.body for row in verdicts}
-    taken = {mac for body in servers for mac in _texts(body.get("macs"))}
+    taken = {mac for body in servers for mac in texts_of(body.get("macs"))}
     found: dict[str, Pending] = {}
     for author, body in sightings:
-        mac = _text(body.get("mac"))
-        if mac is None or mac in taken or taken.intersection(_texts(body.get("macs"))):
+        mac = text_of(body.get("mac"))
+        if mac is None or mac in taken or taken.intersection(texts_of(body.get("macs"))):
             continue
-        first, last = _number(body.get("first_ms")) or 0, _number(body.get("last_ms")) or 0
+        first, last = number_of(body.get("first_ms")) or 0, number_of(body.get("last_ms")) or 0
         have = found.get(mac)
         if have is None:
             have = found[mac] = _seen(site, mac, body, first, last)
             _identify(have, parts.get(mac, {}), judged.get(mac, {}))
         have["first_ms"] = min(have["first_ms"], first)
-        have["summary"] = _text(body.get("summary")) or have["summary"]
+        have["summary"] = text_of(body.get("summary")) or have["summary"]
         if last >= have["last_ms"]:
-            have["last_ms"], have["ip"] = last, _text(body.get("ip")) or have["ip"]
-            have["where"] = _text(body.get("where")) or have["where"]
-            have["port"] = _text(body.get("port")) or have["port"]
+            have["last_ms"], have["ip"] = last, text_of(body.get("ip")) or have["ip"]
+            have["where"] = text_of(body.get("where")) or have["where"]
+            have["port"] = text_of(body.get("port")) or have["port"]
         have["seen_by"] = sorted({*have["seen_by"], author})
     return sorted(found.values(), key=lambda item: (-item["last_ms"], item["mac"]))
 
@@ -243,15 +244,15 @@ def _seen(site: str, mac: str, body: Body, first_ms: int, last_ms: int) -> Pendi
     return Pending(
         mac=mac,
         site=site,
-        ip=_text(body.get("ip")),
-        arch=_text(body.get("arch")),
-        uuid=_text(body.get("uuid")),
+        ip=text_of(body.get("ip")),
+        arch=text_of(body.get("arch")),
+        uuid=text_of(body.get("uuid")),
         serial=None,
         vendor=None,
         model=None,
-        port=_text(body.get("port")) or None,
-        summary=_text(body.get("summary")),
-        where=_text(body.get("where")) or "unknown",
+        port=text_of(body.get("port")) or None,
+        summary=text_of(body.get("summary")),
+        where=text_of(body.get("where")) or "unknown",
         first_ms=first_ms,
         last_ms=last_ms,
         seen_by=[],
@@ -267,14 +268,14 @@ def _identify(seen: Pending, found: Body, verdict: Body) -> None:
     system = hardware.get("system") if isinstance(hardware, Mapping) else None
     if isinstance(system, Mapping):
         seen["vendor"], seen["model"] = (
-            _text(system.get("vendor")),
-            _text(system.get("product")),
+            text_of(system.get("vendor")),
+            text_of(system.get("product")),
         )
-        seen["serial"] = _text(system.get("serial"))
-    seen["serial"] = seen["serial"] or _text(found.get("serial"))
+        seen["serial"] = text_of(system.get("serial"))
+    seen["serial"] = seen["serial"] or text_of(found.get("serial"))
     if verdict.get("rejected") is True:
-        seen["rejected"], seen["rejected_by"] = True, _text(verdict.get("by"))
-        seen["rejected_ms"] = _number(verdict.get("at_ms"))
+        seen["rejected"], seen["rejected_by"] = True, text_of(verdict.get("by"))
+        seen["rejected_ms"] = number_of(verdict.get("at_ms"))
 
 
 def node(
@@ -283,17 +284,17 @@ def node(
     """Show a member of the register with the NODE row that it wrote about itself."""
     return Node(
         id=member.node_id,
-        name=_text(body.get("name")) or member.name or member.node_id[:8],
+        name=text_of(body.get("name")) or member.name or member.node_id[:8],
         site=member.site,
         roles=sorted(member.roles),
         status=member.status,
         reachable=reachable,
         last_contact_ms=last_contact_ms,
-        build=_text(body.get("build")),
-        services=_texts(body.get("services")),
-        boot_url=_text(body.get("boot_url")),
+        build=text_of(body.get("build")),
+        services=texts_of(body.get("services")),
+        boot_url=text_of(body.get("boot_url")),
         addresses=_addresses(body.get("addresses")),
-        started_ms=_number(body.get("started_ms")),
+        started_ms=number_of(body.get("started_ms")),
         key_epoch=member.kem_epoch,
         linked_ms=None,
         link_address=None,
@@ -349,15 +350,3 @@ def sites(
         if item["last_contact_ms"] is not None:
             site["last_contact_ms"] = max(item["last_contact_ms"], site["last_contact_ms"] or 0)
     return [found[name] for name in sorted(found)]
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _texts(value: Any) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
