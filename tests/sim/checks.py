@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 Place = tuple[str, str, str, str]  # scope, table, author (or "" when merged), key
 
 
-class Violation(AssertionError):
-    """An invariant did not hold; the text has the seed."""
-
-
 @dataclass
 class Truth:
     """What a place should show in the end."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mesh.proto.sets import SetId
-from tests.sim.checks import Violation
+from tests.sim.clockwork import Violation
 from tests.sim.history import History
 
 pytestmark = pytest.mark.slow

@@ -5,16 +5,13 @@ must hold. Rule: every choice comes from ``rng`` and every event from one heap, 
 the same trace on every machine, whatever PYTHONHASHSEED is.
 """
 
-import hashlib
-import heapq
-import random
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mesh.proto.codec import pack, unpack
-from tests.sim.checks import Checks, Violation
+from tests.sim.checks import Checks
+from tests.sim.clockwork import Clockwork
 from tests.sim.member import SimMember
 from tests.support.members import FakeMember, FakeRegister, PlainRoster
 
@@ -32,18 +29,12 @@ class Weather:
     rollback: bool
 
 
-class World:
+class World(Clockwork):
     """The fleet."""
 
     def __init__(self, seed: int, fleet: Iterable[FakeMember], weather: Weather) -> None:
-        self.seed = seed
-        self.rng = random.Random(seed)
-        self.now = 0.0
+        super().__init__(seed)
         self.weather = weather
-        self.counters: Counter[str] = Counter()
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._number = 0
-        self._trace = hashlib.blake2b(digest_size=16)
         self.checks = Checks(self)
         self.register = FakeRegister(fleet, [b"r"])
         self.roster = PlainRoster(self.register)
@@ -64,42 +55,6 @@ class World:
         one, two = self.register.all[a], self.register.all[b]
         hub = "hub" in one.roles or "hub" in two.roles
         return hub or one.site == two.site or self.rng.random() < 0.2
-
-    # -- time ------------------------------------------------------------------------------
-
-    def at(self, when: float, fn: Callable[[], None]) -> None:
-        """Run a function at a time."""
-        heapq.heappush(self._heap, (max(when, self.now), self.next_number(), fn))
-
-    def after(self, delay_s: float, fn: Callable[[], None]) -> None:
-        """Run a function after a delay."""
-        self.at(self.now + delay_s, fn)
-
-    def next_number(self) -> int:
-        """Return a number that was not used before."""
-        self._number += 1
-        return self._number
-
-    def run_until(self, when: float) -> None:
-        """Let events happen up to a time."""
-        while self._heap and self._heap[0][0] <= when:
-            self.now, _, fn = heapq.heappop(self._heap)
-            self.counters["events"] += 1
-            fn()
-        self.now = when
-
-    def note(self, *parts: Any) -> None:
-        """Put something into the trace."""
-        self._trace.update(repr((round(self.now, 6), *parts)).encode())
-
-    def trace_hash(self) -> str:
-        """Return what two runs of one seed must agree on."""
-        return self._trace.hexdigest()
-
-    def expect(self, holds: bool, what: str) -> None:
-        """Stop with the seed when an invariant does not hold."""
-        if not holds:
-            raise Violation(f"seed {self.seed}, t={self.now:.3f}: {what}")
 
     # -- network ---------------------------------------------------------------------------
 
