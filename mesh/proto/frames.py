@@ -18,7 +18,7 @@ from mesh.errors import CodecError, LocalError
 from mesh.proto.codec import unpack
 from mesh.proto.record import MESSAGE_BYTES_MAX
 
-ServiceKind = Literal["sync", "broadcast", "receipt"]
+ServiceKind = Literal["sync", "broadcast", "receipt", "detect"]
 LinkKind = Literal["main", "bulk"]
 
 WIRE: Final = 1
@@ -36,7 +36,8 @@ ID_MAX: Final = (1 << 32) - 1
 DEADLINE_MS_MAX: Final = 86_400_000
 CREDIT_MAX: Final = 1 << 30
 
-SERVICES: Final[dict[str, int]] = {"sync": 1, "broadcast": 2, "receipt": 3}
+SERVICES: Final[dict[str, int]] = {"sync": 1, "broadcast": 2, "receipt": 3, "detect": 15}
+"""By name: the type of a service's frames, which is also the id of its flow (below 16)."""
 _SERVICE_NAMES: Final = {code: name for name, code in SERVICES.items()}
 _RAW: Final = 0xC1
 _RAW_HEADER_BYTES: Final = 5
@@ -116,7 +117,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """So many more charged bytes may be sent on a stream (ids 1 to 3: a service)."""
+    """So many more charged bytes may be sent on a stream (ids below 16: a service)."""
 
     id: int
     amount: int

@@ -1,8 +1,8 @@
 """One link's conversation: HELLO, services, calls, streams with credit, keepalive, closing.
 
 Theory of operation. Each side starts with HELLO (the dialler first, the acceptor answers with
-the dialler's kind); the wire version is the lower of both maxima. Then three *services* (sync,
-broadcast, receipt), *calls* with an id and a deadline, and *streams* share the link. Nothing
+the dialler's kind); the wire version is the lower of both maxima. Then *services* (sync, ...),
+*calls* with an id and a deadline, and *streams* share the link. Nothing
 ever stops the reading of a link: whatever can pile up has credit. A flow (a stream, or a
 service, which is a stream that is always open) may carry messages while its credit is above
 zero; a message is charged its length plus 64 bytes; the receiver grants again what its consumer

@@ -29,12 +29,14 @@ from mesh.proto.frames import (
     encode,
     make_hello,
 )
+from mesh.proto.link import FIRST_STREAM_ID
 
 EVERY: list[Frame] = [
     make_hello("main", "0.1.0", b"12345678"),
     Service("sync", {"a": [1, b"x"]}),
     Service("broadcast", None),
     Service("receipt", ["hubs", 7]),
+    Service("detect", [1, b"x"]),
     Call(1, "job.logs", 5000, {"job": "x"}),
     Answer(1, [b"bytes", 1.5, True]),
     Refusal(2, "not now", failed=False),
@@ -65,6 +67,13 @@ def test_more_members_and_more_hello_fields_are_ignored():
     assert decode(frame) == Ping(4)
     body = {name: getattr(EVERY[0], name) for name in Hello.__slots__} | {"more": 1}
     assert decode(msgpack.packb([0, body, 9])) == EVERY[0]
+
+
+def test_a_service_is_neither_another_frame_nor_a_stream():
+    codes = set(frames.SERVICES.values())
+    assert len(codes) == len(frames.SERVICES)
+    assert not codes & frames._PARSERS.keys()
+    assert max(codes) < FIRST_STREAM_ID
 
 
 def test_an_unknown_type_is_not_an_error():
