@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 import struct
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self
@@ -33,6 +34,8 @@ FRAME_HEAD: Final = struct.Struct(">I8s")
 FILE_BYTES_MAX: Final = 256 << 20
 SEARCH_BYTES_MAX: Final = 4 << 20
 """How far behind a damaged place the next whole record is looked for, in all."""
+NEWS_MAX: Final = 1024
+"""Records of the latest merges that are remembered for ``news_since``."""
 REWRITE_BYTES_MIN: Final = 1 << 20
 """A file smaller than this is not worth writing anew."""
 log = get_log("register")
@@ -47,6 +50,7 @@ class RegisterStore:
         self.version = 0
         self.damaged = 0
         self._changed = trio.Event()
+        self._news: deque[tuple[int, bytes]] = deque(maxlen=NEWS_MAX)
         self._size = 0
         self._unwritten: list[bytes] = []
         """Merged records that a full disk did not take."""
@@ -109,6 +113,7 @@ class RegisterStore:
                 kept.append(wire)
         if kept:
             self.version += 1
+            self._news.extend((self.version, wire) for wire in kept)
             changed, self._changed = self._changed, trio.Event()
             changed.set()
         self._unwritten += kept
@@ -116,6 +121,16 @@ class RegisterStore:
             self._append(self._unwritten)
             self._unwritten = []
         return len(kept)
+
+    def news_since(self, version: int) -> list[bytes] | None:
+        """Return the records that were merged after a version, in their order.
+
+        None when that is too long ago to be remembered: compare digests then.
+        """
+        remembered_from = self._news[0][0] if len(self._news) == NEWS_MAX else 0
+        if version < remembered_from:
+            return None
+        return [wire for when, wire in self._news if when > version]
 
     async def wait_past(self, version: int) -> int:
         """Wait until the register has changed since ``version``; return the present version."""

@@ -8,7 +8,7 @@ import trio.testing
 
 from mesh.errors import Refused
 from mesh.proto.trust import make_key_record
-from mesh.register_store import FRAME_HEAD, HEAD_BYTES, RegisterStore
+from mesh.register_store import FRAME_HEAD, HEAD_BYTES, NEWS_MAX, RegisterStore
 from tests.support.trust import Org, identity
 
 
@@ -145,3 +145,19 @@ async def test_a_change_wakes_who_waits(tmp_path):
             await trio.testing.wait_all_tasks_blocked()
             store.merge(org.roster(identity("n2")))
     assert seen == [store.version]
+
+
+def test_news_are_what_was_merged_after_a_version_and_none_when_that_is_forgotten(tmp_path):
+    _, store = filled(tmp_path / "register")
+    before = store.version
+    assert store.news_since(before) == []
+    signer = identity("n1")
+    fresh = [make_key_record(signer, bytes([number]) * 32, number) for number in (2, 3)]
+    for record in fresh:
+        assert store.merge(record)
+    assert store.news_since(before) == fresh
+    assert store.news_since(store.version - 1) == fresh[1:]
+    for number in range(4, NEWS_MAX + 4):
+        store.merge(make_key_record(signer, number.to_bytes(32), number))
+    assert store.news_since(before) is None
+    assert store.news_since(store.version - 1) is not None
