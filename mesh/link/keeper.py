@@ -1,4 +1,4 @@
-"""Which peers we dial by ourselves, and when: every known member's address, and one hub.
+"""Which peers we dial by ourselves, and when: those that are wanted, and one hub.
 
 It knows no handshake. Rules: a wait between dials is random up to a limit that doubles (full
 jitter); the higher node id leaves the first move to the lower; a hub keeps a link to each other
@@ -7,15 +7,16 @@ hub, a node to one, in its own fixed order, and goes to the next when that one i
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
+from typing import Final
 
 import trio
 
 from mesh.errors import RemoteError, Unreachable
 from mesh.host.log import get_log
+from mesh.link.dialling import Dialler, MainLinks
 from mesh.link.level import Level
-from mesh.link.link import Link
 from mesh.link.session import RegisterPort
 from mesh.link.ways import KnownAddresses
 from mesh.proto.crossing import Redial
@@ -28,23 +29,10 @@ POLL_S: Final = 2.0
 HEAD_START_S: Final = 0.5
 """The higher node id waits so much longer, so that dials seldom cross."""
 
+Wanted = Callable[[], Collection[str]]
+"""Returns the peers to keep a main link with, hubs aside."""
+
 _LOG = get_log("peers")
-
-
-class MainLinks(Protocol):
-    """The main links, as mesh.link.peers.Peers has them."""
-
-    def live(self, node_id: str) -> Link | None:
-        """Return the main link to a peer if there is one now."""
-        ...
-
-    async def wait_live(self, node_id: str) -> Link:
-        """Return the main link to a peer once there is one."""
-        ...
-
-    async def connect(self, node_id: str) -> Link:
-        """Make the main link; raise Unreachable or RemoteError."""
-        ...
 
 
 class Keeper:
@@ -55,13 +43,17 @@ class Keeper:
         node_id: str,
         register: RegisterPort,
         addresses: Callable[[], KnownAddresses],
+        wanted: Wanted | None,
         links: MainLinks,
+        dialler: Dialler,
         counters: Counter[str],
     ) -> None:
         self._node_id = node_id
         self._register = register
         self._addresses = addresses
+        self._wanted = wanted
         self._links = links
+        self._dialler = dialler
         self._counters = counters
         self._look = Level()
         self._kept: dict[str, trio.CancelScope] = {}
@@ -77,22 +69,23 @@ class Keeper:
                 nursery.start_soon(self._keep_one_of, self._hubs_if_node)
             while True:
                 version = self._look.version
-                wanted = self._wanted(hub_link)
-                for node in self._kept.keys() - wanted:
+                kept = self._to_keep(hub_link)
+                for node in self._kept.keys() - kept:
                     self._kept.pop(node).cancel()
-                for node in wanted - self._kept.keys():
+                for node in kept - self._kept.keys():
                     scope = self._kept[node] = trio.CancelScope()
                     nursery.start_soon(self._keep_peer, node, scope)
                 with trio.move_on_after(POLL_S):
                     await self._look.wait_past(version)
 
-    def _wanted(self, hub_link: bool) -> set[str]:
-        known = set(self._addresses())
+    def _to_keep(self, hub_link: bool) -> set[str]:
+        nodes = set(self._addresses() if self._wanted is None else self._wanted())
         if hub_link and self._is_hub():
-            known.update(self._hubs())
+            nodes.update(self._hubs())
+        nodes.discard(self._node_id)
         active = self._register.register.active
-        others = sorted(node for node in known if node != self._node_id and active(node))
-        return set(others[:KEPT_MAX])
+        kept = (node for node in sorted(nodes) if active(node) and self._dialler.knows(node))
+        return set(islice(kept, KEPT_MAX))
 
     def _hubs(self) -> list[str]:
         return [hub.node_id for hub in self._register.register.hubs()]
@@ -132,7 +125,7 @@ class Keeper:
     async def _try_in_turn(self, nodes: Sequence[str]) -> None:
         for node in nodes:
             try:
-                await self._links.connect(node)
+                await self._dialler.connect(node)
             except (RemoteError, Unreachable) as exc:
                 self._counters["dials_failed"] += 1
                 _LOG.debug("dial failed", peer=node, error=str(exc))

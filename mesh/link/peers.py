@@ -1,6 +1,7 @@
-"""All links of this program: listens, dials, keeps one main link to each peer, and hands out.
+"""All links of this program: listens, keeps one main link to each peer, and hands out.
 
-It knows no frame and no key: mesh/link/session.py and mesh/link/link.py make a link. Rules:
+It knows no frame and no key: mesh/link/session.py and mesh/link/link.py make a link, and
+mesh/link/dialling.py dials. Rules:
 one main link to a peer (mesh/proto/crossing.py says which of two stays), bulk links beside it;
 only active members of the register have links, and when the register changes, the links of
 others close at once; every wait is bounded; nothing that a peer does ends ``run``.
@@ -8,7 +9,7 @@ others close at once; every wait is bounded; nothing that a peer does ends ``run
 
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,8 +20,9 @@ from mesh.errors import Refused, RemoteError, StoreBroken, StoreFull, Unreachabl
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.link.carrier import Carrier
-from mesh.link.flow import LinkClosed, MessageStream
-from mesh.link.keeper import Keeper
+from mesh.link.dialling import Dialler, no_relays
+from mesh.link.flow import MessageStream
+from mesh.link.keeper import Keeper, Wanted
 from mesh.link.level import Level
 from mesh.link.link import Link, RpcHandler, StreamHandler
 from mesh.link.session import (
@@ -28,11 +30,10 @@ from mesh.link.session import (
     RegisterPort,
     Session,
     accept_session,
-    dial_session,
     within,
 )
 from mesh.link.tcp import TcpCarrier, peer_address
-from mesh.link.ways import KnownAddresses, Way, ways
+from mesh.link.ways import KnownAddresses, Way
 from mesh.proto.crossing import newer_stays
 from mesh.proto.frames import LinkKind, make_hello
 
@@ -41,12 +42,8 @@ Addresses = Callable[[], KnownAddresses]
 
 HANDSHAKES_MAX: Final = 64
 """Connections that have not shown who they are; more are closed at once."""
-DIALS_MAX: Final = 16
-"""Dials under way at once."""
 BULK_MAX: Final = 4
 """Bulk links with one peer at once, in each direction."""
-CROSSING_WAIT_S: Final = 1.0
-"""When the peer closed the link that we dialled, its own may be just arriving."""
 
 _LOG = get_log("peers")
 
@@ -99,8 +96,13 @@ class Peers:
         addresses: Addresses,
         clock: Clock,
         build: str = "rackmesh",
+        wanted: Wanted | None = None,
+        relay_ways: Callable[[str], Sequence[Way]] = no_relays,
     ) -> None:
-        """``hub_link``: keep a link to one hub; a hub itself keeps one to every other hub."""
+        """``hub_link``: keep a link to one hub; a hub itself keeps one to every other hub.
+
+        ``wanted``: whom else to keep a link with; None: everybody whose address is known.
+        """
         self.node_id = identity.node_id
         self.port = 0
         self._identity = identity
@@ -120,9 +122,10 @@ class Peers:
         self._counters: Counter[str] = Counter()
         self._handshakes = 0
         self._pending = 0  # connections that have not shown who they are
-        self._dial_slots = trio.CapacityLimiter(DIALS_MAX)
-        self._dialling: dict[str, trio.Lock] = {}
-        self._keeper = Keeper(self.node_id, register, addresses, self, self._counters)
+        self._dialler = Dialler(identity, register, addresses, self, relay_ways)
+        self._keeper = Keeper(
+            self.node_id, register, addresses, wanted, self, self._dialler, self._counters
+        )
         self._nursery: trio.Nursery | None = None
 
     # -- for everyone ------------------------------------------------------------------------
@@ -156,7 +159,7 @@ class Peers:
         Raises RemoteRefused with the peer's sentence, or Unreachable.
         """
         deadline = trio.current_time() + timeout_s
-        link = await self._reach(node_id, timeout_s)
+        link = await self._dialler.reach(node_id, timeout_s)
         return await link.rpc(method, body, max(0.001, deadline - trio.current_time()))
 
     @asynccontextmanager
@@ -164,7 +167,7 @@ class Peers:
         self, node_id: str, name: str, body: Any, timeout_s: float = 15.0
     ) -> AsyncGenerator[MessageStream]:
         """Open a stream over the main link; ``timeout_s`` bounds the connecting alone."""
-        link = await self._reach(node_id, timeout_s)
+        link = await self._dialler.reach(node_id, timeout_s)
         async with link.stream(name, body) as stream:
             yield stream
 
@@ -173,7 +176,7 @@ class Peers:
         """Open a bulk link of its own to a peer; closed at the end."""
         try:
             with trio.fail_after(timeout_s):
-                link = await self._open(node_id, "bulk")
+                link = await self._dialler.open(node_id, "bulk")
         except (RemoteError, trio.TooSlowError) as exc:
             raise Unreachable(f"no bulk link to {node_id}: {exc or 'no answer'}") from exc
         try:
@@ -350,30 +353,12 @@ class Peers:
             )
             self._level.bump()
 
-    # -- within: dialling --------------------------------------------------------------------
+    # -- for the dialler and the keeper ------------------------------------------------------
 
     def live(self, node_id: str) -> Link | None:
         """Return the main link to a peer if there is one now."""
         main = self._links.get(node_id)
         return main.link if main is not None and not main.link.closed else None
-
-    async def _reach(self, node_id: str, timeout_s: float) -> Link:
-        """Return the main link to a peer, dialling when there is none."""
-        link = self.live(node_id)
-        if link is not None:
-            return link
-        if node_id == self.node_id:
-            raise Unreachable(f"{node_id} is this node itself")
-        with trio.move_on_after(timeout_s):
-            try:
-                return await self.connect(node_id)
-            except (RemoteError, Unreachable) as exc:
-                failure = exc
-            if isinstance(failure, LinkClosed):
-                with trio.move_on_after(CROSSING_WAIT_S):
-                    return await self.wait_live(node_id)
-            raise Unreachable(f"no link to {node_id}: {failure}") from failure
-        raise Unreachable(f"no link to {node_id} within {timeout_s:g} s")
 
     async def wait_live(self, node_id: str) -> Link:
         """Return the main link to a peer once there is one."""
@@ -384,50 +369,14 @@ class Peers:
                 return link
             await self._level.wait_past(version)
 
-    async def connect(self, node_id: str) -> Link:
-        """Make the main link to a peer, one dial at a time."""
-        lock = self._dialling.setdefault(node_id, trio.Lock())
-        try:
-            async with lock:
-                link = self.live(node_id)
-                if link is None:
-                    await self._open(node_id, "main")
-                    link = self.live(node_id)
-                if link is None:
-                    raise LinkClosed(f"{node_id} closed the link at once")
-                return link
-        finally:
-            if not lock.locked() and not lock.statistics().tasks_waiting:
-                self._dialling.pop(node_id, None)
-
-    async def _open(self, node_id: str, kind: LinkKind) -> Link:
-        """Dial a peer's addresses in turn until one leads to it; run the link."""
+    async def start_link(self, session: Session, kind: LinkKind) -> Link:
+        """Make a link of a session and run it; returns once it is admitted or over."""
+        link = self._make(session, kind)
         if self._nursery is None:
+            await session.carrier.aclose()
             raise Unreachable("the links do not run")
-        reasons: list[str] = []
-        for dial in ways(node_id, self._addresses(), self._register.register):
-            async with self._dial_slots:
-                try:
-                    session = await self._dial(node_id, dial)
-                except (RemoteError, Unreachable) as exc:
-                    reasons.append(str(exc))
-                    continue
-                link = self._make(session, kind)
-                await self._nursery.start(self._run_link, link)
-            if link.closed:
-                raise LinkClosed(f"{node_id} closed the link: {link.close_reason}")
-            return link
-        raise Unreachable(f"{node_id}: {'; '.join(reasons) or 'no address is known'}")
-
-    async def _dial(self, node_id: str, dial: Way) -> Session:
-        carrier = await dial()
-        try:
-            members = self._register.register
-            return await within(dial_session(carrier, self._identity, members, node_id))
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await carrier.aclose()
-            raise
+        await self._nursery.start(self._run_link, link)
+        return link
 
 
 def _info(main: _Main) -> LinkInfo:

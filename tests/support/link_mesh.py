@@ -74,6 +74,7 @@ class Place:
         services: Mapping[str, Callable[[Link], Awaitable[None]]] | None = None,
         rpc: Mapping[str, Callable[[str, Any], Awaitable[Any]]] | None = None,
         streams: Mapping[str, Callable[[str, Any, Any], Awaitable[None]]] | None = None,
+        **more: Any,
     ) -> None:
         self.identity: Identity = identity(label)
         self.id = self.identity.node_id
@@ -89,6 +90,7 @@ class Place:
             streams=streams or {},
             addresses=lambda: self.addresses,
             clock=StepClock(),
+            **more,
         )
 
     def knows(self, other: "Place") -> None:
