@@ -38,6 +38,7 @@ from mesh.secrets import Readable, copy_for, read_secret
 from mesh.site_secret import SiteSecrets
 from mesh.store import MeshStore, mark_restored
 from mesh.sync import Replication
+from mesh.topology import Topology
 from node.assets import Assets
 from node.boot.files import BootFiles
 from node.boot.routes import is_bound
@@ -81,6 +82,7 @@ class Node:
         self.secrets = SiteSecrets(self.store, self.register, self.identity)
         self.replication = Replication(self.store, self.register)
         self.rpc: dict[str, Any] = {}
+        self.topology = Topology(self.identity.node_id, self.joined.site, self.register)
         self.peers = Peers(
             self.identity,
             self.register,
@@ -307,6 +309,7 @@ class Node:
                 services.start_soon(self.manager.run, lambda: node_status(self)["sentence"])
                 await services.start(self.replication.run)
                 await services.start(self.peers.run)
+                await services.start(self.topology.run, self.peers)
                 await self._until_writable()
                 await services.start(self.secrets.run)
                 await services.start(self.assets.run)
