@@ -84,6 +84,11 @@ class RegisterRoster:
         """Tell whether an identity is a member now."""
         return self._register.active(node)
 
+    def site_of(self, node: str) -> str:
+        """Return the site of an identity, "" when it has none or is unknown."""
+        member = self._members.get(node)
+        return member.site if member else ""
+
     def may_author(self, node: str, scope: str) -> bool:
         """Tell whether an active member may write into a scope."""
         return self._register.may_author(node, scope)

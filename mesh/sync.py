@@ -16,6 +16,7 @@ import trio
 
 from mesh.errors import Refused, RemoteError, StoreBroken, StoreFull, Unreachable
 from mesh.host.log import get_log
+from mesh.proto.heads_digest import HeadsDigest
 from mesh.proto.intake import Outcome, uncovered
 from mesh.proto.receipts import Receipts
 from mesh.proto.serve import serve
@@ -86,6 +87,7 @@ class Replication:
         self._roster_version = register_store.version
         self._jitter = jitter
         self._claims = Claims()
+        self._digest = HeadsDigest(store, self._roster, register_store.register)
         self.met_peers: set[str] = set()
         """Peers with which an exchange was completed since the start."""
         self._receipts = Receipts(store.author)
@@ -103,6 +105,7 @@ class Replication:
             self._register_store.register,
             self._claims,
             self._jitter,
+            self._digest,
         )
         try:
             await _LinkSync(self, link, session).run()

@@ -47,6 +47,10 @@ class Roster(Protocol):
         """Tell whether an identity is a member now."""
         ...
 
+    def site_of(self, node: str) -> str:
+        """Return the site of an identity, "" when it has none or is unknown."""
+        ...
+
     def is_hub(self, node: str) -> bool:
         """Tell whether an identity is a hub, or was one when it ended."""
         ...

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from mesh.proto.delta_pack import ROWS_MAX
 from mesh.proto.intake import Delta, Roster
 from mesh.proto.sets import Entry, SetId, SignedHead
 from mesh.proto.storage import Reader
@@ -16,7 +17,6 @@ from mesh.proto.sync_wire import (
     MARK_BYTES,
     RECORDS_BYTES,
     RECORDS_MAX,
-    ROWS_MAX,
     Want,
 )
 

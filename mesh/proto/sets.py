@@ -11,9 +11,10 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgpack
+from msgspec import Meta
 
 from mesh.errors import CodecError, Refused
 from mesh.proto import fields
@@ -56,13 +57,16 @@ class SetId(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A row as it stands in a set. ``body``: packed map, MARKER, or None when retracted."""
+    """A row as it stands in a set. ``body``: packed map, MARKER, or None when retracted.
 
-    table: str
-    key: str
-    seq: int
-    hlc: int
-    body: bytes | None
+    The bounds are for what is decoded from outside (``delta_pack.py``).
+    """
+
+    table: Annotated[str, Meta(min_length=1, max_length=TABLE_BYTES_MAX)]
+    key: Annotated[str, Meta(max_length=KEY_BYTES_MAX)]
+    seq: Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
+    hlc: Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
+    body: Annotated[bytes, Meta(max_length=ROW_BYTES_MAX)] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ came of it. Rules: the register goes first; one exchange is open at a time and e
 match it; a claim of a newer head costs a lying peer its place, us at most one frame; what is
 announced is only what a peer carries, at most once in ``ANNOUNCE_S``.
 
-    idle -> root -> records -> heads -> pull -> applying -> pull ... -> idle
+    idle -> root -> records -> groups -> heads -> pull -> applying -> pull ... -> idle
 """
 
 from collections import Counter
@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from mesh.errors import CodecError
-from mesh.proto.heads_digest import HeadsDigest, known_of
+from mesh.proto.flat_digest import known_of
+from mesh.proto.heads_digest import HeadsDigest, Shared
 from mesh.proto.intake import HOSTILE, Delta, Outcome, Roster, admits
 from mesh.proto.serve import record_mark, records_missing, visible_to
 from mesh.proto.sets import SetId, SignedHead
@@ -36,8 +37,11 @@ from mesh.proto.sync_wire import (
     WANTS_MAX,
     Announce,
     Deltas,
+    Groups,
+    GroupsAsk,
     Heads,
     HeadsAsk,
+    HeadsOf,
     Known,
     Message,
     Pull,
@@ -47,9 +51,11 @@ from mesh.proto.sync_wire import (
     RootAsk,
     Want,
     body_of,
+    packed_body,
     parse,
     receipt_body,
 )
+from mesh.proto.wanted import forks, want
 
 ANNOUNCE_S: Final = 0.1
 EXCHANGE_S: Final = 60.0
@@ -64,6 +70,8 @@ STRIKES_MAX: Final = 8
 """Hostile deltas after which the link is dropped."""
 GARBAGE_MAX: Final = 64
 """Frames that are no messages after which the link is dropped."""
+REACH_MIN: Final = 8
+"""Sets asked for at once at least; from there to WANTS_MAX by what an answer had room for."""
 WAITING_MAX: Final = 8192
 """Sets that one link waits to pull; more are found at the next exchange."""
 
@@ -79,8 +87,9 @@ class SyncSession:
         register: RegisterView,
         claims: Claims,
         jitter: Callable[[], float],
+        digest: HeadsDigest | None = None,
     ) -> None:
-        """``jitter`` returns a number from 0 to 1."""
+        """``jitter`` returns a number from 0 to 1; all sessions of a view share ``digest``."""
         self.peer = peer
         self.counters: Counter[str] = Counter()
         self.dropped = False
@@ -105,7 +114,11 @@ class SyncSession:
         self._merging: tuple[bytes, ...] = ()
         self._records_more = False
         self._applying: tuple[Delta, ...] = ()
-        self._digest: tuple[tuple[int, bytes], HeadsDigest] | None = None
+        self._digest = digest or HeadsDigest(view, roster, register)
+        self._groups = False
+        """The peer understands the messages about groups."""
+        self._by_ref: set[SetId] = set()
+        self._reach = WANTS_MAX
 
     # -- events ----------------------------------------------------------------------------
 
@@ -186,21 +199,29 @@ class SyncSession:
 
     def _on_message(self, message: Message, now: float) -> list[Effect]:
         match message:
-            case RootAsk(n):
+            case RootAsk(n, groups):
+                self._groups = groups
                 said = self._register_said = self._register.digest()
-                return [_send(Root(n, said, self._shared().root()))]
+                return [_send(Root(n, said, self._root(), groups))]
             case RecordsAsk(n, have):
                 return [_send(Records(n, *records_missing(self._register.records(), have)))]
             case HeadsAsk(n, buckets):
-                return [_send(self._shared().differing(n, buckets))]
-            case Pull(n, wants):
-                return self._on_pull(n, wants)
+                return [_send(self._shared().flat().differing(n, buckets))]
+            case GroupsAsk(n, marks):
+                return [_send(Groups(n, self._shared().points(marks)))]
+            case HeadsOf(n, keys):
+                return [_send(self._shared().listed(n, keys))]
+            case Pull(n, wants, refs):
+                found = [one for ref in refs for one in self._shared().resolve(ref)]
+                return self._on_pull(n, (*wants, *found)[:WANTS_MAX])
             case Announce():
                 return self._on_announce(message, now)
             case Root(n) if self._expects(n, "root"):
                 return self._on_root(message, now)
             case Records(n) if self._expects(n, "records"):
                 return self._on_records(message)
+            case Groups(n) if self._expects(n, "groups"):
+                return self._on_groups(message, now)
             case Heads(n) if self._expects(n, "heads"):
                 return self._on_heads(message, now)
             case Deltas(n) if self._expects(n, "pull"):
@@ -225,14 +246,17 @@ class SyncSession:
         self._serving = False
         kept = tuple(p for p in parts if visible_to(self._roster, self.peer, p.id))
         self.counters["rows out"] += sum(len(part.entries) for part in kept)
-        return [] if self.dropped else [_send(Deltas(n, kept))]
+        if self.dropped:
+            return []
+        deltas = Deltas(n, kept)
+        return [Send(packed_body(deltas))] if self._groups else [_send(deltas)]
 
     # -- asking ----------------------------------------------------------------------------
 
     def _begin(self, now: float) -> list[Effect]:
         self._again = False
         self.counters["exchanges"] += 1
-        return self._ask("root", RootAsk(self._n + 1), now)
+        return self._ask("root", RootAsk(self._n + 1, groups=True), now)
 
     def _ask(self, state: str, message: Message, now: float) -> list[Effect]:
         self._n += 1
@@ -244,9 +268,10 @@ class SyncSession:
         return self._state == state and n == self._n
 
     def _on_root(self, message: Root, now: float) -> list[Effect]:
+        self._groups = message.groups
         if message.register != self._register.digest():
             return self._ask_records(now)
-        if message.root == self._shared().root():
+        if message.root == self._root():
             return self._finish(now)
         return self._ask_heads(now)
 
@@ -276,7 +301,18 @@ class SyncSession:
 
     def _ask_heads(self, now: float) -> list[Effect]:
         shared = self._shared()
-        return self._ask("heads", HeadsAsk(self._n + 1, shared.buckets(shared.count())), now)
+        if self._groups:
+            return self._ask("groups", GroupsAsk(self._n + 1, shared.marks()), now)
+        flat = shared.flat()
+        return self._ask("heads", HeadsAsk(self._n + 1, flat.buckets(flat.count())), now)
+
+    def _on_groups(self, message: Groups, now: float) -> list[Effect]:
+        known, unclear = self._shared().compare(message.points)
+        self._note(known)
+        self._by_ref = {head.id for head in known if head.id in self._wants}
+        if unclear:
+            return self._ask("heads", HeadsOf(self._n + 1, unclear), now)
+        return self._pull(now)
 
     def _on_heads(self, message: Heads, now: float) -> list[Effect]:
         self._again = self._again or message.more
@@ -299,51 +335,36 @@ class SyncSession:
                 continue
             if known.id in self._view.heads or len(self._peer_has) < WAITING_MAX:
                 self._peer_has[known.id] = known.point
-            want = self._want(known)
-            if want is not None and len(self._wants) < WAITING_MAX:
-                self._wants[known.id] = want
-
-    def _want(self, known: Known) -> Want | None:
-        me, set_id = self._view.author, known.id
-        held = self._view.heads.get(set_id)
-        if set_id.author != me and not self._roster.carries(me, set_id.scope, set_id.author):
-            return None
-        if self._barred.get(set_id) == known.point:
-            return None
-        point = held.head.point if held else (0, 0)
-        forked = held is not None and point == known.point and known.root != held.head.root
-        if forked:
-            self.counters["forks"] += 1
-        if set_id.author == me:
-            lost = held is not None and not held.head.covers(known.point)
-            return Want(set_id, 0, 0) if known.point > point or forked or lost else None
-        if known.point <= point:
-            return None
-        stage = self._view.stage(set_id)
-        follows = held is not None and held.head.epoch == known.epoch
-        if stage is not None and stage.epoch == known.epoch and (follows or not stage.start):
-            return Want(set_id, known.epoch, stage.cursor)
-        return Want(set_id, known.epoch, point[1]) if follows else Want(set_id, 0, 0)
+            self.counters["forks"] += forks(self._view, known)
+            if self._barred.get(known.id) == known.point or len(self._wants) >= WAITING_MAX:
+                continue
+            wanted = want(self._view, self._roster, known)
+            if wanted is not None:
+                self._wants[known.id] = wanted
 
     def _pull(self, now: float) -> list[Effect]:
         """Ask for the next of the wanted deltas, or be done."""
         ask: list[Want] = []
-        for want in list(self._wants.values()):
-            if len(ask) == WANTS_MAX:
+        for one in list(self._wants.values()):
+            if len(ask) == self._reach:
                 break
-            if self._claims.take(want.id, self, now):
-                ask.append(want)
+            if self._claims.take(one.id, self, now):
+                ask.append(one)
             else:
-                del self._wants[want.id]
+                del self._wants[one.id]
                 self._next_s = min(self._next_s, now + RETRY_S)
                 self.counters["claimed"] += 1
         if not ask:
             return self._finish(now)
-        self._asked = frozenset(want.id for want in ask)
-        return self._ask("pull", Pull(self._n + 1, tuple(ask)), now)
+        self._asked = frozenset(one.id for one in ask)
+        wants = tuple(one for one in ask if one.id not in self._by_ref)
+        refs = self._digest.refs([one for one in ask if one.id in self._by_ref])
+        return self._ask("pull", Pull(self._n + 1, wants, refs), now)
 
     def _on_deltas(self, message: Deltas) -> list[Effect]:
         parts = tuple(part for part in message.parts if part.id in self._asked)
+        reach = 2 * len(parts) if len(parts) == len(self._asked) else len(parts) * 5 // 4 + 1
+        self._reach = min(max(reach, REACH_MIN), WANTS_MAX)
         self.counters["unasked"] += len(message.parts) - len(parts)
         self.counters["rows in"] += sum(len(part.entries) for part in parts)
         self._state, self._reply_by = "applying", None
@@ -359,9 +380,12 @@ class SyncSession:
             self.counters[str(outcome)] += 1
             again = self._settle(part, outcome)
             self.counters["strikes"] += outcome in HOSTILE and not again
-        if not self._applying:  # the peer no longer has what it said
+        if not self._applying:  # the peer no longer has what it said, or not in that place
             for set_id in self._asked:
-                self._give_up(set_id)
+                if set_id in self._by_ref:
+                    self._by_ref.discard(set_id)
+                else:
+                    self._give_up(set_id)
         if self.counters["strikes"] >= STRIKES_MAX:
             return self._drop("too many deltas that do not hold")
         return self._pull(now)
@@ -375,8 +399,7 @@ class SyncSession:
 
     def _settle(self, part: Delta, outcome: Outcome) -> bool:
         """Decide what to do about one set; True if it is asked for again."""
-        want = self._wants.get(part.id)
-        if want is None:
+        if part.id not in self._wants:
             return False
         if outcome is Outcome.STAGED:
             cursor = part.entries[-1].seq
@@ -410,6 +433,7 @@ class SyncSession:
     def _idle(self, now: float, pause_s: float) -> None:
         self._claims.release(self)
         self._wants.clear()
+        self._by_ref.clear()
         self._asked = frozenset()
         self._state, self._reply_by = "idle", None
         self._next_s = now + pause_s
@@ -427,12 +451,12 @@ class SyncSession:
             or admits(self._roster, self._view.author, signed.head)
         )
 
-    def _shared(self) -> HeadsDigest:
-        key = (self._view.version, self._register.digest())
-        if self._digest is None or self._digest[0] != key:
-            heads = (head for head in self._view.heads.values() if self._shares(head))
-            self._digest = (key, HeadsDigest(heads))
-        return self._digest[1]
+    def _shared(self) -> Shared:
+        return self._digest.shared(self.peer)
+
+    def _root(self) -> bytes:
+        shared = self._shared()
+        return shared.root() if self._groups else shared.flat().root()
 
     def _schedule_announce(self, now: float) -> None:
         if self._announce_at is None:

@@ -31,6 +31,10 @@ class View(Protocol):
         """Return how far a staged delta has come."""
         ...
 
+    def changes_since(self, version: int) -> Mapping[SetId, SignedHead | None] | None:
+        """Return the sets changed since a version, None when that is too long ago."""
+        ...
+
 
 class RegisterView(Protocol):
     """The register, as far as it is exchanged."""

@@ -6,10 +6,12 @@ every list has a limit.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from mesh.errors import CodecError
 from mesh.proto import fields
+from mesh.proto.delta_pack import PACKED_BYTES_MAX, ROWS_MAX, pack_parts, unpack_parts
 from mesh.proto.intake import Delta
 from mesh.proto.sets import (
     AUTHOR_BYTES_MAX,
@@ -29,8 +31,6 @@ HEADS_MAX: Final = 2048
 """Heads in one answer; more follow in the next exchange."""
 DELTA_BYTES: Final = 256 * 1024
 """Rows in one frame, about; one row more may follow (ROW_BYTES_MAX)."""
-ROWS_MAX: Final = 4096
-"""Rows in one frame."""
 RECORDS_MAX: Final = 512
 RECORD_BYTES_MAX: Final = 1 << 16
 RECORDS_BYTES: Final = 256 * 1024
@@ -39,14 +39,21 @@ MARK_BYTES: Final = 8
 """Of the hash of a register record, and of a bucket of heads."""
 HAVE_BYTES_MAX: Final = 60_000 * MARK_BYTES
 BUCKETS: Final = (16, 256)
+VERSION: Final = 2
+"""Of these messages: 2 has groups, places and packed deltas; who says nothing speaks 1."""
+GROUPS_MAX: Final = 4096
+"""Groups of heads in one message; what is beyond costs a full list."""
+SEQS_MAX: Final = 65_536
+"""Seqs in one answer."""
 RECEIPTS_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class RootAsk:
-    """Begin: what are your digests?"""
+    """Begin: what are your digests? ``groups``: I understand the messages about groups."""
 
     n: int
+    groups: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class Root:
     n: int
     register: bytes
     root: bytes
+    groups: bool = False  # the root is over groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,39 @@ class HeadsAsk:
 
     n: int
     buckets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsAsk:
+    """Tell me how far the groups are that differ from mine: (key, start of the hash) each."""
+
+    n: int
+    marks: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """How far the sets of a group are, in their order."""
+
+    key: bytes
+    mark: bytes
+    seqs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The differing groups."""
+
+    n: int
+    points: tuple[Points, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsOf:
+    """Give me all heads of these groups."""
+
+    n: int
+    keys: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +167,21 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
+class Ref:
+    """Wants of a group, (place of the set, since) each: a tenth of their length."""
+
+    key: bytes
+    mark: bytes
+    wants: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pull:
     """Give me these deltas, as far as one frame goes."""
 
     n: int
     wants: tuple[Want, ...]
+    refs: tuple[Ref, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,31 +192,49 @@ class Deltas:
     parts: tuple[Delta, ...]
 
 
-Message = RootAsk | Root | RecordsAsk | Records | HeadsAsk | Heads | Announce | Pull | Deltas
+Message = (
+    RootAsk | Root | RecordsAsk | Records | HeadsAsk | GroupsAsk | Groups | HeadsOf | Heads
+    | Announce | Pull | Deltas
+)  # fmt: skip
 
 
 def body_of(message: Message) -> dict[str, Any]:
     """Return the frame body of a message."""
     match message:
-        case RootAsk(n):
-            return {"t": "root?", "n": n}
-        case Root(n, register, root):
-            return {"t": "root", "n": n, "g": register, "r": root}
+        case RootAsk(n, groups):
+            return {"t": "root?", "n": n, **_flag(groups)}
+        case Root(n, register, root, groups):
+            return {"t": "root", "n": n, "g": register, "r": root, **_flag(groups)}
         case RecordsAsk(n, have):
             return {"t": "records?", "n": n, "have": have}
         case Records(n, records, more):
             return {"t": "records", "n": n, "records": list(records), "more": more}
         case HeadsAsk(n, buckets):
             return {"t": "heads?", "n": n, "buckets": buckets}
+        case GroupsAsk(n, marks):
+            return {"t": "groups?", "n": n, "marks": marks}
+        case Groups(n, points):
+            listed = [[p.key, p.mark, list(p.seqs)] for p in points]
+            return {"t": "groups", "n": n, "groups": listed}
+        case HeadsOf(n, keys):
+            return {"t": "heads of", "n": n, "keys": keys}
         case Heads(n, heads, more):
             return {"t": "heads", "n": n, "heads": _known_list(heads), "more": more}
         case Announce(register, heads, more):
             return {"t": "announce", "g": register, "heads": _known_list(heads), "more": more}
-        case Pull(n, wants):
-            listed = [[*want.id, want.epoch, want.since] for want in wants]
-            return {"t": "pull", "n": n, "wants": listed}
+        case Pull(n, wants, refs):
+            asked = [[*want.id, want.epoch, want.since] for want in wants]
+            body: dict[str, Any] = {"t": "pull", "n": n, "wants": asked}
+            if refs:
+                body["refs"] = [[r.key, r.mark, list(chain(*r.wants))] for r in refs]
+            return body
         case Deltas(n, parts):
             return {"t": "delta", "n": n, "parts": [_part_list(part) for part in parts]}
+
+
+def packed_body(message: Deltas) -> dict[str, Any]:
+    """Return the shorter body of deltas, for peers that understand groups."""
+    return {"t": "delta", "n": message.n, "z": pack_parts(message.parts)}
 
 
 def parse(body: Any) -> Message:
@@ -181,10 +250,10 @@ def parse(body: Any) -> Message:
     n = fields.integer(body, "n", most=NUMBER_MAX)
     match kind:
         case "root?":
-            return RootAsk(n)
+            return RootAsk(n, _speaks(body))
         case "root":
-            register = fields.raw(body, "g", HASH_BYTES)
-            return Root(n, register, fields.raw(body, "r", HASH_BYTES))
+            register, root = (fields.raw(body, name, HASH_BYTES) for name in "gr")
+            return Root(n, register, root, _speaks(body))
         case "records?":
             have = fields.raw(body, "have", bytes_max=HAVE_BYTES_MAX)
             return RecordsAsk(n, _whole(have, MARK_BYTES))
@@ -195,13 +264,23 @@ def parse(body: Any) -> Message:
             if len(_whole(buckets, MARK_BYTES)) // MARK_BYTES not in BUCKETS:
                 raise CodecError("a number of buckets that is not in use")
             return HeadsAsk(n, buckets)
+        case "groups?":
+            most = 2 * MARK_BYTES * GROUPS_MAX
+            marks = fields.raw(body, "marks", bytes_max=most)
+            return GroupsAsk(n, _whole(marks, 2 * MARK_BYTES))
+        case "groups":
+            return Groups(n, _points(body))
+        case "heads of":
+            keys = fields.raw(body, "keys", bytes_max=MARK_BYTES * GROUPS_MAX)
+            return HeadsOf(n, _whole(keys, MARK_BYTES))
         case "heads":
             return Heads(n, *_heads(body, HEADS_MAX))
         case "pull":
             wants = fields.items(body, "wants", count_max=WANTS_MAX)
-            return Pull(n, tuple(_want(value) for value in wants))
+            return Pull(n, tuple(_want(value) for value in wants), _refs(body))
         case "delta":
-            return Deltas(n, _parts(body))
+            parts = _packed(body) if "z" in body else _parts(body)
+            return Deltas(n, parts)
         case _:
             raise CodecError("unknown kind")
 
@@ -221,6 +300,50 @@ def parse_receipt(body: Any) -> list[tuple[str, int, int]]:
         scope, epoch, seq = _tuple(value, 3)
         points.append((_text(scope, SCOPE_BYTES_MAX), _number(epoch), _number(seq)))
     return points
+
+
+def _packed(body: dict[str, Any]) -> tuple[Delta, ...]:
+    return unpack_parts(fields.raw(body, "z", bytes_max=PACKED_BYTES_MAX))
+
+
+def _flag(groups: bool) -> dict[str, int]:
+    return {"v": VERSION} if groups else {}
+
+
+def _speaks(body: dict[str, Any]) -> bool:
+    return fields.integer(body, "v", default=1) >= VERSION
+
+
+def _points(body: dict[str, Any]) -> tuple[Points, ...]:
+    points: list[Points] = []
+    left = SEQS_MAX
+    for value in fields.items(body, "groups", count_max=GROUPS_MAX):
+        key, mark, seqs = _tuple(value, 3)
+        left -= len(seqs) if isinstance(seqs, (list, tuple)) else left + 1
+        if left < 0:
+            raise CodecError(f"not a list of seqs, or more than {SEQS_MAX}")
+        points.append(Points(_mark(key), _mark(mark), tuple(map(_number, seqs))))
+    return tuple(points)
+
+
+def _refs(body: dict[str, Any]) -> tuple[Ref, ...]:
+    refs: list[Ref] = []
+    left = 2 * WANTS_MAX
+    for value in fields.items(body, "refs", count_max=WANTS_MAX, default=[]):
+        key, mark, flat = _tuple(value, 3)
+        left -= len(flat) if isinstance(flat, (list, tuple)) else left + 1
+        if left < 0 or len(flat) % 2:
+            raise CodecError(f"not a list of places, or more than {WANTS_MAX}")
+        numbers = list(map(_number, flat))
+        pairs = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+        refs.append(Ref(_mark(key), _mark(mark), pairs))
+    return tuple(refs)
+
+
+def _mark(value: Any) -> bytes:
+    if not isinstance(value, bytes) or len(value) != MARK_BYTES:
+        raise CodecError(f"a mark has {MARK_BYTES} bytes")
+    return value
 
 
 def _known_list(heads: tuple[Known, ...]) -> list[list[Any]]:

@@ -5,12 +5,13 @@ taken back, and nothing is acknowledged, announced or served before its flush. E
 shell would decide (order of tasks, durations) is drawn from the world's seed.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mesh.proto.collect import Collector
+from mesh.proto.heads_digest import HeadsDigest
 from mesh.proto.hlc import Hlc
 from mesh.proto.intake import take, uncovered
 from mesh.proto.receipts import Receipts
@@ -75,6 +76,8 @@ class SimMember:
         self.claims = Claims()
         self.heads: dict[SetId, SignedHead] = dict(self.replica.heads)
         self.version = 1
+        self.changes: deque[tuple[int, dict[SetId, SignedHead | None]]] = deque(maxlen=64)
+        self.digest = HeadsDigest(self, self.roster, self.roster.register)
         self.links: dict[str, SimLink] = {}
         self.queue: list[Work] = []
         self.after_flush: list[Callable[[], None]] = []
@@ -104,6 +107,16 @@ class SimMember:
         """Return how far a staged delta has come."""
         return self.disk.stage(set_id)
 
+    def changes_since(self, version: int) -> dict[SetId, SignedHead | None] | None:
+        """Return the sets changed since a version, None when that is too long ago."""
+        if version + len(self.changes) < self.version:
+            return None
+        found: dict[SetId, SignedHead | None] = {}
+        for at, changes in self.changes:
+            if at > version:
+                found.update(changes)
+        return found
+
     # -- the writer ------------------------------------------------------------------------
 
     def submit(self, fn: Callable[[Tx], Any], done: Callable[[Any], None]) -> None:
@@ -131,6 +144,7 @@ class SimMember:
         changes = self.replica.commit()
         self.flushing = False
         self.version += 1
+        self.changes.append((self.version, changes))
         for set_id, signed in changes.items():
             self.world.note("commit", self.author, *set_id, signed and signed.head.point)
             if signed is None:
@@ -159,7 +173,7 @@ class SimMember:
         """A link is up."""
         jitter = self.world.rng.random
         session = SyncSession(
-            peer, self, self.roster, self.roster.register, self.claims, jitter
+            peer, self, self.roster, self.roster.register, self.claims, jitter, self.digest
         )
         self.links[peer] = link = SimLink(session, number)
         self.perform(peer, link, session.start(self.world.now))

@@ -158,6 +158,10 @@ class PlainRoster:
     def carries(self, node: str, scope: str, author: str | None = None) -> bool:
         return self.register.carries(node, scope, author)
 
+    def site_of(self, node: str) -> str:
+        member = self.register.all.get(node)
+        return member.site if member else ""
+
     def is_hub(self, node: str) -> bool:
         member = self.register.all.get(node)
         return member is not None and "hub" in member.roles

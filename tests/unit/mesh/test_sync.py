@@ -49,6 +49,9 @@ class Member(Side):
     def stage(self, set_id):
         return self.disk.stage(set_id)
 
+    def changes_since(self, version):
+        return None
+
     def commit(self):
         self.version = getattr(self, "version", 0) + 1
         return super().commit()

@@ -1,0 +1,39 @@
+"""What a peer's word about a head makes us ask for.
+
+It knows no link and no exchange. Rule: of somebody else's set we want what is ahead of ours,
+from where we stand (or where a staged delta has stopped); of our own set we want whatever our
+history does not go through, whole, since it says that we have lost something or have a twin.
+"""
+
+from mesh.proto.intake import Roster
+from mesh.proto.sync_ports import View
+from mesh.proto.sync_wire import Known, Want
+from mesh.proto.tree import EMPTY
+
+
+def forks(view: View, known: Known) -> bool:
+    """Tell whether a peer's head stands at our point and says something else."""
+    held = view.heads.get(known.id)
+    if held is None or held.head.point != known.point or known.root == EMPTY:
+        return False
+    return known.root != held.head.root
+
+
+def want(view: View, roster: Roster, known: Known) -> Want | None:
+    """Return what to ask for, None when the peer has nothing for us."""
+    me, set_id = view.author, known.id
+    held = view.heads.get(set_id)
+    if set_id.author != me and not roster.carries(me, set_id.scope, set_id.author):
+        return None
+    point = held.head.point if held else (0, 0)
+    if set_id.author == me:
+        lost = held is not None and not held.head.covers(known.point)
+        wanted = known.point > point or lost or forks(view, known)
+        return Want(set_id, 0, 0) if wanted else None
+    if known.point <= point:
+        return None
+    stage = view.stage(set_id)
+    follows = held is not None and held.head.epoch == known.epoch
+    if stage is not None and stage.epoch == known.epoch and (follows or not stage.start):
+        return Want(set_id, known.epoch, stage.cursor)
+    return Want(set_id, known.epoch, point[1]) if follows else Want(set_id, 0, 0)
