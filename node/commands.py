@@ -68,6 +68,8 @@ def join(
 @click.option("--http-port", type=int, help="TCP port of boot HTTP (8470; 0 takes a free one).")
 @click.option("--mesh-listen", help="Address of the mesh port.")
 @click.option("--mesh-port", type=int, help="TCP port of the mesh (4770; 0 takes a free one).")
+@click.option("--peer", "peers", multiple=True, help="A member to dial, [NODE-ID@]HOST:PORT.")
+@click.option("--mdns/--no-mdns", default=None, help="Find members on the local network (yes).")
 @click.option("--subnet", help="Provisioning subnet that this node proposes, 10.77.0.0/24.")
 @click.option("--boot-files", type=click.Path(path_type=Path), help="Folder with vmlinuz, ...")
 @click.option(
@@ -100,7 +102,12 @@ def run(config: Path | None, **flags: Any) -> None:
             "http_port": flags["http_port"],
             "files": flags["boot_files"],
         },
-        "mesh": {"listen": flags["mesh_listen"], "port": flags["mesh_port"]},
+        "mesh": {
+            "listen": flags["mesh_listen"],
+            "port": flags["mesh_port"],
+            "peers": flags["peers"] or None,
+            "mdns": flags["mdns"],
+        },
         "subnet": {"cidr": flags["subnet"]},
     }
     try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh.host.config import default_data
+from mesh.proto.address_book import parse_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,15 @@ class Mesh:
     """TCP port of the mesh; 0 takes a free one."""
     advertise: tuple[str, ...] = ()
     """Addresses that peers can dial; empty: found from the interfaces."""
+    peers: tuple[str, ...] = ()
+    """Members to dial besides those found: HOST:PORT or NODE-ID@HOST:PORT."""
+    mdns: bool = True
+    """Say on the local network where this node is, and listen to the others of its site."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no address."""
+        for text in self.peers:
+            parse_seed(text)
 
 
 @dataclass(frozen=True, kw_only=True)

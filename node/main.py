@@ -18,6 +18,7 @@ from typing import Any, Final
 import trio
 
 from cache.api import Cache, rpc_handlers
+from mesh.addresses import AddressBook
 from mesh.answers import SCHEMA as ANSWERS_SCHEMA
 from mesh.answers import Answers
 from mesh.errors import Refused
@@ -28,6 +29,7 @@ from mesh.host.log import get_log
 from mesh.host.notify import ServiceManager
 from mesh.identity import load_or_make_identity
 from mesh.link.peers import Peers
+from mesh.mdns import Mdns, site_tag
 from mesh.proto.ids import uuid7
 from mesh.proto.naming import NameReader
 from mesh.proto.order import Order, open_order, sign_order
@@ -83,6 +85,14 @@ class Node:
         self.replication = Replication(self.store, self.register)
         self.rpc: dict[str, Any] = {}
         self.topology = Topology(self.identity.node_id, self.joined.site, self.register)
+        self.book = AddressBook(
+            self.identity.node_id,
+            self.store,
+            self.register,
+            self.clock,
+            file=data / "addresses.json",
+            seeds=config.mesh.peers,
+        )
         self.peers = Peers(
             self.identity,
             self.register,
@@ -94,7 +104,7 @@ class Node:
             },
             rpc=self.rpc,
             streams={},
-            addresses=self.addresses,
+            addresses=self.book,
             clock=self.clock,
             build=BUILD,
         )
@@ -189,6 +199,15 @@ class Node:
             absent=self.absent,
         )
 
+    def _make_mdns(self) -> Mdns:
+        return Mdns(
+            self.identity.node_id,
+            site_tag(self.register.register.root_fp, self.joined.site),
+            port=lambda: self.peers.port,
+            hosts=self.own_hosts,
+            found=self.book.found,
+        )
+
     def _facts(self) -> NodeFacts:
         self.store.local_schema(ANSWERS_SCHEMA)
         return NodeFacts(
@@ -236,21 +255,6 @@ class Node:
         signed = [sign_order(order, self.identity.signer, root_fp) for order in orders]
         await self.work.submit(*signed, also=also)
 
-    def addresses(self) -> dict[str, list[tuple[str, int]]]:
-        """Return where other members listen, as they say themselves."""
-        found: dict[str, list[tuple[str, int]]] = {}
-        for row in self.store.authored(FLEET, NODE):
-            if row.author != row.key or row.author == self.identity.node_id:
-                continue
-            listed = row.body.get("addresses")
-            for entry in listed if isinstance(listed, list) else []:
-                match entry:
-                    case [str(host), int(port), *_] if 0 < port < 65536:
-                        found.setdefault(row.author, []).append((host, port))
-                    case _:
-                        pass
-        return found
-
     def site_of(self, node: str) -> str | None:
         """Return the site of an active member ("" for a hub), None for anybody else."""
         member = self.register.register.member(node)
@@ -281,13 +285,16 @@ class Node:
             "subnet": self.config.subnet.cidr or min(subnets, default=None),
         }
 
+    def own_hosts(self) -> list[str]:
+        """Return the addresses under which peers may find this node now, best first."""
+        return own_addresses(self.config.mesh.listen, self.config.mesh.advertise)
+
     def own_rows(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Return our NODE row and the SUBNET row we propose, now that all ports are known."""
         config = self.config
-        hosts = own_addresses(config.mesh.listen, config.mesh.advertise)
         row: dict[str, Any] = {
             "name": self.joined.name, "site": self.joined.site, "build": BUILD,
-            "addresses": [[host, self.peers.port, 0] for host in hosts],
+            "addresses": [[host, self.peers.port, 0] for host in self.own_hosts()],
             "services": ["cache", "bmc", "jobs"], "started_ms": self.started_ms,
         }  # fmt: skip
         if self.boot is not None:
@@ -308,6 +315,7 @@ class Node:
                 services.start_soon(self._until_signal, services.cancel_scope)
                 services.start_soon(self.manager.run, lambda: node_status(self)["sentence"])
                 await services.start(self.replication.run)
+                await services.start(self.book.run, self.peers)
                 await services.start(self.peers.run)
                 await services.start(self.topology.run, self.peers)
                 await self._until_writable()
@@ -315,10 +323,12 @@ class Node:
                 await services.start(self.assets.run)
                 services.start_soon(keep_room, self.cache)
                 self.ports = {"mesh": self.peers.port}
+                if self.config.mesh.mdns:
+                    services.start_soon(self._make_mdns().run)
                 if self.boot is not None:
                     self.ports |= await services.start(self.boot.run)
                 whose = (self.store, self.identity.node_id, self.joined.site)
-                await services.start(publish, *whose, *self.own_rows())
+                await services.start(publish, *whose, self.own_rows)
                 await services.start(self.work.run)
                 services.start_soon(self.sweeper.run)
                 await services.start(self.api.run, run_folder / "api.sock")

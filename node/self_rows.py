@@ -8,7 +8,7 @@ talked yet compute the same addresses.
 import hashlib
 import ipaddress
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from node.boot.sockets import interface_address
 from node.config import Subnet
 
 ADDRESSES_MAX: Final = 8
+CHECK_S: Final = 10.0
+"""How often our addresses are looked at."""
 
 
 def own_addresses(listen: str, advertise: Sequence[str]) -> list[str]:
@@ -60,16 +62,33 @@ async def publish(
     store: Any,
     node: str,
     site: str,
-    node_row: Mapping[str, Any],
-    subnet: Mapping[str, Any] | None,
+    rows: Callable[[], tuple[Mapping[str, Any], Mapping[str, Any] | None]],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Write our NODE row, and the site's SUBNET row where it differs.
+    """Keep our NODE row, and the site's SUBNET row where it differs, as ``rows`` gives them.
 
-    As a task it has started when the rows are durable, or wait for room on a full disk.
+    As a task it has started when the rows are durable, or wait for room on a full disk. Our
+    addresses may change at any time, without a word from the system.
     """
+    written: object = None
+    while True:
+        now = rows()
+        if now != written:
+            await _publish(store, node, site, *now, task_status)
+            task_status = trio.TASK_STATUS_IGNORED
+            written = now
+        await trio.sleep(CHECK_S)
 
+
+async def _publish(
+    store: Any,
+    node: str,
+    site: str,
+    node_row: Mapping[str, Any],
+    subnet: Mapping[str, Any] | None,
+    task_status: trio.TaskStatus[None],
+) -> None:
     def write(tx: Any) -> None:
         own = tx.own(FLEET, NODE, node)
         if own is None or dict(own.body) != dict(node_row):

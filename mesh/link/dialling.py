@@ -69,9 +69,8 @@ class Dialler:
         self._dialling: dict[str, trio.Lock] = {}
 
     def knows(self, node_id: str) -> bool:
-        """Tell whether there is any way to a peer."""
-        direct = ways(node_id, self._addresses(), self._register.register)
-        return bool(direct or self._relay_ways(node_id))
+        """Tell whether there is any way to a peer, a hub's URLs aside."""
+        return node_id in self._addresses() or bool(self._relay_ways(node_id))
 
     async def reach(self, node_id: str, timeout_s: float) -> Link:
         """Return the main link to a peer, dialling when there is none; raise Unreachable."""

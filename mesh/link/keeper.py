@@ -80,12 +80,12 @@ class Keeper:
 
     def _to_keep(self, hub_link: bool) -> set[str]:
         nodes = set(self._addresses() if self._wanted is None else self._wanted())
+        nodes = {node for node in nodes if self._dialler.knows(node)}
         if hub_link and self._is_hub():
             nodes.update(self._hubs())
         nodes.discard(self._node_id)
         active = self._register.register.active
-        kept = (node for node in sorted(nodes) if active(node) and self._dialler.knows(node))
-        return set(islice(kept, KEPT_MAX))
+        return set(islice((node for node in sorted(nodes) if active(node)), KEPT_MAX))
 
     def _hubs(self) -> list[str]:
         return [hub.node_id for hub in self._register.register.hubs()]

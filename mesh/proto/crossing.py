@@ -32,9 +32,16 @@ def newer_stays(
 class Redial:
     """Full-jitter back-off: a wait is uniform between 0 and a limit that doubles to its cap."""
 
-    def __init__(self, uniform: Callable[[], float]) -> None:
-        """``uniform`` returns a random number in [0, 1)."""
+    def __init__(
+        self,
+        uniform: Callable[[], float],
+        first_s: float = REDIAL_FIRST_S,
+        longest_s: float = REDIAL_MAX_S,
+    ) -> None:
+        """``uniform`` returns a random number in [0, 1); ``first_s`` is the first limit."""
         self._uniform = uniform
+        self._first_s = first_s
+        self._longest_s = longest_s
         self._failures = 0
 
     def succeeded(self, lived_s: float) -> None:
@@ -44,6 +51,6 @@ class Redial:
 
     def wait_s(self) -> float:
         """Return how long to wait before the next dial."""
-        limit = min(REDIAL_MAX_S, REDIAL_FIRST_S * (1 << min(self._failures, 16)))
+        limit = min(self._longest_s, self._first_s * (1 << min(self._failures, 16)))
         self._failures += 1
         return self._uniform() * limit
