@@ -105,6 +105,7 @@ class Node:
             rpc=self.rpc,
             streams={},
             addresses=self.book,
+            wanted=self.topology.wanted,
             clock=self.clock,
             build=BUILD,
         )
