@@ -6,6 +6,7 @@ not read for STALL_S loses the link, so it can never hold up anything but itself
 peer sends or does ends at worst in ``run`` returning: no exception of its making leaves here.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import trio
 
 from mesh.errors import Refused, RemoteError, RemoteRefused, StoreBroken, Unreachable
 from mesh.host.log import get_log
-from mesh.link.flow import Inbox, LinkClosed, MessageStream, StreamBroken
+from mesh.link.flow import YIELD_MESSAGES, Inbox, LinkClosed, MessageStream, StreamBroken
 from mesh.link.session import Session
 from mesh.proto.frames import SERVICES, Hello
 from mesh.proto.link import CALLS_MAX, LinkCore
@@ -33,6 +34,7 @@ from mesh.proto.link_effects import (
     Received,
     Send,
 )
+from mesh.proto.record import PLAINTEXT_BYTES_MAX
 
 RpcHandler = Callable[[str, Any], Awaitable[Any]]
 """``await handler(peer, body)`` returns the answer; raise Refused("sentence") to refuse."""
@@ -40,7 +42,7 @@ StreamHandler = Callable[[str, Any, MessageStream], Awaitable[None]]
 """``await handler(peer, body, stream)``; the stream ends when it returns."""
 
 OUTBOX_BYTES: Final = 1 << 19
-"""Senders wait while more than this waits to go out."""
+"""Senders wait while more than this waits to go out, and then until half of it is gone."""
 OUTBOX_BYTES_MAX: Final = 16 << 20
 """With control frames on top; above it the link is closed."""
 STALL_S: Final = 30.0
@@ -49,7 +51,8 @@ FAREWELL_S: Final = 1.0
 """Time that a closing link has to say why."""
 HANDLER_S_MAX: Final = 600.0
 """Longest run of an rpc handler, whatever deadline the caller names."""
-BATCH_BYTES: Final = 65_536
+BATCH_BYTES: Final = 1 << 18
+"""What the writer seals and sends in one go."""
 
 _LOG = get_log("link")
 
@@ -87,6 +90,7 @@ class Link:
         self._hello = hello
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
+        self._unyielded = 0
         self._work = trio.lowlevel.ParkingLot()  # the writer waits here
         self._room = trio.lowlevel.ParkingLot()  # senders wait here
         self._ready = trio.Event()
@@ -236,24 +240,27 @@ class Link:
                 self._apply(self._core.on_message(message, trio.current_time()))
 
     async def _write(self) -> None:
-        carrier = self._session.carrier
-        while True:
-            while not self._outbox:
-                if self.closed:
-                    self._idle.set()
-                    return
-                await self._work.park()
-            messages, size = self._take_batch()
-            patience_s = STALL_S * (len(messages) + size // BATCH_BYTES)
-            with trio.move_on_after(patience_s) as scope:
-                await carrier.send(self._records(messages))
-            if scope.cancelled_caught:
-                raise RemoteError("the peer does not read")
-            self._core.on_sent(trio.current_time())
-            self._counters["bytes_sent"] += size
-            self._outbox_bytes -= size
-            if self._outbox_bytes <= OUTBOX_BYTES:
-                self._room.unpark_all()
+        with trio.CancelScope() as patience:  # one for all batches: making one takes 40 us
+            while True:
+                while not self._outbox:
+                    if self.closed:
+                        self._idle.set()
+                        return
+                    await self._work.park()
+                await self._write_batch(patience)
+        raise RemoteError("the peer does not read")
+
+    async def _write_batch(self, patience: trio.CancelScope) -> None:
+        messages, size = self._take_batch()
+        records = len(messages) + size // PLAINTEXT_BYTES_MAX
+        patience.deadline = trio.current_time() + STALL_S * records
+        await self._session.carrier.send(self._records(messages))
+        patience.deadline = math.inf
+        self._core.on_sent(trio.current_time())
+        self._counters["bytes_sent"] += size
+        self._outbox_bytes -= size
+        if self._outbox_bytes <= OUTBOX_BYTES // 2:
+            self._room.unpark_all()
 
     def _take_batch(self) -> tuple[list[bytes], int]:
         messages: list[bytes] = []
@@ -358,7 +365,11 @@ class Link:
     # -- within ------------------------------------------------------------------------------
 
     async def _wait_room(self) -> None:
-        await trio.lowlevel.checkpoint()
+        self._unyielded = (self._unyielded + 1) % YIELD_MESSAGES
+        if self._unyielded:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
         while self._outbox_bytes > OUTBOX_BYTES and not self.closed:
             await self._room.park()
         if self.closed:

@@ -39,6 +39,9 @@ HEADER_BYTES: Final = 3
 BODY_BYTES_MAX: Final = 65_535
 PLAINTEXT_BYTES_MAX: Final = BODY_BYTES_MAX - TAG_BYTES  # 65,519
 RECORD_BYTES_MAX: Final = HEADER_BYTES + BODY_BYTES_MAX
+SMALL_BYTES: Final = 16_384
+RECORDS_HELD: Final = 4
+"""Records above SMALL_BYTES that may wait at once to go on the wire with one call."""
 PARTS_MAX: Final = 33
 MESSAGE_BYTES_MAX: Final = PARTS_MAX * PLAINTEXT_BYTES_MAX
 """Longest message over records, a little above 2 MiB: one frame of a link."""
@@ -93,11 +96,6 @@ class _Ratchet:
         self._aead = AESGCM(bytes(key))
         self.counter = 0
         self.steps = 0
-        self.scratch: bytearray | None = None
-
-    def keep_scratch(self) -> None:
-        """Work in one buffer from now on: 64 KiB for a link that carries much."""
-        self.scratch = bytearray(RECORD_BYTES_MAX)
 
     def _step(self) -> None:
         new = next_key(self._key)
@@ -114,11 +112,18 @@ class Sealer(_Ratchet):
     def __init__(self, key: bytes, now: float) -> None:
         super().__init__(key)
         self._rekey_at = now + REKEY_S
+        self._rooms: list[memoryview] = []
+        self._turn = 0
+
+    def keep_scratch(self) -> None:
+        """Work in RECORDS_HELD buffers from now on, for a link that carries much."""
+        self._rooms = [memoryview(bytearray(RECORD_BYTES_MAX)) for _ in range(RECORDS_HELD)]
 
     def seal(self, message: bytes | bytearray, now: float) -> Iterator[memoryview]:
         """Yield the records that carry a message, with a REKEY before them when it is due.
 
-        A record holds until the next one is asked for (it may lie in ``scratch``).
+        A record above SMALL_BYTES holds until RECORDS_HELD more of its kind are asked for (it
+        may lie in a buffer of ours), a smaller one as long as somebody has it.
         """
         size = len(message)
         assert size <= MESSAGE_BYTES_MAX, f"message of {size} bytes"
@@ -137,8 +142,11 @@ class Sealer(_Ratchet):
 
     def _record(self, kind: int, plaintext: bytes | bytearray | memoryview) -> memoryview:
         body_bytes = len(plaintext) + TAG_BYTES
-        room = self.scratch or bytearray(HEADER_BYTES + body_bytes)
-        record = memoryview(room)[: HEADER_BYTES + body_bytes]
+        if self._rooms and len(plaintext) > SMALL_BYTES:
+            self._turn = (self._turn + 1) % RECORDS_HELD
+            record = self._rooms[self._turn][: HEADER_BYTES + body_bytes]
+        else:
+            record = memoryview(bytearray(HEADER_BYTES + body_bytes))
         HEADER.pack_into(record, 0, kind, body_bytes)
         header = bytes(record[:HEADER_BYTES])
         body = record[HEADER_BYTES:]
@@ -153,11 +161,16 @@ class Opener(_Ratchet):
     def __init__(self, key: bytes) -> None:
         super().__init__(key)
         self._parts: list[bytes] = []
+        self._room: memoryview | None = None
+
+    def keep_scratch(self) -> None:
+        """Work in one buffer from now on, for a link that carries much."""
+        self._room = memoryview(bytearray(PLAINTEXT_BYTES_MAX))
 
     def open(self, kind: int, body: bytes | memoryview) -> bytes | memoryview | None:
         """Return the message that a record ends, or None; raise RecordError.
 
-        The message holds until the next call (it may lie in ``scratch``).
+        The message holds until the next call (it may lie in a buffer of ours).
         """
         if kind not in (DATA, PART, REKEY):
             raise RecordError("a handshake record in a session")
@@ -183,9 +196,9 @@ class Opener(_Ratchet):
         return None
 
     def _decrypt(self, header: bytes, body: bytes | memoryview) -> bytes | memoryview:
-        if self.scratch is None:
+        if self._room is None:
             return self._aead.decrypt(nonce(self.counter), body, header)
-        room = memoryview(self.scratch)[: len(body) - TAG_BYTES]
+        room = self._room[: len(body) - TAG_BYTES]
         self._aead.decrypt_into(nonce(self.counter), body, header, room)
         return room
 
