@@ -10,6 +10,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -75,32 +76,29 @@ async def publish(
     while True:
         now = rows()
         if now != written:
-            await _publish(store, node, site, *now, task_status)
+            write = partial(_put, node, site, *now)
+            try:
+                await store.write(write)
+                task_status.started()
+            except StoreFull:
+                task_status.started()
+                await store.write_when_room(write)
             task_status = trio.TASK_STATUS_IGNORED
             written = now
         await trio.sleep(CHECK_S)
 
 
-async def _publish(
-    store: Any,
+def _put(
     node: str,
     site: str,
     node_row: Mapping[str, Any],
     subnet: Mapping[str, Any] | None,
-    task_status: trio.TaskStatus[None],
+    tx: Any,
 ) -> None:
-    def write(tx: Any) -> None:
-        own = tx.own(FLEET, NODE, node)
-        if own is None or dict(own.body) != dict(node_row):
-            tx.put(FLEET, NODE, node, node_row)
-        if subnet is not None:
-            there = tx.get(site_scope(site), SUBNET, subnet["cidr"])
-            if there is None or {k: there.body.get(k) for k in subnet} != dict(subnet):
-                tx.put(site_scope(site), SUBNET, subnet["cidr"], subnet)
-
-    try:
-        await store.write(write)
-        task_status.started()
-    except StoreFull:
-        task_status.started()
-        await store.write_when_room(write)
+    own = tx.own(FLEET, NODE, node)
+    if own is None or dict(own.body) != dict(node_row):
+        tx.put(FLEET, NODE, node, node_row)
+    if subnet is not None:
+        there = tx.get(site_scope(site), SUBNET, subnet["cidr"])
+        if there is None or {k: there.body.get(k) for k in subnet} != dict(subnet):
+            tx.put(site_scope(site), SUBNET, subnet["cidr"], subnet)

@@ -1,7 +1,8 @@
 """Which peers we dial by ourselves, and when: those that are wanted, and one hub.
 
 It knows no handshake. Rules: a wait between dials is random up to a limit that doubles (full
-jitter); the higher node id leaves the first move to the lower; a hub keeps a link to each other
+jitter), the first one longer the larger the fleet; the higher node id leaves the first move to
+the lower; who shows up under another address is dialled soon; a hub keeps a link to each other
 hub, a node to one, in its own fixed order, and goes to the next when that one is lost.
 """
 
@@ -19,14 +20,14 @@ from mesh.link.dialling import Dialler, MainLinks
 from mesh.link.level import Level
 from mesh.link.session import RegisterPort
 from mesh.link.ways import KnownAddresses
-from mesh.proto.crossing import Redial
+from mesh.proto.crossing import Redial, courtesy_s, first_dials_s
 from mesh.proto.rendezvous import ranked
 
 KEPT_MAX: Final = 256
 """Peers that we dial by ourselves."""
 POLL_S: Final = 2.0
 """How often addresses are looked at, besides ``look_again`` and changes of the register."""
-HEAD_START_S: Final = 0.5
+HEAD_START_S: Final = 0.1
 """The higher node id waits so much longer, so that dials seldom cross."""
 
 Wanted = Callable[[], Collection[str]]
@@ -57,6 +58,7 @@ class Keeper:
         self._counters = counters
         self._look = Level()
         self._kept: dict[str, trio.CancelScope] = {}
+        self._naps: dict[str, tuple[trio.CancelScope, object]] = {}  # and what did not work
 
     def look_again(self) -> None:
         """The addresses or the register have changed."""
@@ -75,8 +77,23 @@ class Keeper:
                 for node in kept - self._kept.keys():
                     scope = self._kept[node] = trio.CancelScope()
                     nursery.start_soon(self._keep_peer, node, scope)
+                self._wake_the_moved()
                 with trio.move_on_after(POLL_S):
                     await self._look.wait_past(version)
+
+    def _wake_the_moved(self) -> None:
+        """Dial soon whoever has other addresses than those that did not work."""
+        soon = trio.current_time() + Redial(random.random).wait_s()
+        for node, (nap, tried) in self._naps.items():
+            if self._addresses().get(node) != tried:
+                nap.deadline = min(nap.deadline, soon)
+
+    def _spread_s(self, node_id: str) -> float:
+        """Return the limit of the first wait before a dial to this peer."""
+        hubs = self._hubs()
+        if node_id in hubs:
+            return courtesy_s(len(self._register.register.members()), len(hubs))
+        return first_dials_s(len(self._kept))
 
     def _to_keep(self, hub_link: bool) -> set[str]:
         nodes = set(self._addresses() if self._wanted is None else self._wanted())
@@ -112,15 +129,26 @@ class Keeper:
                 await link.wait_closed()
                 redial.succeeded(trio.current_time() - since)
             elif nodes:
-                wait_s = redial.wait_s() + HEAD_START_S * (self._node_id > nodes[0])
-                with trio.move_on_after(wait_s):
-                    await self._links.wait_live(nodes[0])
-                    continue
-                await self._try_in_turn(nodes)
+                wait_s = redial.wait_s(self._spread_s(nodes[0]))
+                if not await self._nap(nodes[0], wait_s):
+                    await self._try_in_turn(nodes)
             else:
                 version = self._look.version
                 with trio.move_on_after(POLL_S):
                     await self._look.wait_past(version)
+
+    async def _nap(self, node_id: str, wait_s: float) -> bool:
+        """Wait before a dial; True when the peer's own link came meanwhile."""
+        head_start_s = HEAD_START_S * (self._node_id > node_id)
+        with trio.move_on_after(wait_s + head_start_s) as nap:
+            tried = self._addresses().get(node_id)
+            self._naps[node_id] = nap, list(tried) if tried else tried
+            try:
+                await self._links.wait_live(node_id)
+            finally:
+                self._naps.pop(node_id, None)
+            return True
+        return False
 
     async def _try_in_turn(self, nodes: Sequence[str]) -> None:
         for node in nodes:

@@ -61,6 +61,10 @@ class MemberLookup(Protocol):
         """Return what is known of a node, with ``kem_public`` and ``kem_epoch``, or None."""
         ...
 
+    def members(self) -> Any:
+        """Return every identity that ever was a member."""
+        ...
+
     def hubs(self) -> Any:
         """Return the active hubs, each with ``node_id`` and ``urls``."""
         ...

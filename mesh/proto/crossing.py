@@ -11,6 +11,11 @@ CROSSING_S: Final = 15.0
 REDIAL_FIRST_S: Final = 0.5
 REDIAL_MAX_S: Final = 30.0
 """Longest wait between two dials to one peer."""
+COURTESY_S_MAX: Final = 20.0
+HUB_DIALS_PER_S: Final = 200.0
+"""Dials that a hub is expected to take; each costs it two handshakes, TLS and Noise."""
+PEER_DIALS_PER_S: Final = 200.0
+"""First dials of one node to peers that it has just learned of."""
 STEADY_S: Final = 30.0
 """A link that lived so long makes the next wait short again."""
 
@@ -29,6 +34,16 @@ def newer_stays(
     return lower_dialled_new
 
 
+def courtesy_s(members: int, hubs: int) -> float:
+    """Return over how long a fleet spreads its first dials when a hub comes back."""
+    return min(COURTESY_S_MAX, max(REDIAL_FIRST_S, members / (max(1, hubs) * HUB_DIALS_PER_S)))
+
+
+def first_dials_s(peers: int) -> float:
+    """Return over how long a node spreads its dials to so many peers that are new to it."""
+    return min(REDIAL_FIRST_S, peers / PEER_DIALS_PER_S)
+
+
 class Redial:
     """Full-jitter back-off: a wait is uniform between 0 and a limit that doubles to its cap."""
 
@@ -38,7 +53,7 @@ class Redial:
         first_s: float = REDIAL_FIRST_S,
         longest_s: float = REDIAL_MAX_S,
     ) -> None:
-        """``uniform`` returns a random number in [0, 1); ``first_s`` is the first limit."""
+        """``uniform`` returns a random number in [0, 1)."""
         self._uniform = uniform
         self._first_s = first_s
         self._longest_s = longest_s
@@ -49,8 +64,13 @@ class Redial:
         if lived_s >= STEADY_S:
             self._failures = 0
 
-    def wait_s(self) -> float:
-        """Return how long to wait before the next dial."""
-        limit = min(self._longest_s, self._first_s * (1 << min(self._failures, 16)))
+    def wait_s(self, spread_s: float | None = None) -> float:
+        """Return how long to wait before the next dial.
+
+        ``spread_s`` is the limit of the first wait, and the least that later ones start from.
+        """
+        first_s = self._first_s if spread_s is None else spread_s
+        later_s = max(first_s, self._first_s) * (1 << min(self._failures, 16))
+        limit = min(self._longest_s, later_s if self._failures else first_s)
         self._failures += 1
         return self._uniform() * limit

@@ -99,3 +99,14 @@ async def test_all_reasons_are_said_in_the_order_of_the_ways():
         a.addresses[b.id] = [("127.0.0.1", 1), ("127.0.0.2", 2)]
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1.*127\.0\.0\.2:2"):
             await a.peers.rpc(b.id, "echo", None, WAIT_S)
+
+
+async def test_who_shows_up_at_another_address_is_dialled_soon():
+    a, b = pair()
+    async with running(a, b):
+        a.addresses[b.id] = [("127.0.0.1", 1)]
+        a.peers.look_again()
+        await eventually(lambda: a.peers.statistics().counters.get("dials_failed", 0) >= 4)
+        a.knows(b)  # the next dial by the clock is up to 8 s away
+        with trio.fail_after(WAIT_S):
+            await until(a.peers, lambda: b.id in a.peers.connected())

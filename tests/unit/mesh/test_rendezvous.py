@@ -1,8 +1,21 @@
 """Rendezvous hashing and the rules of crossing dials."""
 
 import itertools
+import random
+from collections import Counter
 
-from mesh.proto.crossing import CROSSING_S, REDIAL_MAX_S, STEADY_S, Redial, newer_stays
+import pytest
+
+from mesh.proto.crossing import (
+    COURTESY_S_MAX,
+    CROSSING_S,
+    REDIAL_FIRST_S,
+    REDIAL_MAX_S,
+    STEADY_S,
+    Redial,
+    courtesy_s,
+    newer_stays,
+)
 from mesh.proto.rendezvous import owner, ranked
 
 MEMBERS = [f"node{number}" for number in range(10)]
@@ -70,3 +83,32 @@ def test_redials_spread_out_up_to_a_cap_and_start_again_after_a_steady_link():
     assert redial.wait_s() > 1
     redial.succeeded(STEADY_S)
     assert redial.wait_s() < 1
+
+
+def test_a_fleet_spreads_its_dials_to_a_hub_that_comes_back():
+    assert courtesy_s(members=3, hubs=1) == REDIAL_FIRST_S
+    assert courtesy_s(members=1000, hubs=1) == 5.0
+    assert courtesy_s(members=1000, hubs=2) == 2.5
+    assert courtesy_s(members=100_000, hubs=1) == COURTESY_S_MAX
+    assert courtesy_s(members=0, hubs=0) == REDIAL_FIRST_S
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_thousand_nodes_never_dial_a_hub_much_faster_than_it_takes(seed: int):
+    """A hub is away for 20 s: those that failed meanwhile come later, not all at once."""
+    dice = random.Random(seed)
+    spread_s, dials = courtesy_s(1000, 1), []
+    for _ in range(1000):
+        redial, now = Redial(dice.random), 0.0
+        while now < 20.0:
+            now += redial.wait_s(spread_s)
+        dials.append(now)
+    by_second = Counter(int(at) for at in dials)
+    assert max(by_second.values()) <= 200
+    assert max(dials) <= 20.0 + REDIAL_MAX_S
+
+
+def test_a_small_spread_is_for_the_first_wait_only():
+    redial = Redial(lambda: 0.999)
+    assert redial.wait_s(0.01) < 0.01
+    assert redial.wait_s(0.01) > 0.5
