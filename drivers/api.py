@@ -46,7 +46,18 @@ class BootOverride(Protocol):
         ...
 
 
-class Bmc(PowerControl, BootOverride, Protocol):
+class OwnPassword(Protocol):
+    """The account that we speak to one device with."""
+
+    async def set_password(self, password: str) -> None:
+        """Give our own account another password; what is open may end with the old one.
+
+        It is done when the device has accepted it: open the device anew to see that it counts.
+        """
+        ...
+
+
+class Bmc(PowerControl, BootOverride, OwnPassword, Protocol):
     """A server's management controller."""
 
     @property

@@ -25,6 +25,8 @@ IPMI_THREADS: Final = trio.CapacityLimiter(THREADS_MAX)
 """All threads that speak IPMI."""
 WATCHDOG_S: Final = 5.0
 """What a thread may take beyond its own deadline, and a caller may wait for a thread."""
+USERS_LOOKED_MAX: Final = 16
+"""User ids that are looked through for ours; BMCs have 10 to 16."""
 BUSY_TRIES: Final = 4
 BUSY_WAIT_S: Final = 0.5
 
@@ -124,6 +126,24 @@ class IpmiBmc:
                     f"{self.url}: accepted boot from {device}, but still says '{seen}'"
                     f" after {self._limits.boot_wait_s:g} s"
                 )
+
+    async def set_password(self, password: str) -> None:
+        """Change the password of the user that we log in as."""
+        wrong = core.why_no_login(self._credentials.username, password)
+        if wrong is not None:
+            raise DeviceRefused(f"{self.url}: {wrong}")
+        await self._order(core.password_command(await self._own_user(), password))
+        await self.close()  # the next verb must log in with what holds now
+
+    async def _own_user(self) -> int:
+        """Return the id of the user with our name."""
+        for user in range(1, USERS_LOOKED_MAX + 1):
+            code, data = await self._ask(core.user_name_command(user))
+            if code != 0:
+                continue  # unused ids are refused by some, in the middle, too
+            if self._read(core.parse_user_name, data) == self._credentials.username:
+                return user
+        raise DeviceRefused(f"{self.url}: none of its users has the name that we log in with")
 
     async def close(self) -> None:
         """Give the session back, if there is one."""

@@ -127,6 +127,37 @@ class RedfishBmc:
         assert answer is not None
         return answer
 
+    async def set_password(self, password: str) -> None:
+        """Change the password of the account that we log in with (DSP2046 ManagerAccount)."""
+        account, etag = await self._own_account()
+        for tag in core.if_match_values(etag):
+            headers = {} if tag is None else {"if-match": tag}
+            answer = await self._call("PATCH", account, {"Password": password}, headers)
+            if answer.status not in _WRONG_TAG:
+                break
+        if not answer.ok:
+            raise complain(answer)
+        self._token = self._session = None  # services may end it; the old password is no more
+
+    async def _own_account(self) -> tuple[str, str]:
+        """Return path and entity tag of the account with our user name."""
+        if self._path is None:
+            await self._discover()
+        root = core.parse_root(_object(await self._call("GET", core.ROOT_PATH)))
+        accounts = None
+        if root.accounts is not None:
+            accounts = core.parse_accounts(_object(await self._call("GET", root.accounts)))
+        if accounts is None:
+            raise DeviceRefused(f"{self.url}: its service has no accounts that can be changed")
+        for path in core.parse_members(_object(await self._call("GET", accounts))):
+            answer = await self._call("GET", path)
+            if answer.ok and core.is_account(_object(answer), self._credentials.username):
+                return path, answer.headers.get("etag", "")
+        raise DeviceRefused(
+            f"{self.url}: does not show the account {core.clip(self._credentials.username)!r},"
+            " so its password cannot be changed"
+        )
+
     async def _system(self) -> core.System:
         path = self._path or await self._discover()
         answer = await self._call("GET", path)

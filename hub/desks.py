@@ -4,7 +4,8 @@ It knows no HTTP. Rules: a token's text is returned once and kept nowhere; a sec
 lives as long as the call that seals it.
 """
 
-from typing import Final, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
 
 from hub.errors import BadRequest, NotFound
 from hub.store import ReportStore
@@ -13,11 +14,12 @@ from mesh.host.clock import Clock
 from mesh.join_desk import JoinDesk
 from mesh.proto import tables
 from mesh.proto.ids import parse_mac
+from mesh.proto.order import PASSWORD
 from mesh.proto.register import Register
 from mesh.proto.trust import ROLES
 from mesh.rest import verdicts
 from mesh.rest.types import Pending, Secret, Token
-from mesh.secrets import note_released, set_secret
+from mesh.secrets import BMC_KIND, note_made, note_released, note_retired, set_secret
 from mesh.store import MeshStore, Tx
 
 SITES_MAX: Final = 10_000
@@ -105,6 +107,18 @@ class VerdictDesk:
         return await self._store.write(write)
 
 
+def replaced(jobs: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the logins instead of which finished jobs have set another."""
+    found: set[str] = set()
+    for job in jobs:
+        if job.get("kind") == PASSWORD and job.get("state") == "succeeded":
+            for step in job.get("steps") or ():
+                evidence = step.get("evidence") if isinstance(step, Mapping) else None
+                old = evidence.get("instead") if isinstance(evidence, Mapping) else None
+                found |= {old} if isinstance(old, str) else set()
+    return found
+
+
 class SecretDesk:
     """Secrets of sites."""
 
@@ -140,6 +154,7 @@ class SecretDesk:
             for row in self._store.rows(tables.HUBS, tables.SECRET_INDEX)
             if row.body.get("site") == site
         }
+        await self._note_made(scope, site, ledger)
         members = {member.node_id for member in self._register.site_members(site)}
         copies = self._store.authored(scope, tables.SECRET_COPY)
         given = {(node, s) for node, _, s in (row.key.partition("/") for row in copies)}
@@ -160,6 +175,34 @@ class SecretDesk:
         except (Refused, StoreFull):
             pass  # restored or full: the rows stay, the next change of the site tells it
 
+    async def _note_made(self, scope: str, site: str, ledger: Mapping[str, object]) -> None:
+        """Write down logins that nodes made for BMCs, and that the ones before are no more."""
+        copies = self._store.authored(scope, tables.SECRET_COPY)
+        made: dict[str, set[str]] = {}
+        for row in copies:
+            node, _, secret = row.key.partition("/")
+            if secret not in ledger and row.body.get("kind") == BMC_KIND:
+                made.setdefault(secret, set()).add(node)
+        bmcs = [row.body.get("bmc") for row in self._store.rows(scope, tables.SERVER)]
+        used = {bmc.get("secret") for bmc in bmcs if isinstance(bmc, Mapping)}
+        jobs = self._store.rows(scope, tables.JOB)
+        gone = replaced(row.body for row in jobs) & (ledger.keys() - used)
+        index = self._store.rows(tables.HUBS, tables.SECRET_INDEX)
+        gone -= {row.key for row in index if row.body.get("retired_ms")}
+        if not made and not gone:
+            return
+
+        def write(tx: Tx) -> None:
+            for secret, nodes in made.items():
+                note_made(tx, secret, site, nodes)
+            for secret in gone:
+                note_retired(tx, secret)
+
+        try:
+            await self._store.write(write)
+        except (Refused, StoreFull):
+            pass  # the rows stay, the next change of the site tells it
+
     def list(self) -> list[Secret]:
         """Return what is known of all secrets."""
         rows = self._store.rows(tables.HUBS, tables.SECRET_INDEX)
@@ -171,6 +214,7 @@ class SecretDesk:
                 version=int(row.body.get("version", 0)),
                 released=[str(node) for node in row.body.get("released", [])],
                 changed_ms=int(row.body.get("changed_ms", 0)),
+                retired_ms=row.body.get("retired_ms"),
             )
             for row in rows
         ]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from mesh.proto.order import HAND_ON
+from mesh.proto.order import HAND_ON, PASSWORD
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _BINARY: Final = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -134,6 +134,8 @@ def job_title(job: dict[str, Any]) -> str:
     """Return what a job does, in words."""
     if job["kind"] == HAND_ON:
         return f"Hand secrets on to {job['server_name']}"
+    if job["kind"] == PASSWORD:
+        return f"Change the BMC password of {job['server_name']}"
     verb = job["kind"].rpartition(".")[2].capitalize()
     subject = job["server_name"] or job["server"] or "a machine"
     return f"{verb} {subject}"

@@ -8,9 +8,9 @@ them to seal them to it (SECRET_COPY rows in the site's scope: there nodes may w
 see who was given what).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from mesh.errors import CodecError, Refused
 from mesh.identity import Identity
@@ -27,6 +27,9 @@ from mesh.proto.tables import (
     pair_scope,
     site_scope,
 )
+
+BMC_KIND: Final = "bmc"
+"""Kind of a secret that is a BMC's login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ def set_secret(
         raise Refused(f"site {site} has no node that could keep the secret; let one join first")
     released = sorted({*before.get("released", []), *given})
     entry = {
+        "retired_ms": None,
         "id": secret_id,
         "kind": kind,
         "site": site,
@@ -124,6 +128,29 @@ def copy_for(
         "id": secret_id, "version": version, "kem_epoch": member.kem_epoch, "sealed": sealed,
         "kind": str(body.get("kind", "")),
     }  # fmt: skip
+
+
+def make_copies(
+    register: Register, site: str, secret_id: str, plaintext: bytes
+) -> dict[str, dict[str, Any]]:
+    """Return SECRET_COPY rows of a BMC's new login, by the active nodes of a site.
+
+    A node without a usable key gets none. Raises Refused when nobody could open it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for member in register.site_members(site):
+        info = SealInfo(register.root_fp, member.node_id, member.kem_epoch, secret_id, 1)
+        try:
+            if member.kem_public is not None:
+                found[member.node_id] = {
+                    "id": secret_id, "version": 1, "kem_epoch": member.kem_epoch,
+                    "sealed": seal(member.kem_public, info, plaintext), "kind": BMC_KIND,
+                }  # fmt: skip
+        except CodecError:
+            pass  # an unusable key
+    if not found:
+        raise Refused(f"no node of site {site} has shown a key to seal to")
+    return found
 
 
 def copy_key(node_id: str, secret_id: str) -> str:
@@ -215,6 +242,23 @@ class Readable:
         return found
 
 
+def note_made(tx: TxPort, secret_id: str, site: str, nodes: Collection[str]) -> None:
+    """Write a login that a node made into the ledger, inside a hub's transaction."""
+    if tx.get(HUBS, SECRET_INDEX, secret_id) is None:
+        body = {
+            "id": secret_id, "kind": BMC_KIND, "site": site, "version": 1,
+            "released": sorted(nodes), "changed_ms": tx.now_ms,
+        }  # fmt: skip
+        tx.put(HUBS, SECRET_INDEX, secret_id, body)
+
+
+def note_retired(tx: TxPort, secret_id: str) -> None:
+    """Write into the ledger that a login opens nothing any more."""
+    row = tx.get(HUBS, SECRET_INDEX, secret_id)
+    if row is not None and not row.body.get("retired_ms"):
+        tx.put(HUBS, SECRET_INDEX, secret_id, {**row.body, "retired_ms": tx.now_ms})
+
+
 def note_released(tx: TxPort, secret_id: str, site: str, node_id: str) -> None:
     """Write into the ledger, inside a hub's transaction, that a node can read a secret."""
     row = tx.get(HUBS, SECRET_INDEX, secret_id)
@@ -231,7 +275,7 @@ def exposed_secrets(store: StorePort, node_id: str) -> list[str]:
     return sorted(
         row.key
         for row in store.rows(HUBS, SECRET_INDEX)
-        if node_id in row.body.get("released", [])
+        if node_id in row.body.get("released", []) and not row.body.get("retired_ms")
     )
 
 

@@ -36,7 +36,7 @@ from mesh.proto.order import Order, open_order, sign_order
 from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
 from mesh.register_store import RegisterStore
-from mesh.secrets import Readable, copy_for, read_secret
+from mesh.secrets import Readable, copy_for, make_copies, read_secret
 from mesh.site_secret import SiteSecrets
 from mesh.store import MeshStore, mark_restored
 from mesh.sync import Replication
@@ -173,6 +173,7 @@ class Node:
             credentials=self.credentials,
             readable=Readable(self.store, register, self.identity).versions,
             copy_for=partial(copy_for, self.store, register, self.identity),
+            make_copies=partial(make_copies, register, site),
             assets=self.assets,
             cache=self.cache,
             secrets=self.secrets,

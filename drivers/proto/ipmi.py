@@ -14,6 +14,8 @@ PORT: Final = 623
 MAX_USERNAME_BYTES: Final = 16
 MAX_PASSWORD_BYTES: Final = 20
 MAX_URL_CHARS: Final = 300
+USERS_MAX: Final = 63
+"""Highest user id (22.30); BMCs have far fewer."""
 
 Power = Literal["on", "off"]
 Device = Literal["network", "disk", "other"]
@@ -173,6 +175,28 @@ def boot_commands(
     lasting = bytes((_BOOT_FLAGS, flags | _PERSISTENT, selector, 0, 0, 0))
     once = bytes((_BOOT_FLAGS, flags, selector, 0, 0, 0))
     return Command(name, 0x00, 0x08, lasting), Command(name, 0x00, 0x08, once)
+
+
+def user_name_command(user: int) -> Command:
+    """Ask for the name of a user id, 1 to 63 (22.29)."""
+    assert 0 < user <= USERS_MAX
+    return Command("Get User Name", 0x06, 0x46, bytes((user,)))
+
+
+def parse_user_name(data: bytes) -> str:
+    """Return the name, without its zero bytes (22.29)."""
+    _need(data, 16)
+    return data[:16].split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def password_command(user: int, password: str) -> Command:
+    """Set a user's password: 20 bytes where it needs them, else 16 (22.30)."""
+    raw = password.encode()
+    assert 0 < len(raw) <= MAX_PASSWORD_BYTES
+    assert 0 < user <= USERS_MAX
+    room, long = (16, 0) if len(raw) <= 16 else (20, 0x80)
+    data = bytes((user | long, 2)) + raw.ljust(room, b"\0")
+    return Command("Set User Password", 0x06, 0x47, data)
 
 
 def refusal(code: int) -> str:

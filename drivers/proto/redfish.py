@@ -55,6 +55,7 @@ class ServiceRoot:
 
     systems: str | None
     sessions: str | None
+    accounts: str | None
     vendor: str
 
 
@@ -155,8 +156,19 @@ def parse_root(body: Mapping[str, Any]) -> ServiceRoot:
     return ServiceRoot(
         systems=link(body.get("Systems")),
         sessions=link(links.get("Sessions")),
+        accounts=link(body.get("AccountService")),
         vendor=vendor,
     )
+
+
+def parse_accounts(body: Mapping[str, Any]) -> str | None:
+    """Return the path of the collection of accounts (DSP2046 AccountService)."""
+    return link(body.get("Accounts"))
+
+
+def is_account(body: Mapping[str, Any], username: str) -> bool:
+    """Tell whether a ManagerAccount is the one with this user name."""
+    return body.get("UserName") == username
 
 
 def parse_members(body: Mapping[str, Any]) -> list[str]:

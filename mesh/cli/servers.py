@@ -151,6 +151,24 @@ def power(
     _hit(where, as_json, more, servers, text, yes, "server.power", params, what)
 
 
+@click.command("password")
+@many
+@waiting
+@repeatable
+@options
+def password(
+    where: Where, as_json: bool, servers: tuple[str, ...], text: str | None, yes: bool,
+    **more: Any,
+) -> None:  # fmt: skip
+    """Give the BMC of each SERVER a new random password.
+
+    Only the active nodes of its site can read it. Other servers behind the same BMC go on with
+    the new one, too.
+    """
+    what = "the BMC passwords of these will be changed:"
+    _hit(where, as_json, more, servers, text, yes, "server.password", {}, what)
+
+
 @click.command("inventory")
 @click.argument("server")
 @options
@@ -173,9 +191,17 @@ def _hit(
     if len(servers) == 1:
         one(where, as_json, more, kind=kind, server=servers[0], params=params)
         return
+    found = _found(where, servers, text)
+    order_group(where, as_json, more, found, yes, kind, params, what)
+
+
+def order_group(
+    where: Where, as_json: bool, more: dict[str, Any], found: list[dict[str, Any]],
+    yes: bool, kind: str, params: dict[str, Any], what: str,
+) -> None:  # fmt: skip
+    """Order many servers, after it was said which."""
     from mesh.cli.follow import follow_group
 
-    found = _found(where, servers, text)
     names = [f"{server['name']} ({server['site']})" for server in found]
     rest = f" and {len(names) - SHOWN_MAX} more" if len(names) > SHOWN_MAX else ""
     count = f"{len(found)} server{'' if len(found) == 1 else 's'}"

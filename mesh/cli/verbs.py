@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from mesh.cli.context import Where, in_path, options, print_json, read_secret_file
-from mesh.cli.errors import Failure
+from mesh.cli.errors import NOT_FOUND, Failure
 from mesh.cli.orders import give, one, repeatable, waiting
 
 TTL_H_MAX = 30 * 24
@@ -132,6 +132,53 @@ def secret_release(
     """
     params = {"secrets": list(secret_ids)} if secret_ids else {}
     one(where, as_json, more, kind="secret.release", node=node, params=params)
+
+
+@click.command("change")
+@click.argument("secret_ids", nargs=-1, metavar="SECRET...")
+@click.option("--exposed-to", "node", help="All that this node (name or id) could ever read.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@waiting
+@repeatable
+@options
+def secret_change(
+    where: Where, as_json: bool, secret_ids: tuple[str, ...], node: str | None, yes: bool,
+    **more: Any,
+) -> None:  # fmt: skip
+    """Give every BMC that uses one of these secrets a new password.
+
+    What is no BMC login, or used by no server, is named: it must be changed by hand.
+    """
+    from mesh.cli.servers import order_group
+
+    if bool(secret_ids) == bool(node):
+        raise Failure("say which secrets: either their ids or --exposed-to NODE", 2)
+    with where.client() as client:
+        known = client.every("/secrets")["items"]
+        servers = client.every("/servers")["items"]
+        wanted = set(secret_ids) or _exposed(client, known, str(node))
+    unknown = sorted(set(secret_ids) - {secret["id"] for secret in known})
+    if unknown:
+        raise Failure(f"there is no secret {unknown[0]!r}; see rackmesh secret list", NOT_FOUND)
+    found = [server for server in servers if server["bmc_secret"] in wanted]
+    by_hand = sorted(wanted - {server["bmc_secret"] for server in found})
+    if by_hand:
+        text = "no server's BMC uses these, change them by hand and set them again"
+        click.echo(f"{text}: {', '.join(by_hand)}", err=True)
+    if not found:
+        click.echo("there is no BMC password to change", err=True)
+        return
+    order_group(where, as_json, more, found, yes, "server.password",
+                {}, "the BMC passwords of these will be changed:")  # fmt: skip
+
+
+def _exposed(client: Any, known: list[dict[str, Any]], node: str) -> set[str]:
+    """Return the ids of the secrets that a node could ever read and that still open."""
+    found = [n["id"] for n in client.every("/nodes")["items"] if node in (n["id"], n["name"])]
+    if len(found) != 1:
+        text = "no node" if not found else f"{len(found)} nodes"
+        raise Failure(f"there is {text} {node!r}; see rackmesh node list", NOT_FOUND)
+    return {s["id"] for s in known if found[0] in s["released"] and s["retired_ms"] is None}
 
 
 @click.command("set")

@@ -8,7 +8,7 @@ every refusal names the state and says what would be right.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from mesh.proto.order import DEPLOY, POWER, RELEASE
+from mesh.proto.order import DEPLOY, PASSWORD, POWER, RELEASE
 
 _FROM: Final[Mapping[str, frozenset[str]]] = {
     DEPLOY: frozenset({"available", "deploying failed", "deploy-wait failed"}),
@@ -45,7 +45,7 @@ def refuse(
 
     ``server`` is its SERVER row; for ``server.accept`` use ``refuse_accept``.
     """
-    assert kind in {DEPLOY, RELEASE, POWER}
+    assert kind in {DEPLOY, RELEASE, POWER, PASSWORD}
     if server is None:
         return f"server {params.get('server')!r} is not known at this site; accept it first"
     name, state = str(server.get("name")), str(server.get("state"))
@@ -53,6 +53,8 @@ def refuse(
         return f"{name} is held; take the hold off first"
     if kind == POWER:
         return None if server.get("bmc") else f"{name} has no BMC: press its power button"
+    if kind == PASSWORD:
+        return _no_password(name, server)
     if kind == RELEASE and state == "available":
         if server.get("cleaned"):
             return f"{name} is available and clean; there is nothing to release"
@@ -62,3 +64,14 @@ def refuse(
     verb = kind.partition(".")[2]
     instead = _INSTEAD.get((kind, state), f"{verb} needs {' or '.join(sorted(_FROM[kind]))}")
     return f"{name} is {state}; {instead}"
+
+
+def _no_password(name: str, server: Mapping[str, Any]) -> str | None:
+    """Say why a BMC's password cannot be changed; rows and resources spell the BMC apart."""
+    bmc = server.get("bmc")
+    if not bmc:
+        return f"{name} has no BMC, so there is no password to change"
+    secret = bmc.get("secret") if isinstance(bmc, Mapping) else server.get("bmc_secret")
+    if not secret:
+        return f"the BMC of {name} has no secret: give its user name and password first"
+    return None

@@ -41,14 +41,16 @@ ACCEPT: Final = "server.accept"
 DEPLOY: Final = "server.deploy"
 RELEASE: Final = "server.release"
 POWER: Final = "server.power"
+PASSWORD: Final = "server.password"
+"""Give a server's BMC a new random password, known to the active nodes of its site alone."""
 CANCEL: Final = "job.cancel"
 RETRY: Final = "job.retry"
 HAND_ON: Final = "secret.release"
 """Let a node of the site seal secrets that it can open to another one."""
-KINDS: Final = frozenset({ACCEPT, DEPLOY, RELEASE, POWER, CANCEL, RETRY, HAND_ON})
+KINDS: Final = frozenset({ACCEPT, DEPLOY, RELEASE, POWER, PASSWORD, CANCEL, RETRY, HAND_ON})
 SECRETS_MAX: Final = 500
 """Most secrets that one order names."""
-GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER})
+GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER, PASSWORD})
 """Kinds that can be given for many servers at once."""
 
 OrderClass = Literal["normal", "destructive"]

@@ -20,6 +20,7 @@ from mesh.proto.order import (
     HAND_ON,
     KINDS,
     NORMAL,
+    PASSWORD,
     POWER,
     RELEASE,
     RETRY,
@@ -151,7 +152,7 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
         if not isinstance(params.get("on"), bool):
             raise RequestProblem("bad-request", "power needs params.on, true or false")
         body["on"] = params["on"]
-    assert kind in (DEPLOY, POWER, RELEASE)
+    assert kind in (DEPLOY, POWER, RELEASE, PASSWORD)
     busy = bool(server.get("job")) or known.ordered(server["id"])
     if not busy:  # else the order waits, and the state then counts
         refusal = refuse(str(kind), body, server)

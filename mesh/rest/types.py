@@ -74,6 +74,7 @@ class Server(TypedDict):
     macs: list[str]
     ip: str | None
     bmc: str | None  # URL
+    bmc_secret: str | None  # id of the secret with its login
     image: str | None
     hostname: str | None
     job: str | None
@@ -286,6 +287,7 @@ class Secret(TypedDict):
     version: int
     released: list[str]  # node ids that could ever read it
     changed_ms: int
+    retired_ms: int | None  # since when it opens nothing: a server.password job changed it
 
 
 class GroupWait(TypedDict):

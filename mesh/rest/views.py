@@ -62,6 +62,7 @@ def server(body: Body) -> Server:
         macs=texts_of(body.get("macs")),
         ip=text_of(body.get("ip")),
         bmc=text_of(bmc.get("url")) if isinstance(bmc, Mapping) else None,
+        bmc_secret=text_of(bmc.get("secret")) if isinstance(bmc, Mapping) else None,
         image=text_of(body.get("image")),
         hostname=text_of(body.get("hostname")),
         job=text_of(body.get("job")),

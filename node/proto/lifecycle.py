@@ -17,13 +17,24 @@ from mesh.proto.order import (
     DEPLOY,
     DESTRUCTIVE,
     KINDS,
+    PASSWORD,
     POWER,
     RELEASE,
     RETRY,
     order_class,
 )
 
-__all__ = ["ACCEPT", "CANCEL", "DEPLOY", "KINDS", "POWER", "RELEASE", "RETRY", "refuse"]
+__all__ = [
+    "ACCEPT",
+    "CANCEL",
+    "DEPLOY",
+    "KINDS",
+    "PASSWORD",
+    "POWER",
+    "RELEASE",
+    "RETRY",
+    "refuse",
+]
 
 FAILED_TWIN: Final[Mapping[str, str]] = {
     "inspecting": "inspecting failed",

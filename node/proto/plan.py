@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from node.proto.lifecycle import ACCEPT, DEPLOY, POWER, RELEASE
+from node.proto.lifecycle import ACCEPT, DEPLOY, PASSWORD, POWER, RELEASE
 
 Kind = Literal["observe", "set", "keyed", "one-shot"]
 
@@ -38,7 +38,7 @@ class Step:
     kind: Kind
     do: str
     """Verb of the shell: record, inspect, fetch, power, boot, ramdisk, agent, phone-in,
-    net-boot."""
+    net-boot, seal-login, new-password, switch-login."""
     args: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     """Steps that must be done before."""
@@ -74,9 +74,11 @@ def plan(kind: str, params: Mapping[str, Any], name: str, bmc: bool) -> tuple[St
             steps = _release(name, bmc)
         case "server.power":
             steps = [_power("power", bool(params["on"]))]
+        case "server.password":
+            steps = _password()
         case _:
             steps = []
-    assert kind in {ACCEPT, DEPLOY, RELEASE, POWER} or not steps
+    assert kind in {ACCEPT, DEPLOY, RELEASE, POWER, PASSWORD} or not steps
     return tuple(steps)
 
 
@@ -94,6 +96,25 @@ def _accept(name: str) -> list[Step]:
             touches=False,
         ),
     ]
+
+
+def _password() -> list[Step]:
+    """Change a BMC's password so that no crash in between locks anybody out: the new login is
+    known to the site's nodes before the BMC hears of it, and counts when the BMC takes it."""
+    return [
+        Step(
+            id="seal", name="make a password and seal it to the site's nodes", kind="keyed",
+            do="seal-login", touches=False,
+        ),
+        Step(
+            id="password", name="set the password", kind="set", do="new-password",
+            after=("seal",), tries=BMC_TRIES,
+        ),
+        Step(
+            id="switch", name="use the new password", kind="keyed", do="switch-login",
+            after=("password",), tries=BMC_TRIES,
+        ),
+    ]  # fmt: skip
 
 
 def _deploy(params: Mapping[str, Any], name: str, bmc: bool) -> list[Step]:

@@ -6,6 +6,7 @@ Source: DMTF DSP0266 1.15, DSP2046 (ComputerSystem 1.13).
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -13,6 +14,10 @@ from typing import Any, Final, Literal
 BODY_BYTES_MAX: Final = 16 << 10
 ROOT: Final = "/redfish/v1"
 SYSTEMS: Final = f"{ROOT}/Systems"
+ACCOUNT_SERVICE: Final = f"{ROOT}/AccountService"
+ACCOUNTS: Final = f"{ACCOUNT_SERVICE}/Accounts"
+ACCOUNT: Final = f"{ACCOUNTS}/1"
+PASSWORD: Final = re.compile(r"[ -~]{8,64}\Z")
 RESET_TYPES: Final = ("On", "ForceOff", "GracefulShutdown")
 TARGETS: Final = ("None", "Pxe", "Hdd")
 ENABLED: Final = ("Disabled", "Once", "Continuous")
@@ -53,13 +58,20 @@ class BootOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class PasswordOrder:
+    """Give the service's one account another password."""
+
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What to answer, after ``order`` was carried out."""
 
     status: int
     body: dict[str, Any] | None = None
     etag: str | None = None
-    order: PowerOrder | BootOrder | None = None
+    order: PowerOrder | BootOrder | PasswordOrder | None = None
 
 
 def respond(
@@ -69,6 +81,7 @@ def respond(
     if_match: str | None,
     authorised: bool,
     servers: Sequence[Shown],
+    username: str = "admin",
 ) -> Reply:
     """Answer one request; only the two root documents are open to strangers."""
     path = path.partition("?")[0].rstrip("/") or "/"
@@ -80,6 +93,8 @@ def respond(
         return _refuse(401, "NoValidSession", "There is no valid user name and password.")
     if path == SYSTEMS:
         return Reply(200, _systems(servers)) if method == "GET" else _not_allowed(method)
+    if path in (ACCOUNT_SERVICE, ACCOUNTS, ACCOUNT):
+        return _account(method, path, body, username)
     for server in servers:
         own = f"{SYSTEMS}/{server.name}"
         if path == own:
@@ -87,6 +102,28 @@ def respond(
         if path == f"{own}/Actions/ComputerSystem.Reset":
             return _reset(server, body) if method == "POST" else _not_allowed(method)
     return _refuse(404, "ResourceMissingAtURI", f"There is no resource at {path[:200]}.")
+
+
+def _account(method: str, path: str, body: bytes, username: str) -> Reply:
+    """Answer about the service's one account (DSP2046 AccountService, ManagerAccount)."""
+    if method == "PATCH" and path == ACCOUNT:
+        asked = _object(body)
+        password = asked.get("Password") if asked is not None else None
+        if asked is None or set(asked) != {"Password"}:
+            return _refuse(400, "PropertyUnknown", "Only the property Password can be changed.")
+        if not isinstance(password, str) or not PASSWORD.match(password):
+            text = "Password must have 8 to 64 printable ASCII characters."
+            return _refuse(400, "PropertyValueFormatError", text)
+        return Reply(204, order=PasswordOrder(password))
+    if method != "GET":
+        return _not_allowed(method)
+    if path == ACCOUNT:
+        shown = {"UserName": username, "Password": None, "RoleId": "Administrator"}
+        return Reply(200, {"@odata.id": ACCOUNT, "Id": "1", "Enabled": True, **shown})
+    if path == ACCOUNTS:
+        return Reply(200, {"@odata.id": ACCOUNTS, "Members@odata.count": 1,
+                           "Members": [{"@odata.id": ACCOUNT}]})  # fmt: skip
+    return Reply(200, {"@odata.id": ACCOUNT_SERVICE, "Accounts": {"@odata.id": ACCOUNTS}})
 
 
 def etag_of(server: Shown) -> str:
@@ -146,6 +183,7 @@ def _root() -> dict[str, Any]:
         "RedfishVersion": "1.15.0",
         "Vendor": "Rackmesh",
         "Systems": {"@odata.id": SYSTEMS},
+        "AccountService": {"@odata.id": ACCOUNT_SERVICE},
     }
 
 

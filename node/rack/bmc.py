@@ -7,14 +7,21 @@ an order is answered after it was carried out and is durable.
 import base64
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import h11
 import trio
 
 from mesh.host.log import get_log
-from node.proto.rack_bmc import BODY_BYTES_MAX, BootOrder, PowerOrder, Reply, respond
+from node.proto.rack_bmc import (
+    BODY_BYTES_MAX,
+    BootOrder,
+    PasswordOrder,
+    PowerOrder,
+    Reply,
+    respond,
+)
 from node.rack.server import SimServer
 from node.rack.state import Credentials
 
@@ -28,11 +35,17 @@ log = get_log("rack")
 class BmcService:
     """All servers of a rack behind one port."""
 
-    def __init__(self, servers: Mapping[str, SimServer], credentials: Credentials) -> None:
+    def __init__(
+        self,
+        servers: Mapping[str, SimServer],
+        credentials: Credentials,
+        keep: Callable[[Credentials], None],
+    ) -> None:
+        """``keep`` makes a changed login durable."""
         self._servers = servers
         self._connections = 0
-        text = f"{credentials.username}:{credentials.password}".encode()
-        self._expected = b"Basic " + base64.b64encode(text)
+        self._credentials = credentials
+        self._keep = keep
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end."""
@@ -75,8 +88,9 @@ class BmcService:
             head.target.decode("latin-1"),
             body,
             match.decode("latin-1") if match is not None else None,
-            hmac.compare_digest(given, self._expected),
+            hmac.compare_digest(given, _basic(self._credentials)),
             [server.shown() for server in self._servers.values()],
+            self._credentials.username,
         )
         match reply.order:
             case PowerOrder(name, on):
@@ -85,9 +99,19 @@ class BmcService:
             case BootOrder(name, target, enabled):
                 log.info("bmc order", server=name, detail=f"boot {target} {enabled}")
                 await self._servers[name].set_boot(target, enabled)
+            case PasswordOrder(password):
+                log.info("bmc order", detail="new password")
+                changed = Credentials(self._credentials.username, password)
+                await trio.to_thread.run_sync(self._keep, changed)
+                self._credentials = changed
             case None:
                 pass
         return reply
+
+
+def _basic(credentials: Credentials) -> bytes:
+    text = f"{credentials.username}:{credentials.password}".encode()
+    return b"Basic " + base64.b64encode(text)
 
 
 async def _event(connection: h11.Connection, stream: trio.SocketStream) -> Any:

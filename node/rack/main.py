@@ -71,7 +71,7 @@ async def run_rack(
         agents = trio.CapacityLimiter(min(config.servers, AGENTS_MAX))
         rack = Rack(config, state, agents)
         servers = {record.name: SimServer(record, rack) for record in state.servers}
-        service = BmcService(servers, state.credentials)
+        service = BmcService(servers, state.credentials, state.keep_credentials)
         info = _info(state, f"http://{config.bmc_host}:{port}{SYSTEMS}")
         write_json(state.folder / "servers.json", info.as_json()["servers"])
         async with trio.open_nursery() as nursery:

@@ -109,6 +109,11 @@ class RackState:
         """Where the BMCs' user and password stand, for its owner only."""
         return self.folder / "bmc-credentials.json"
 
+    def keep_credentials(self, credentials: Credentials) -> None:
+        """Make another login durable, blocking."""
+        write_json(self.credentials_file, asdict(credentials))
+        self.credentials = credentials
+
     def disk(self, server: ServerRecord) -> Path:
         """Return the file that is the server's disk."""
         return self.folder / "disks" / f"{server.name}.img"

@@ -28,6 +28,7 @@ from node.work.capabilities import Capabilities
 from node.work.hand_on import CopyFor, HandOn
 from node.work.keyring import Keyring
 from node.work.log import SCHEMA, JobLog, Line
+from node.work.logins import Logins, MakeCopies
 from node.work.net_boot import assets_of
 from node.work.orders import Orders, ended
 from node.work.ports import (
@@ -79,6 +80,7 @@ class Work:
         secrets: SiteSecrets,
         readable: Callable[[], Mapping[str, int]],
         copy_for: CopyFor,
+        make_copies: MakeCopies,
         clock: Clock,
         destructive_per_hour: int = 5,
         limits: Limits | None = None,
@@ -104,18 +106,16 @@ class Work:
             holders=self._keyring.holders,
         )
         self._hand_on = HandOn(self.rows, self._orders, self._keyring.holders, copy_for)
+        steps = Steps(
+            rows=self.rows, open_bmc=open_bmc, credentials=credentials, assets=assets,
+            cache=cache, limits=self.limits,
+            logins=Logins(self.rows, open_bmc, credentials, make_copies),
+        )  # fmt: skip
         args = AgentArgs(self.rows, self.capabilities, self.order_params, self.now_ms)
         self._means = Means(
             rows=self.rows,
             receipts=receipts,
-            steps=Steps(
-                rows=self.rows,
-                open_bmc=open_bmc,
-                credentials=credentials,
-                assets=assets,
-                cache=cache,
-                limits=self.limits,
-            ),
+            steps=steps,
             log=self.log,
             limits=self.limits,
             now_ms=self.now_ms,

@@ -20,6 +20,7 @@ from node.proto.agent_wire import summary
 from node.proto.job import Seen
 from node.proto.lifecycle import machine_mac
 from node.proto.plan import Step
+from node.work.logins import Logins
 from node.work.ports import AssetCache, Assets, Credentials, Limits, OpenBmc, Tx
 from node.work.rows import SiteRows
 
@@ -64,8 +65,10 @@ class Steps:
         assets: Assets,
         cache: AssetCache,
         limits: Limits,
+        logins: Logins,
     ) -> None:
         self._rows = rows
+        self._logins = logins
         self._open_bmc = open_bmc
         self._credentials = credentials
         self._assets = assets
@@ -88,6 +91,9 @@ class Steps:
                     return await self._record(doing)
                 case "inspect":
                     return await self._inspect(doing)
+                case "seal-login" | "new-password" | "switch-login" as do:
+                    async with self._bmc_calls:
+                        return await self._logins.act(do, doing.job, doing.attempts)
                 case other:
                     raise AssertionError(f"no such verb: {other}")
         except DeviceRefused as exc:
@@ -116,6 +122,8 @@ class Steps:
                 case "record":
                     server = self._rows.server(doing.job["server"])
                     return _seen(server is not None), {"server": doing.job["server"]}
+                case "seal-login" | "new-password" | "switch-login" as do:
+                    return await self._logins.probe(do, doing.job)
                 case _:
                     return "unknown", None
         except (DriverError, Refused):

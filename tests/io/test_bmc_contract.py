@@ -125,3 +125,24 @@ async def test_a_system_that_does_not_exist_is_refused_with_its_status(target: T
     async with open_bmc(f"{target.url}-not", who, limits=LIMITS) as bmc:
         with pytest.raises(DeviceRefused, match="status 404"):
             await bmc.power_state()
+
+
+@pytest.mark.parametrize("target", ["rack", "ipmi_sim"], indirect=True)
+async def test_a_new_password_counts_at_once_and_the_old_one_no_more(target: Target) -> None:
+    async with target.open() as bmc:
+        before = await bmc.power_state()
+        await bmc.set_password("fresh-Passw0rd.7")
+        with pytest.raises(DeviceRefused, match="password was refused"):
+            await bmc.power_state()  # whoever still says the old one is a stranger
+    async with target.open(password="fresh-Passw0rd.7") as bmc:
+        assert await bmc.power_state() == before
+        await bmc.set_password(target.password)
+    async with target.open() as bmc:
+        assert await bmc.power_state() == before
+
+
+@pytest.mark.parametrize("target", ["emulator"], indirect=True)
+async def test_a_service_without_accounts_says_so(target: Target) -> None:
+    async with target.open() as bmc:
+        with pytest.raises(DeviceRefused, match="no accounts that can be changed"):
+            await bmc.set_password("fresh-Passw0rd.7")

@@ -291,7 +291,13 @@ class FakeSecrets:
     async def set(self, secret_id: str, site: str, kind: str, value: str) -> Secret:
         await trio.lowlevel.checkpoint()
         secret = Secret(
-            id=secret_id, kind=kind, site=site, version=1, released=[NODE_A], changed_ms=0
+            id=secret_id,
+            kind=kind,
+            site=site,
+            version=1,
+            released=[NODE_A],
+            changed_ms=0,
+            retired_ms=None,
         )
         self.made[secret_id] = secret
         return secret

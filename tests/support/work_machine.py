@@ -68,6 +68,8 @@ class FakeBmc:
     boot: str = "disk"
     trouble: list[Exception] = field(default_factory=list)
     lies: bool = False
+    password: str | None = None
+    """The one that it takes; None: any."""
     orders: list[str] = field(default_factory=list)
     told_uefi: list[bool | None] = field(default_factory=list)
     changed: trio.Event = field(default_factory=trio.Event)
@@ -101,6 +103,14 @@ class FakeBmc:
     async def boot_device(self) -> Any:
         await trio.lowlevel.checkpoint()
         return self.boot
+
+    async def set_password(self, password: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._ask()
+        self.cut.boundary()
+        self.password = password
+        self.orders.append("password")
+        self.cut.boundary()
 
     def switch(self, power: str) -> None:
         self.power = power

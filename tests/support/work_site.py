@@ -5,11 +5,13 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from drivers.errors import DeviceRefused
 from mesh import answers
 from mesh.errors import Refused, StoreFull
 from mesh.host.clock import SystemClock
@@ -18,6 +20,7 @@ from mesh.proto import tables
 from mesh.proto.ids import uuid7
 from mesh.proto.order import DESTRUCTIVE, NORMAL, Order, open_order, sign_order
 from mesh.proto.rendezvous import owner
+from mesh.secrets import Readable, make_copies, read_secret
 from mesh.store import MeshStore
 from node.work.boot_desk import BootDesk
 from node.work.engine import Work
@@ -164,7 +167,18 @@ class WorkSite:
     @asynccontextmanager
     async def _bmc(self, url: str, credentials: Mapping[str, object]) -> AsyncIterator[Any]:
         assert (url, credentials["username"]) == (self.bmc.url, "admin")
+        if self.bmc.password not in (None, credentials["password"]):
+            raise DeviceRefused(f"{url}: the user name or password was refused")
         yield self.bmc
+
+    def _login(self, store: Any, node: Identity, secret: str) -> Mapping[str, object]:
+        """Return what nodes sealed to this one; else a login named like its secret."""
+        try:
+            return dict(json.loads(read_secret(store, self.org.register, node, secret)))
+        except Refused:
+            if secret not in self.opens.get(node.node_id, {"bmc1": 1}):
+                raise
+            return {"username": "admin", "password": secret}
 
     def build(self, store: Any, node: Identity) -> Work:
         return Work(
@@ -178,12 +192,16 @@ class WorkSite:
                 data, self.org.register, now_ms, site="lab"
             ),
             open_bmc=self._bmc,
-            credentials=lambda secret: {"username": "admin", "password": secret},
+            credentials=lambda secret: self._login(store, node, secret),
             assets=self.assets,
             cache=self.assets,
             secrets=Secrets(),
-            readable=lambda: self.opens.get(node.node_id, {"bmc1": 1}),
+            readable=lambda: {
+                **self.opens.get(node.node_id, {"bmc1": 1}),
+                **Readable(store, self.org.register, node).versions(),
+            },
             copy_for=self._copy,
+            make_copies=partial(make_copies, self.org.register, "lab"),
             clock=self.clock,
             destructive_per_hour=self.per_hour,
             limits=self.limits,
@@ -231,7 +249,7 @@ class WorkSite:
     # -- orders ----------------------------------------------------------------------------
 
     def order(self, kind: str, params: Mapping[str, Any], **changes: Any) -> bytes:
-        normal = kind in ("server.accept", "server.power", "job.cancel", "job.retry")
+        normal = kind not in ("server.deploy", "server.release")
         values: dict[str, Any] = {
             "id": self.new_id(), "region": "eu", "region_epoch": 1, "site": "lab",
             "kind": kind, "params": params, "author": "ann@hub",

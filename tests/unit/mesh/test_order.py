@@ -42,6 +42,7 @@ GOOD = {
     "server.deploy": DEPLOY,
     "server.release": {"server": SERVER},
     "server.power": {"server": SERVER, "on": True},
+    "server.password": {"server": SERVER},
     "job.cancel": {"job": SERVER},
     "job.retry": {"job": SERVER},
     "secret.release": {"node": "a" * 32, "name": "fra1-b"},
