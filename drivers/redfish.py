@@ -130,11 +130,13 @@ class RedfishBmc:
     async def set_password(self, password: str) -> None:
         """Change the password of the account that we log in with (DSP2046 ManagerAccount)."""
         account, etag = await self._own_account()
+        answer: Answer | None = None
         for tag in core.if_match_values(etag):
             headers = {} if tag is None else {"if-match": tag}
             answer = await self._call("PATCH", account, {"Password": password}, headers)
             if answer.status not in _WRONG_TAG:
                 break
+        assert answer is not None
         if not answer.ok:
             raise complain(answer)
         self._token = self._session = None  # services may end it; the old password is no more
