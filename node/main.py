@@ -34,7 +34,7 @@ from mesh.proto.ids import uuid7
 from mesh.proto.naming import NameReader
 from mesh.proto.order import Order, open_order, sign_order
 from mesh.proto.sets import HEAD_KIND, HEAD_N
-from mesh.proto.tables import FLEET, NODE, SUBNET, site_scope
+from mesh.proto.tables import FLEET, NODE, SITE, SUBNET, site_scope
 from mesh.register_store import RegisterStore
 from mesh.secrets import Readable, copy_for, make_copies, read_secret
 from mesh.site_secret import SiteSecrets
@@ -108,6 +108,7 @@ class Node:
             wanted=self.topology.wanted,
             clock=self.clock,
             build=BUILD,
+            region=self.region,
         )
         self.assets = Assets(
             node=self.identity.node_id,
@@ -256,6 +257,11 @@ class Node:
         root_fp = self.register.register.root_fp
         signed = [sign_order(order, self.identity.signer, root_fp) for order in orders]
         await self.work.submit(*signed, also=also)
+
+    def region(self) -> str:
+        """Return the region of our site, as hubs say it."""
+        row = self.store.get(FLEET, SITE, self.joined.site)
+        return str(row.body.get("region", "")) if row is not None else ""
 
     def site_of(self, node: str) -> str | None:
         """Return the site of an active member ("" for a hub), None for anybody else."""

@@ -3,13 +3,14 @@
 It knows no handshake. Rules: a wait between dials is random up to a limit that doubles (full
 jitter), the first one longer the larger the fleet; the higher node id leaves the first move to
 the lower; who shows up under another address is dialled soon; a hub keeps a link to each other
-hub, a node to one, in its own fixed order, and goes to the next when that one is lost.
+hub, a node to one: those of its site's region come first, then its own fixed order counts. It
+goes to the next when that one is lost, and back when one that it likes better is there again.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 
 import trio
@@ -18,6 +19,7 @@ from mesh.errors import RemoteError, Unreachable
 from mesh.host.log import get_log
 from mesh.link.dialling import Dialler, MainLinks
 from mesh.link.level import Level
+from mesh.link.link import Link
 from mesh.link.session import RegisterPort
 from mesh.link.ways import KnownAddresses
 from mesh.proto.crossing import Redial, courtesy_s, first_dials_s
@@ -48,6 +50,7 @@ class Keeper:
         links: MainLinks,
         dialler: Dialler,
         counters: Counter[str],
+        region: Callable[[], str] = lambda: "",
     ) -> None:
         self._node_id = node_id
         self._register = register
@@ -56,6 +59,7 @@ class Keeper:
         self._links = links
         self._dialler = dialler
         self._counters = counters
+        self._region = region
         self._look = Level()
         self._kept: dict[str, trio.CancelScope] = {}
         self._naps: dict[str, tuple[trio.CancelScope, object]] = {}  # and what did not work
@@ -112,7 +116,12 @@ class Keeper:
 
     def _hubs_if_node(self) -> list[str]:
         """Return the hubs in the order in which a node would like them."""
-        return [] if self._is_hub() else ranked(self._hubs(), self._node_id)
+        if self._is_hub():
+            return []
+        regions = {hub.node_id: hub.region for hub in self._register.register.hubs()}
+        near = self._region()
+        order = ranked(list(regions), self._node_id)
+        return sorted(order, key=lambda hub: regions[hub] != near)
 
     async def _keep_peer(self, node_id: str, scope: trio.CancelScope) -> None:
         with scope:
@@ -126,7 +135,7 @@ class Keeper:
             link = next((live for node in nodes if (live := self._links.live(node))), None)
             if link is not None:
                 since = trio.current_time()
-                await link.wait_closed()
+                await self._hold(link, candidates, redial)
                 redial.succeeded(trio.current_time() - since)
             elif nodes:
                 wait_s = redial.wait_s(self._spread_s(nodes[0]))
@@ -149,6 +158,19 @@ class Keeper:
                 self._naps.pop(node_id, None)
             return True
         return False
+
+    async def _hold(
+        self, link: Link, candidates: Callable[[], Sequence[str]], redial: Redial
+    ) -> None:
+        """Wait until a link is lost; let go of it when a better one can be had."""
+        while not link.closed:
+            with trio.move_on_after(redial.return_s()):
+                await link.wait_closed()
+                return
+            better = list(takewhile(lambda node: node != link.peer, candidates()))
+            await self._try_in_turn(better)
+            if any(self._links.live(node) for node in better):
+                link.close("a peer that is liked better is there again")
 
     async def _try_in_turn(self, nodes: Sequence[str]) -> None:
         for node in nodes:

@@ -98,10 +98,12 @@ class Peers:
         build: str = "rackmesh",
         wanted: Wanted | None = None,
         relay_ways: Callable[[str], Sequence[Way]] = no_relays,
+        region: Callable[[], str] = lambda: "",
     ) -> None:
         """``hub_link``: keep a link to one hub; a hub itself keeps one to every other hub.
 
         ``wanted``: whom else to keep a link with; None: everybody whose address is known.
+        ``region``: of this node's site; a hub of it is liked best.
         """
         self.node_id = identity.node_id
         self.port = 0
@@ -124,8 +126,9 @@ class Peers:
         self._pending = 0  # connections that have not shown who they are
         self._dialler = Dialler(identity, register, addresses, self, relay_ways)
         self._keeper = Keeper(
-            self.node_id, register, addresses, wanted, self, self._dialler, self._counters
-        )
+            self.node_id, register, addresses, wanted, self, self._dialler, self._counters,
+            region,
+        )  # fmt: skip
         self._nursery: trio.Nursery | None = None
 
     # -- for everyone ------------------------------------------------------------------------

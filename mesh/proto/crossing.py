@@ -11,6 +11,8 @@ CROSSING_S: Final = 15.0
 REDIAL_FIRST_S: Final = 0.5
 REDIAL_MAX_S: Final = 30.0
 """Longest wait between two dials to one peer."""
+RETURN_S: Final = 30.0
+"""How long, on average, a second choice is kept before the first is tried again."""
 COURTESY_S_MAX: Final = 20.0
 HUB_DIALS_PER_S: Final = 200.0
 """Dials that a hub is expected to take; each costs it two handshakes, TLS and Noise."""
@@ -63,6 +65,13 @@ class Redial:
         """A link ended after so long."""
         if lived_s >= STEADY_S:
             self._failures = 0
+
+    def return_s(self) -> float:
+        """Return how long to stay with a second choice before the first is tried again.
+
+        Spread, since all nodes of a hub lose it at once and would come back at once.
+        """
+        return RETURN_S * (0.5 + self._uniform())
 
     def wait_s(self, spread_s: float | None = None) -> float:
         """Return how long to wait before the next dial.
