@@ -14,13 +14,15 @@ from mesh.cli.lazy import LazyGroup
 INTERRUPTED = 130
 _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
-_UPKEEP = "hub.upkeep_commands"
+_UPKEEP, _ROOT = "hub.upkeep_commands", "hub.root_commands"
 
 TABLE: dict[str, Any] = {
     "status": (f"{_NOUNS}:status", "Say how the hub or node fares."),
     "hub": (
         {
             "up": ("hub.commands:up", "Run a hub; the first start makes everything."),
+            "join": ("hub.commands:join", "Join an organisation as one more hub."),
+            "list": (f"{_ROOT}:hub_list", "List the hubs and what their keys are worth."),
             "backup": (f"{_UPKEEP}:backup", "Write one sealed file of a running hub."),
             "restore": (f"{_UPKEEP}:restore", "Make a data folder of a backup."),
             "restore-report": (
@@ -28,7 +30,11 @@ TABLE: dict[str, Any] = {
                 "Show what a restore gave back.",
             ),
             "root": (
-                {"export": ("hub.commands:root_export", "Move the root key off this hub.")},
+                {
+                    "admit": (f"{_ROOT}:root_admit", "Name the keys of a hub that joined."),
+                    "void": (f"{_ROOT}:root_void", "Take keys back, of a hub that is gone."),
+                    "export": ("hub.commands:root_export", "Move the root key off this hub."),
+                },
                 "The organisation's root key.",
             ),
         },

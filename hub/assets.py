@@ -74,8 +74,13 @@ class AssetDesk(References):
     # -- names -------------------------------------------------------------------------------
 
     async def sign_claims(self) -> int:
-        """Sign what may be signed now, report what contradicts; return how many names."""
+        """Sign what may be signed now, report what contradicts; return how many names.
+
+        A hub whose assets key is not named signs nothing: nobody would believe it.
+        """
         store = self._p.store
+        if self._p.key.public not in self._p.register.role_key("assets"):
+            return 0
         references = {
             name: Wanted(_declared(body), frozenset(sites_of(body)))
             for name, body in in_force(store.rows(tables.FLEET, tables.REFERENCE)).items()

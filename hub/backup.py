@@ -20,6 +20,7 @@ from urllib.parse import quote
 import trio
 
 from hub.errors import Conflict
+from hub.joining import SETTINGS_FILE
 from hub.proto.backup_file import Manifest, Part
 from hub.store import ReportStore
 from mesh.errors import StoreFull
@@ -149,6 +150,7 @@ def _copy_database(source: Path, target: Path) -> None:
 
 def _copy_files(data: Path, folder: Path) -> list[str]:
     names = ["register", "api-token"]
+    names += [SETTINGS_FILE] if (data / SETTINGS_FILE).exists() else []
     for room in FOLDERS:
         make_private_folder(folder / room)
         found = (data / room).iterdir()

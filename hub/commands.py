@@ -1,4 +1,4 @@
-"""``rackmesh hub up`` and ``rackmesh hub root export``: words in, one thing done.
+"""``rackmesh hub up``, ``hub join`` and ``hub root export``: words in, one thing done.
 
 Rule: configuration is read here and nowhere else; whatever stops the hub before it serves is
 one sentence and an exit code.
@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 from hub.config import HubConfig
-from mesh.cli.context import read_secret_file
-from mesh.cli.errors import NOT_FOUND, Failure, failure_of
-from mesh.errors import MeshError
+from mesh.cli.context import print_json, read_secret_file
+from mesh.cli.errors import DENIED, NOT_FOUND, UNREACHABLE, Failure, failure_of
+from mesh.errors import MeshError, Refused, Unreachable
 from mesh.host.config import default_data, load
+from mesh.host.files import act_as_owner
 from mesh.host.log import configure
 
 
@@ -58,8 +59,11 @@ def up(config: Path | None, root_passphrase_file: Path | None, **flags: Any) -> 
         "advertise": list(flags["advertise"]) or None,
         "data": folder_of(flags["data"]),
     }
+    from hub.joining import kept_settings
+
     try:
-        settings = load(HubConfig, config, os.environ, tree)
+        below = kept_settings(folder_of(flags["data"]))
+        settings = load(HubConfig, config, os.environ, tree, below)
     except MeshError as exc:
         raise Failure(str(exc), 2) from exc
     configure(settings.log_level)
@@ -72,6 +76,60 @@ def up(config: Path | None, root_passphrase_file: Path | None, **flags: Any) -> 
         trio.run(run_hub, settings, passphrase)
     except (MeshError, OSError, ExceptionGroup) as exc:
         raise failure_of(exc, "hub", {}) from exc
+
+
+@click.command("join")
+@click.option("--token", help="The join token; it is good for one use only.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="File with the token; - is standard input.",
+)
+@click.option("--name", help="Name of this hub for people; default: the host name.")
+@click.option(
+    "--region", default="main", show_default=True, help="Region that this hub's orders carry."
+)
+@click.option(
+    "--advertise", multiple=True, help="Host name or address that nodes dial; may be repeated."
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), envvar="RACKMESH_DATA", help="Data folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a document.")
+def join(
+    token: str | None, token_file: Path | None, name: str | None, region: str,
+    advertise: tuple[str, ...], data: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Join an organisation as one more hub, with a token of `token create --role hub`.
+
+    The hub makes its own keys. It shows everything and relays at once; it admits, orders and
+    names when whoever holds the root key has named them: rackmesh hub root admit HUB.
+    """
+    if (token is None) == (token_file is None):
+        raise Failure("give either --token-file FILE (or -) or --token TOKEN", 2)
+    text = token if token is not None else read_secret_file(token_file or Path("-"))
+    folder = folder_of(data)
+    act_as_owner(folder)
+    import trio
+
+    from hub.founding import lock_folder
+    from hub.joining import join_as_hub, shown
+
+    called = (name or os.uname().nodename).split(".", maxsplit=1)[0]
+    try:
+        lock = lock_folder(folder)
+        try:
+            joined = trio.run(join_as_hub, folder, text, called, region, advertise)
+        finally:
+            lock.release()
+    except (MeshError, OSError) as exc:
+        raise failure_of(exc, "join", {Unreachable: UNREACHABLE, Refused: DENIED}) from exc
+    if as_json:
+        print_json({"schema": "rackmesh/hub-join/1", "item": shown(joined)})
+        return
+    click.echo(f"hub {joined.hub} ({joined.name}) is a member, region {joined.region}")
+    click.echo(f"start it: rackmesh hub up --data {folder}", err=True)
+    click.echo(f"then, where the root key is: rackmesh hub root admit {joined.hub}", err=True)
 
 
 @click.command("export")

@@ -18,6 +18,7 @@ from hub.api_tokens import ApiTokens
 from hub.backup import remove_drafts
 from hub.config import HubConfig
 from hub.desk import Desk
+from hub.joining import check_finished
 from hub.passwords import Passwords
 from hub.restore import finish
 from hub.restored import REPORT_FILE
@@ -99,6 +100,7 @@ def open_ground(
 ) -> Ground:
     """Open or make everything in the data folder; the port is bound already."""
     data, now_ms = config.data, clock.now_ms()
+    check_finished(data)
     first, lost = _state_of(data)
     hosts = advertised(config)
     urls = tuple(f"https://{_in_url(host)}:{port}" for host in hosts)
@@ -154,7 +156,7 @@ async def make_admin(ground: Ground, on_terminal: bool) -> str | None:
     """
     if await ground.desk.move_accounts() or ground.accounts.list():
         return None
-    if len(ground.register.register.hubs()) > 1:
+    if not ground.keys.founded or len(ground.register.register.hubs()) > 1:
         return None
     password = secrets.token_urlsafe(PASSWORD_BYTES)
     if not on_terminal:

@@ -8,6 +8,7 @@ when each node was last in contact.
 import json
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 import trio
@@ -17,7 +18,9 @@ from hub.proto.events import PING, EventRing
 from hub.store import RUNNING, ReportStore, end_if_broken
 from mesh.errors import RemoteRefused, Unreachable
 from mesh.host.clock import Clock
+from mesh.host.first_of import first_of
 from mesh.host.log import get_log
+from mesh.link.level import Level
 
 PING_S: Final = 15.0
 LISTENERS_MAX: Final = 256
@@ -45,6 +48,15 @@ class Connected(Protocol):
     async def wait_past(self, version: int) -> int: ...  # noqa: D102
 
     async def rpc(self, node_id: str, method: str, body: Any, timeout_s: float) -> Any: ...  # noqa: D102
+
+
+class Others(Protocol):
+    """What the hub knows of other hubs' links."""
+
+    @property
+    def level(self) -> Level: ...  # noqa: D102
+
+    def elsewhere(self) -> set[str]: ...  # noqa: D102
 
 
 class EventBus:
@@ -105,9 +117,15 @@ class Live:
     """Who is in contact now."""
 
     def __init__(
-        self, peers: Connected, store: ReportStore, bus: EventBus, clock: Clock
+        self,
+        peers: Connected,
+        store: ReportStore,
+        bus: EventBus,
+        clock: Clock,
+        others: Others | None = None,
     ) -> None:
         self._peers = peers
+        self._others = others
         self._store = store
         self._bus = bus
         self._clock = clock
@@ -120,12 +138,17 @@ class Live:
             for node, info in self._peers.connected().items()
         }
 
+    def reached(self) -> set[str]:
+        """Return the members that this hub or another one has a link to."""
+        elsewhere = self._others.elsewhere() if self._others else set[str]()
+        return elsewhere.union(self._peers.connected())
+
     async def run(self) -> None:
         """Write contacts down and publish when somebody comes or goes."""
         before: set[str] = set()
         while True:
-            version = self._peers.version
-            now = set(self._peers.connected())
+            seen = (self._peers.version, self._others.level.version if self._others else 0)
+            now = self.reached()
             try:
                 self._store.touch(dict.fromkeys(now | before, self._clock.now_ms()))
             except sqlite3.Error as exc:
@@ -135,7 +158,16 @@ class Live:
                 self._bus.publish("node", id=node, reachable=node in now)
             before = now
             with trio.move_on_after(TOUCH_S):
-                await self._peers.wait_past(version)
+                await self._wait_past(*seen)
+
+    async def _wait_past(self, links: int, elsewhere: int) -> None:
+        if self._others is None:
+            await self._peers.wait_past(links)
+            return
+        await first_of(
+            partial(self._peers.wait_past, links),
+            partial(self._others.level.wait_past, elsewhere),
+        )
 
     async def job_log(
         self, job: str, after: int, follow: bool

@@ -18,6 +18,7 @@ from hub.app import make_app
 from hub.assets import AssetDesk, AssetParts
 from hub.backup import BackupDesk
 from hub.config import HubConfig
+from hub.contacts import Contacts
 from hub.desks import SecretDesk, TokenDesk, VerdictDesk
 from hub.exports import Exports
 from hub.front import Front, WebSide, listen_tcp
@@ -29,6 +30,7 @@ from hub.orders import OrderDesk
 from hub.ports import Services
 from hub.restored import REPORT_FILE, RestoreDesk
 from hub.status import StatusDesk
+from hub.trust_desk import TrustDesk
 from mesh.answers import Answers
 from mesh.errors import StoreFull
 from mesh.host.build import BUILD
@@ -55,10 +57,12 @@ class Parts:
     peers: Peers
     ingest: Ingest
     live: Live
+    contacts: Contacts
     assets: AssetDesk
     tokens: TokenDesk
     restored: RestoreDesk
     secrets: SecretDesk
+    trust: TrustDesk
     front: Front
     status: StatusDesk
 
@@ -66,7 +70,8 @@ class Parts:
 def compose(ground: founding.Ground) -> Parts:
     """Build the hub over what was opened; touches nothing."""
     store, register, clock = ground.store, ground.register, ground.clock
-    node_id, build = ground.identity.node_id, BUILD
+    own, build = ground.identity, BUILD
+    node_id = own.node_id
     bus = EventBus(f"{clock.now_ms():x}")
     replication = Replication(store, register)
     assets = AssetDesk(
@@ -75,14 +80,17 @@ def compose(ground: founding.Ground) -> Parts:
             bus=bus, clock=clock, node_id=node_id,
         )
     )  # fmt: skip
+    rpc = assets.rpc_handlers()
     peers = Peers(
-        ground.identity, register, listen=None, hub_link=True,
+        own, register, listen=None, hub_link=True, rpc=rpc, streams={},
         services={"sync": replication.service, "receipt": replication.receipt_service},
-        rpc=assets.rpc_handlers(), streams={}, addresses=dict, clock=clock, build=build,
+        addresses=dict, clock=clock, build=build,
     )  # fmt: skip
-    reports = ground.reports
-    live = Live(peers, reports, bus, clock)
-    join_desk = JoinDesk(store, register, ground.keys, ground.identity, clock)
+    contacts = Contacts(register.register, peers)
+    rpc |= contacts.handlers()
+    reports, reader = ground.reports, order_reader(register.register)
+    live = Live(peers, reports, bus, clock, contacts)
+    join_desk = JoinDesk(store, register, ground.keys, own, clock)
     join_desk.on_change = lambda token_id: bus.publish("token", id=token_id)
     tokens = TokenDesk(join_desk, store, clock, ground.keys.region)
     orders = OrderDesk(
@@ -90,7 +98,6 @@ def compose(ground: founding.Ground) -> Parts:
         key=ground.keys.orders, clock=clock, hub=ground.config.name,
     )  # fmt: skip
     exports = Exports(store, assets, register.register, ground.cache, peers)
-    reader = order_reader(register.register)
     restored = RestoreDesk(
         path=ground.config.data / REPORT_FILE, store=store, replication=replication,
         register=register.register, reports=reports, read_order=reader, clock=clock,
@@ -100,10 +107,11 @@ def compose(ground: founding.Ground) -> Parts:
         data=ground.config.data, keys=ground.keys, node_id=node_id, name=ground.config.name,
         build=build, reports=reports, clock=clock,
     )  # fmt: skip
+    trust = TrustDesk(store=store, register=register, keys=ground.keys, identity=own)
     status = StatusDesk(
         node_id=node_id, name=ground.config.name, build=build, started_ms=clock.now_ms(),
-        keys=ground.keys, register=register.register, reports=reports, peers=peers,
-        assets=assets, clock=clock, room=store.room, restored=restored,
+        keys=ground.keys, register=register.register, reports=reports, peers=peers, live=live,
+        assets=assets, clock=clock, room=store.room, restored=restored, trust=trust,
     )  # fmt: skip
     ingest = Ingest(MeshRows(store), register, reports, bus, clock, reader)
     secrets = SecretDesk(store, register.register)
@@ -112,19 +120,20 @@ def compose(ground: founding.Ground) -> Parts:
         tokens=tokens, verdicts=VerdictDesk(store, reports),
         secrets=secrets, assets=assets, exports=exports,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
-        backups=backups, restored=restored, not_ready=lambda: store.not_ready,
+        backups=backups, restored=restored, trust=trust,
+        not_ready=lambda: store.not_ready or trust.read_only(),
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,
     )  # fmt: skip
-    joins = JoinService(join_desk, ground.identity.kem_private)
+    joins = JoinService(join_desk, own.kem_private)
 
     async def mesh_door(stream: Any) -> None:
         await serve_websocket(stream, peers, joins)
 
     web = WebSide(make_app(services), Uploads(services))
     return Parts(
-        replication=replication, peers=peers, ingest=ingest, live=live, assets=assets,
-        tokens=tokens, restored=restored, secrets=secrets,
+        replication=replication, peers=peers, ingest=ingest, live=live, contacts=contacts,
+        assets=assets, tokens=tokens, restored=restored, secrets=secrets, trust=trust,
         front=Front(web, ground.tls, mesh_door), status=status,
     )  # fmt: skip
 
@@ -174,11 +183,12 @@ async def _run(
                 await views.start(parts.ingest.run)
                 await views.start(parts.assets.run)
                 views.start_soon(parts.live.run)
+                views.start_soon(parts.contacts.run)
                 views.start_soon(parts.restored.run)
                 views.start_soon(parts.secrets.run)
                 greeting = await _first_words(ground, parts)
                 if ground.store.awaits_peer:
-                    views.start_soon(_when_writable, ground)
+                    views.start_soon(_when_writable, ground, parts.trust)
                 async with trio.open_nursery() as doors:
                     await doors.start(parts.front.serve, port, local)
                     greet(greeting, sys.stdout)
@@ -196,8 +206,8 @@ async def _run(
     log.info("stopped")
 
 
-async def _describe(ground: founding.Ground) -> None:
-    """Write this hub's own NODE row."""
+async def _describe(ground: founding.Ground, trust: TrustDesk) -> None:
+    """Write this hub's own NODE row, and its role keys for other hubs."""
     body = {
         "name": ground.config.name,
         "site": "",
@@ -209,6 +219,7 @@ async def _describe(ground: founding.Ground) -> None:
 
     def write(tx: Tx) -> None:
         tx.put(tables.FLEET, tables.NODE, ground.identity.node_id, body)
+        trust.write_own(tx)
 
     try:
         await ground.store.write(write)
@@ -216,11 +227,11 @@ async def _describe(ground: founding.Ground) -> None:
         log.warning("own row not written", path=ground.config.data)
 
 
-async def _when_writable(ground: founding.Ground) -> None:
+async def _when_writable(ground: founding.Ground, trust: TrustDesk) -> None:
     """Do what a start does, as soon as a restored hub may write."""
     while ground.store.awaits_peer:
         await ground.store.wait_past(ground.store.version)
-    await _describe(ground)
+    await _describe(ground, trust)
     await founding.make_admin(ground, on_terminal=False)
 
 
@@ -229,11 +240,12 @@ async def _first_words(ground: founding.Ground, parts: Parts) -> Greeting:
     on_terminal = sys.stdout.isatty()
     password: str | None = None
     if not ground.store.awaits_peer:
-        await _describe(ground)
+        await _describe(ground, parts.trust)
         password = await founding.make_admin(ground, on_terminal)
     token: str | None = None
     site = ground.config.site
-    if ground.first and site is not None and not ground.store.awaits_peer:
+    may_admit = ground.keys.founded and not ground.store.awaits_peer
+    if ground.first and site is not None and may_admit:
         _, token = await parts.tokens.create(site, ["node", "site-operator"], 24 * 3600)
     return Greeting(
         data=ground.config.data,

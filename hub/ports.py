@@ -24,12 +24,14 @@ from mesh.rest.roles import Role
 from mesh.rest.types import (
     GroupAccepted,
     GroupVerb,
+    Hub,
     OrderAccepted,
     Pending,
     RestoreReport,
     Secret,
     Status,
     Token,
+    Trust,
 )
 
 Json = dict[str, Any]
@@ -167,6 +169,26 @@ class Restored(Protocol):
         ...
 
 
+class TrustSource(Protocol):
+    """The trust document."""
+
+    def describe(self) -> Trust:
+        """Return it."""
+        ...
+
+    def hubs(self) -> list[Hub]:
+        """Return the hubs and what their keys are worth."""
+        ...
+
+    async def replace(self, document: str) -> Trust:
+        """Take the next one; raises BadRequest or Conflict."""
+        ...
+
+    def read_only(self) -> str | None:
+        """Say why this hub only reads, None when its keys are named."""
+        ...
+
+
 class StatusSource(Protocol):
     """How the hub fares."""
 
@@ -208,6 +230,7 @@ class Services:
     exports: Exports
     backups: Backups
     restored: Restored
+    trust: TrustSource
     status: StatusSource
     settle: Callable[[], Awaitable[None]]
     """Returns when the reporting store holds every write before it."""

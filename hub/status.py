@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hub.assets import AssetDesk
-from hub.live import Connected
+from hub.live import Connected, Live
 from hub.restored import RestoreDesk
 from hub.show import age
 from hub.store import ReportStore
+from hub.trust_desk import TrustDesk
 from mesh.host.clock import SteadyClock
 from mesh.hub_keys import HubKeys
 from mesh.proto.register import Register
@@ -31,20 +32,23 @@ class StatusDesk:
     register: Register
     reports: ReportStore
     peers: Connected
+    live: Live
     assets: AssetDesk
     clock: SteadyClock
     room: Room
     restored: RestoreDesk
+    trust: TrustDesk
 
     def status(self) -> Status:
         """Return the status resource."""
         connected = self.peers.connected()
-        problems = self._problems(set(connected))
+        reachable = self.live.reached()
+        problems = self._problems(reachable)
         members = {node["id"]: node for node in self.reports.documents("node")}
         nodes = [
             n for n in members.values() if "node" in n["roles"] and n["status"] == "member"
         ]
-        reached = sum(node["id"] in connected for node in nodes)
+        reached = sum(node["id"] in reachable for node in nodes)
         sites = len(self.reports.documents("site"))
         return Status(
             role="hub",
@@ -67,9 +71,11 @@ class StatusDesk:
             services={"root_key": self.keys.root_state, "alarms": len(self.register.alarms)},
         )
 
-    def _problems(self, connected: set[str]) -> list[str]:
+    def _problems(self, reachable: set[str]) -> list[str]:
         now_ms, contacts = self.clock.now_ms(), self.reports.contacts()
         found = [said for said in (self.room.problem, self.clock.problem) if said]
+        read_only = self.trust.read_only()
+        found += [read_only] if read_only else []
         found += self.restored.problems()
         found += [
             f"two different {alarm.kind} records about {alarm.subject[:8] or 'the root'}:"
@@ -77,7 +83,7 @@ class StatusDesk:
             for alarm in self.register.alarms[-3:]
         ]
         for node in self.reports.documents("node"):
-            if node["status"] != "member" or node["id"] in {*connected, self.node_id}:
+            if node["status"] != "member" or node["id"] in {*reachable, self.node_id}:
                 continue
             last_ms = contacts.get(node["id"])
             if now_ms - max(last_ms or 0, self.started_ms) < GRACE_MS:
@@ -85,6 +91,11 @@ class StatusDesk:
             where = f" of site {node['site']}" if node["site"] else ""
             seen = f"last contact {age(last_ms, now_ms)}" if last_ms else "not seen by this hub"
             found.append(f"{node['name']}{where} is out of reach: {seen}")
+        found += [
+            f"hub {hub['name'] or hub['id'][:8]} waits for the root key to name its keys:"
+            f" rackmesh hub root admit {hub['id']}"
+            for hub in self.trust.waiting()
+        ]
         found += [
             f"a node found other content behind {name} than what was named"
             for name in self.assets.conflicts()

@@ -4,12 +4,13 @@ It knows no store and no link. Rules: the first start makes everything in a draf
 puts it in place by one rename, so that there is never a root without its trust document; a
 later start finds what is there and makes nothing; the root stands in a file of its own, wrapped
 by a passphrase when one is given, and can be taken away (``export_root``): a hub works without
-it until role keys or region epochs change.
+it until role keys or region epochs change. A hub that joined has a ring of its own and never
+the root; what its keys are worth the trust document says (``mesh/proto/role_keys.py``).
 """
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from mesh.errors import CodecError, Refused
 from mesh.host.files import make_private_folder, sync_folder, write_file
 from mesh.keyfile import KeyFileDamaged, parse_lines, read_private, render_lines, write_new
 from mesh.proto.ids import root_fingerprint
+from mesh.proto.role_keys import RoleKeys
 from mesh.proto.sign import SEED_BYTES, KeySigner
 from mesh.proto.trust import OrderKeys, make_trust_document, open_trust_document
 from mesh.proto.wrap import WrapCost, unwrap_seed, wrap_seed
@@ -41,7 +43,18 @@ class HubKeys:
     orders: KeySigner
     assets: KeySigner
     trust_document: bytes = field(repr=False)
-    """The document that was made with the keys; a later one may stand in the register."""
+    """The document that came with the keys; a later one may stand in the register."""
+
+    @property
+    def founded(self) -> bool:
+        """Tell whether this hub made the organisation; otherwise it joined one."""
+        trust = open_trust_document(self.trust_document, self.root_fp)
+        return self.membership.public in trust.membership
+
+    def role_keys(self, hub_id: str) -> RoleKeys:
+        """Return the public halves, as those of this hub."""
+        public = (self.membership.public, self.orders.public, self.assets.public)
+        return RoleKeys(hub_id, self.region, *public)
 
     @property
     def root_state(self) -> str:
@@ -56,7 +69,7 @@ class HubKeys:
 
         Takes a third of a second when wrapped: call it from a worker thread.
         """
-        signer = _read_root(self.folder / ROOT_FILE, passphrase)
+        signer = read_root(self.folder / ROOT_FILE, passphrase)
         if root_fingerprint(signer.public) != self.root_fp:
             raise Refused(f"{self.folder / ROOT_FILE} is the root of another organisation")
         return signer
@@ -91,6 +104,35 @@ def load_or_make_hub_keys(
     return _load(folder)
 
 
+def make_joined_keys(
+    folder: Path,
+    region: str,
+    root_fp: bytes,
+    trust_document: bytes,
+    *,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> HubKeys:
+    """Return the ring of a hub that joined; the first call makes it, without a root.
+
+    Raises Refused when the folder holds the keys of another organisation or region.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        trust = open_trust_document(trust_document, root_fp)
+        draft = _draft(folder)
+        seeds = {name: entropy(SEED_BYTES) for name in ROLE_NAMES}
+        _write_ring(draft, seeds, region, trust.root_public, trust_document)
+        _put_in_place(draft, folder)
+    keys = _load(folder)
+    if keys.root_fp != root_fp:
+        raise Refused(
+            f"{folder} holds the keys of organisation {keys.root_fp.hex()[:8]}, not"
+            f" {root_fp.hex()[:8]}; use another data folder"
+        )
+    if keys.region != region:
+        raise Refused(f"this hub's keys are for region {keys.region}, not {region}")
+    return keys
+
+
 def _make(
     folder: Path,
     region: str,
@@ -98,11 +140,7 @@ def _make(
     entropy: Callable[[int], bytes],
     cost: WrapCost,
 ) -> None:
-    make_private_folder(folder.parent)
-    draft = folder.with_name(f".{folder.name}.new")
-    if draft.exists():
-        shutil.rmtree(draft)  # a first start that died: nothing in it was ever used
-    make_private_folder(draft)
+    draft = _draft(folder)
     seeds = {name: entropy(SEED_BYTES) for name in ROLE_NAMES}
     public = {name: KeySigner(seed).public for name, seed in seeds.items()}
     root_seed = entropy(SEED_BYTES)
@@ -114,15 +152,34 @@ def _make(
         assets=[public["assets"]],
         orders={region: OrderKeys(1, (public["orders"],))},
     )
-    lines = {name: seed.hex() for name, seed in seeds.items()}
-    lines |= {"region": region, "root-public": root.public.hex(), "trust": trust.hex()}
-    write_file(draft / RING_FILE, render_lines(RING_KIND, lines))
+    _write_ring(draft, seeds, region, root.public, trust)
     if passphrase is None:
         root_lines = render_lines(ROOT_KIND_PLAIN, {"root": root_seed.hex()})
     else:
         wrapped = wrap_seed(root_seed, passphrase, entropy, cost)
         root_lines = render_lines(ROOT_KIND_WRAPPED, wrapped)
     write_file(draft / ROOT_FILE, root_lines)
+    _put_in_place(draft, folder)
+
+
+def _draft(folder: Path) -> Path:
+    """Return an empty folder beside the ring's, in which it is made."""
+    make_private_folder(folder.parent)
+    draft = folder.with_name(f".{folder.name}.new")
+    if draft.exists():
+        shutil.rmtree(draft)  # a first start that died: nothing in it was ever used
+    return make_private_folder(draft)
+
+
+def _write_ring(
+    draft: Path, seeds: Mapping[str, bytes], region: str, root_public: bytes, trust: bytes
+) -> None:
+    lines = {name: seed.hex() for name, seed in seeds.items()}
+    lines |= {"region": region, "root-public": root_public.hex(), "trust": trust.hex()}
+    write_file(draft / RING_FILE, render_lines(RING_KIND, lines))
+
+
+def _put_in_place(draft: Path, folder: Path) -> None:
     try:
         draft.rename(folder)
     except OSError as exc:
@@ -153,10 +210,19 @@ def _load(folder: Path) -> HubKeys:
     )
 
 
-def _read_root(path: Path, passphrase: str | None) -> KeySigner:
+def root_is_wrapped(path: Path) -> bool:
+    """Tell whether a root file needs a passphrase; False too when there is none."""
+    return (read_private(path) or b"").startswith(ROOT_KIND_WRAPPED.encode())
+
+
+def read_root(path: Path, passphrase: str | None) -> KeySigner:
+    """Return the root key of a file; raise Refused when it is away or the passphrase is wrong.
+
+    Whose root it is the caller asks. Takes a third of a second when wrapped.
+    """
     data = read_private(path)
     if data is None:
-        raise Refused(f"the root key is offline; bring {ROOT_FILE} back to {path.parent} first")
+        raise Refused(f"the root key is offline: there is no {path}")
     try:
         if data.startswith(ROOT_KIND_PLAIN.encode()):
             return KeySigner(bytes.fromhex(parse_lines(ROOT_KIND_PLAIN, data)["root"]))

@@ -262,7 +262,9 @@ def _check_bounds(site: str, roles: frozenset[str], ttl_ms: int) -> None:
         raise Refused(f"roles of a join token: one or more of {', '.join(sorted(ROLES))}")
     if site and not SITE_PATTERN.match(site):
         raise Refused(f"{site!r} is no site name; use small letters, digits and dashes")
-    if not site and roles != frozenset({ROLE_HUB}):
+    if ROLE_HUB in roles and (site or len(roles) > 1):
+        raise Refused("a join token for a hub names no site and no other role")
+    if not site and ROLE_HUB not in roles:
         raise Refused("a join token for a node needs a site")
     if not 0 < ttl_ms <= TTL_MS_MAX:
         raise Refused("a join token lives between one second and 30 days")

@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from mesh.errors import MeshError, Refused, Unreachable
+from mesh.errors import MeshError, Refused
 from mesh.host.clock import SystemClock
 from mesh.host.files import make_private_folder, write_json
 from mesh.identity import load_or_make_identity
-from mesh.link.ws import join_over_websocket
+from mesh.joining import join_by_token
 from mesh.proto.ids import NAME_PATTERN, SITE_PATTERN
-from mesh.proto.join import JoinClient, JoinResult
+from mesh.proto.join import JoinResult
 from mesh.proto.token import parse_token
+from mesh.proto.trust import ROLE_HUB
 from mesh.register_store import RegisterStore
 from node.errors import NotJoined
 
@@ -42,6 +43,8 @@ async def join_mesh(folder: Path, token_text: str, name: str) -> Joined:
     if not NAME_PATTERN.match(name):
         raise Refused(f"{name!r} is no name for a node: letters, digits, dots, dashes")
     token = parse_token(token_text, SystemClock().now_ms())
+    if ROLE_HUB in token.roles:
+        raise Refused("this join token is for a hub: rackmesh hub join --token-file FILE")
     earlier = folder / JOINED
     if earlier.exists() and read_joined(folder).site != token.site:
         raise Refused(
@@ -50,19 +53,8 @@ async def join_mesh(folder: Path, token_text: str, name: str) -> Joined:
         )
     make_private_folder(folder)
     identity = load_or_make_identity(folder / KEYS)
-    unreachable: list[str] = []
-    for url in token.urls:
-        client = JoinClient(token, identity, identity.key_record, name)
-        try:
-            result = await join_over_websocket(url, client, identity.kem_private)
-        except Unreachable as exc:
-            unreachable.append(str(exc))
-            continue
-        return _keep(folder, identity.node_id, name, result)
-    raise Unreachable(
-        f"no hub of the token could be reached ({'; '.join(unreachable)}); is it up, and is"
-        " its port open from here?"
-    )
+    result = await join_by_token(token, identity, name)
+    return _keep(folder, identity.node_id, name, result)
 
 
 def _keep(folder: Path, node: str, name: str, result: JoinResult) -> Joined:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from quart import Blueprint, Response, g, request
 
 from hub.api import shape
-from hub.errors import Denied
+from hub.errors import Conflict, Denied
 from hub.ports import Principal, Services
 from mesh.rest.calls import KEY_HEADER, Call, read_call
 from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find, methods
@@ -23,6 +23,8 @@ ELSEWHERE: Final = frozenset(
     {"uploadAsset", "signIn", "getSession", "signOut", "changePassword"}
 )
 """Served beside this: uploads go past Quart, sessions answer with cookies."""
+WITHOUT_KEYS: Final = frozenset({"replaceTrust", "dismissRestoreReport"})
+"""Writes of a hub whose own keys nobody has named yet."""
 _PART: Final = re.compile(r"<(?:[^<>:]+:)?([^<>]+)>")
 
 
@@ -54,6 +56,7 @@ class Bindings:
         """
         asked = OPERATIONS[operation]
         may(who, asked)
+        check_keys(self._services, asked)
         content = b"" if body is None else json.dumps(body).encode()
         call = read_call(asked, who.name, parts, {}, content, key)
         document = await self._services.answers.answer(call, self._handlers[operation])
@@ -77,6 +80,7 @@ class Bindings:
     ) -> Callable[..., Awaitable[Response]]:
         async def view(**parts: str) -> Response:
             principal = cast(Principal, g.principal)
+            check_keys(self._services, operation)
             body = b""
             if operation.body is not None:
                 body = cast(bytes, await request.get_data(as_text=False))
@@ -119,3 +123,12 @@ def may(principal: Principal, operation: Operation | None) -> None:
             f"{operation.summary[:-1].lower()} needs the role {operation.role};"
             f" {principal.name} is {principal.role}"
         )
+
+
+def check_keys(services: Services, operation: Operation) -> None:
+    """Raise Conflict for a write at a hub that joined and whose keys are not named yet."""
+    if operation.method == "GET" or operation.id in WITHOUT_KEYS:
+        return
+    trouble = services.trust.read_only()
+    if trouble is not None:
+        raise Conflict(trouble)

@@ -36,12 +36,13 @@ def sites(services: Services) -> list[Site]:
 
 
 def nodes(services: Services) -> list[Json]:
-    """Return all members with whether this hub reaches them now."""
+    """Return all members with whether this hub, or another one, reaches them now."""
+    reached = services.live.reached()
     links, contacts = services.live.links(), services.store.contacts()
     documents = services.store.documents("node")
     now_ms = services.clock.now_ms()
     for node in documents:
-        here = node["id"] == services.node_id or node["id"] in links
+        here = node["id"] == services.node_id or node["id"] in reached
         node["reachable"] = here
         node["linked_ms"], node["link_address"] = links.get(node["id"], (None, None))
         node["last_contact_ms"] = now_ms if here else contacts.get(node["id"])
@@ -112,6 +113,8 @@ def listed(services: Services, asked: Plan) -> Page:
         case "accounts":
             accounts = services.accounts.list()
             return page(asked, [cast(Json, account.shown()) for account in accounts])
+        case "hubs":
+            return page(asked, cast(list[Json], services.trust.hubs()))
         case "api-tokens":
             return page(asked, cast(list[Json], services.api_tokens.list()))
         case _:

@@ -1,4 +1,4 @@
-"""Keeping a hub safe: its backup, and what became of a restore."""
+"""Keeping a hub safe: its backup, what became of a restore, and whose keys count."""
 
 from typing import cast
 
@@ -8,11 +8,11 @@ from hub.api.bind import Bindings
 from hub.errors import Denied
 from hub.ports import Principal, Services
 from mesh.rest.calls import Call
-from mesh.rest.types import RestoreReport
+from mesh.rest.types import RestoreReport, Trust
 
 
 def bind(on: Bindings, services: Services) -> None:
-    """Bind the operations of backup and restore."""
+    """Bind the operations of backup, restore and trust."""
 
     @on.on("makeBackup")
     async def backup(_call: Call) -> Response:
@@ -33,3 +33,11 @@ def bind(on: Bindings, services: Services) -> None:
         report = services.restored.report()
         services.restored.dismiss()
         return report
+
+    @on.on("getTrust")
+    async def show_trust(_call: Call) -> Trust:
+        return services.trust.describe()
+
+    @on.on("replaceTrust")
+    async def replace_trust(call: Call) -> Trust:
+        return await services.trust.replace(call.body.document)

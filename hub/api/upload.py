@@ -15,7 +15,7 @@ from quart import Request, Response
 from werkzeug.datastructures import Headers
 
 from hub.api import auth, problems, shape
-from hub.api.bind import may
+from hub.api.bind import check_keys, may
 from hub.early_answers import WholeRequest
 from hub.errors import BadRequest, SignInNeeded, TooLarge, TooMany
 from hub.ports import Services
@@ -69,6 +69,7 @@ class Uploads:
         if principal is None:
             raise SignInNeeded("sign in first, or give an API token as a bearer")
         may(principal, OPERATIONS["uploadAsset"])
+        check_keys(self._services, OPERATIONS["uploadAsset"])
         match = PATH.match(scope["path"])
         assert match is not None
         name = shape.plain_name(match[1], "an asset's name")

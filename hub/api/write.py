@@ -56,7 +56,7 @@ def bind(on: Bindings, services: Services) -> None:
             raise Denied(
                 "a join token for a hub needs the role admin: a hub knows all accounts"
             )
-        token, text = await services.tokens.create(asked.site, roles, asked.ttl_s)
+        token, text = await services.tokens.create(asked.site or "", roles, asked.ttl_s)
         return {**token, "token": text}
 
     @on.on("revokeToken")

@@ -24,7 +24,8 @@ HEADER_BYTES_MAX: Final = 1024
 MANIFEST_BYTES_MAX: Final = 4 << 20
 FILES_MAX: Final = 64
 NAME: Final = re.compile(
-    r"(?:keys|identity|tls)/[a-z][a-z0-9.-]{0,40}\Z|register\Z|api-token\Z|(?:state|hub)\.db\Z"
+    r"(?:keys|identity|tls)/[a-z][a-z0-9.-]{0,40}\Z|register\Z|api-token\Z|hub\.json\Z"
+    r"|(?:state|hub)\.db\Z"
 )
 NEEDED: Final = frozenset({"keys/ring.key", "identity/identity.key", "register", "state.db"})
 

@@ -63,7 +63,8 @@ class Where:
     def __init__(
         self, data: Path | None, hub: str | None, token_file: Path | None, tls: str | None
     ) -> None:
-        self._data, self._hub, self._token_file, self._tls = data, hub, token_file, tls
+        self.data = data
+        self._hub, self._token_file, self._tls = hub, token_file, tls
 
     @contextmanager
     def client(self) -> Generator[Any]:
@@ -85,7 +86,7 @@ class Where:
             if not self._hub.startswith("https://"):
                 raise Failure(f"--hub wants https://HOST:PORT, not {self._hub!r}", 2)
             return Target(url=self._hub, token=self._token(), tls_sha256=self._tls)
-        return Target(socket=find_socket(self._data, os.environ))
+        return Target(socket=find_socket(self.data, os.environ))
 
     def _token(self) -> str | None:
         if self._token_file is None:

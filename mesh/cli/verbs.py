@@ -84,19 +84,21 @@ def _log_line(line: dict[str, Any]) -> str:
 
 
 @click.command("create")
-@click.option("--site", required=True, help="Site that the node will belong to.")
+@click.option("--site", help="Site that the node will belong to; a hub belongs to none.")
 @click.option("--role", "roles", multiple=True, default=("node",), show_default=True,
-              help="Role to grant: node, site-operator; may be repeated.")  # fmt: skip
+              help="Role to grant: node, site-operator (or both), or hub.")  # fmt: skip
 @click.option(
     "--ttl-h", type=float, default=24.0, show_default=True, help="Hours it is good for."
 )
 @repeatable
 @options
 def token_create(
-    where: Where, as_json: bool, site: str, roles: tuple[str, ...], ttl_h: float,
+    where: Where, as_json: bool, site: str | None, roles: tuple[str, ...], ttl_h: float,
     key: str | None,
 ) -> None:  # fmt: skip
-    """Make a join token for one node; prints it once."""
+    """Make a join token for one node, or for one more hub; prints it once."""
+    if site is None and roles != ("hub",):
+        raise Failure("--site is needed: a node belongs to a site", 2)
     if not 0 < ttl_h <= TTL_H_MAX:
         raise Failure(f"--ttl-h is above 0 and at most {TTL_H_MAX}, not {ttl_h:g}", 2)
     body = {"site": site, "roles": list(roles), "ttl_s": max(1, int(ttl_h * 3600))}

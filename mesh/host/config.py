@@ -21,17 +21,21 @@ T = TypeVar("T")
 
 
 def load(
-    kind: type[T], file: Path | None, environ: Mapping[str, str], flags: dict[str, Any]
+    kind: type[T],
+    file: Path | None,
+    environ: Mapping[str, str],
+    flags: dict[str, Any],
+    below: Mapping[str, Any] | None = None,
 ) -> T:
     """Build the dataclass ``kind`` from a TOML file, ``RACKMESH_SECTION__KEY``, and flags.
 
-    ``flags`` is a nested map in the shape of the tree; None stands for "not given".
-    Raises Refused with one sentence.
+    ``flags`` is a nested map in the shape of the tree; None stands for "not given". ``below``
+    holds what counts where nothing else is given. Raises Refused with one sentence.
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, Any] = dict(below or {})
     if file is not None:
         try:
-            tree = tomllib.loads(file.read_text())
+            tree |= tomllib.loads(file.read_text())
         except FileNotFoundError:
             raise Refused(f"the configuration file {file} does not exist") from None
         except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as exc:

@@ -59,9 +59,20 @@ TOKEN: Final = "token"  # merged; key = token id
 SECRET_INDEX: Final = "secret_index"  # merged; key = secret id; release ledger
 ACCOUNT: Final = "account"  # merged; key = account name
 API_TOKEN: Final = "api_token"  # merged; key = token id
+HUB_KEYS: Final = "hub_keys"  # per author; key = node id of the author; its role keys, signed
 
 PER_AUTHOR: Final = frozenset(
-    {NODE, ASSET, PRESENCE, SIGHTING, SITE_SECRET, BUDGET, NODE_SECRET, SECRET_COPY}
+    {
+        NODE,
+        ASSET,
+        PRESENCE,
+        SIGHTING,
+        SITE_SECRET,
+        BUDGET,
+        NODE_SECRET,
+        SECRET_COPY,
+        HUB_KEYS,
+    }
 )
 """Tables read author by author; every other table is a merged view."""
 

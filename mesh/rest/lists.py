@@ -116,6 +116,12 @@ LISTS: Final[Mapping[str, ListOf]] = {
             sorts={"created_ms": -1, "expires_ms": -1, "site": "", "state": ""},
         ),
         ListOf(
+            noun="hubs", item=types.Hub,
+            keys={"name": "name", "region": "region", "state": "state"},
+            text=("id", "name", "region"), order="name",
+            sorts={"name": "", "region": "", "state": ""},
+        ),
+        ListOf(
             noun="secrets", item=types.Secret,
             keys={"site": "site", "kind": "kind", "name": "id"},
             text=("id", "site"), order="id", sorts={"id": "", "site": "", "changed_ms": -1},

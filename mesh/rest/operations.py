@@ -221,6 +221,14 @@ _PEOPLE: Final = (
 )  # fmt: skip
 
 _UPKEEP: Final = (
+    _get("getTrust", "/trust", "trust", show.Trust,
+         "Show the trust document: which keys play which role.", at=HUB),
+    _list("hubs", show.Hub, "List the hubs and whether the root names their keys.", at=HUB),
+    Operation(
+        id="replaceTrust", method="PUT", path="/trust", role="admin", noun="trust",
+        summary="Take the next trust document, which the root key has signed.",
+        body=ask.TrustRequest, answer=show.Trust, at=HUB,
+    ),
     Operation(
         id="makeBackup", method="GET", path="/backup", role="admin", noun="backup",
         summary="Give out a copy of all that only this hub has, over its local socket alone.",

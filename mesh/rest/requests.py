@@ -23,6 +23,8 @@ TTL_S: Final = 24 * 3600
 TEXT_CHARS_MAX: Final = 4096
 SECRET_CHARS_MAX: Final = 16 * 1024
 KEY_CHARS_MAX: Final = 128
+DOCUMENT_CHARS_MAX: Final = 90_000
+"""A signed record of 64 KiB in base64."""
 GROUP_MAX: Final = 1000
 """Most servers of one group."""
 PASSWORD_CHARS_MIN: Final = 8
@@ -148,11 +150,17 @@ class VerdictRequest(Closed):
 
 
 class TokenRequest(Closed):
-    """A join token to make."""
+    """A join token to make; one for a hub has no site."""
 
-    site: SiteName
+    site: SiteName | None = None
     roles: Annotated[list[Word], Meta(max_length=8)] | None = None
     ttl_s: Annotated[int, Meta(ge=1, le=TTL_S_MAX)] = TTL_S
+
+
+class TrustRequest(Closed):
+    """The next trust document, signed by the root."""
+
+    document: Annotated[str, Meta(min_length=1, max_length=DOCUMENT_CHARS_MAX)]
 
 
 class SecretRequest(Closed):

@@ -249,6 +249,37 @@ class NewToken(Token):
     token: str
 
 
+class Hub(TypedDict):
+    """A hub of the organisation."""
+
+    id: str
+    name: str
+    region: str
+    urls: list[str]
+    state: str  # named | waits | silent (said no keys yet) | suspended | left | revoked
+    keys: list[str]  # public: membership, orders, assets
+    record: str | None  # base64; its keys as it signed them
+
+
+class Region(TypedDict):
+    """Who signs orders for a region."""
+
+    region: str
+    epoch: int
+    keys: list[str]
+
+
+class Trust(TypedDict):
+    """What the root says: which keys play which role."""
+
+    version: int
+    root_fingerprint: str
+    document: str  # base64; as the root signed it
+    membership: list[str]
+    assets: list[str]
+    regions: list[Region]
+
+
 class Account(TypedDict):
     """A person who may sign in at the organisation's hubs."""
 

@@ -20,7 +20,7 @@ from hub.front import WebSide
 from mesh.host.local_socket import listen_local
 from mesh.rest.operations import OPERATIONS
 from rackmesh import cli
-from tests.support.hub_bench import Bench, fill, hub_bench
+from tests.support.hub_bench import Bench, fill, hub_bench, second_hub
 
 BY_PROGRAMS = {
     "getOpenapi": "read by programs: rackmesh api GET /openapi.json",
@@ -33,7 +33,7 @@ BY_PROGRAMS = {
 """Operations without a verb of their own, and why."""
 MAC = "52:54:00:aa:00:00"
 VERBS: tuple[tuple[str, ...], ...] = (
-    ("hub", "restore-report"), ("hub", "restore-report", "--dismiss"),
+    ("hub", "restore-report"), ("hub", "restore-report", "--dismiss"), ("hub", "list"),
     ("status",), ("site", "list"), ("node", "list"), ("server", "list"),
     ("server", "show", "web-1"), ("server", "inventory", "web-1"), ("server", "pending"),
     ("job", "list"), ("job", "show", "j2"), ("job", "logs", "j1"), ("job", "cancel", "j2"),
@@ -125,6 +125,9 @@ async def test_every_operation_has_a_verb(tmp_path: Path) -> None:
         await at.run("asset", "export", "debian-12", str(tmp_path / "out.raw"))
         sealed = str(tmp_path / "hub.backup")
         await at.run("hub", "backup", sealed, "--passphrase-file", "-", stdin="word " * 6)
+        second = await second_hub(at.bench.trust, tmp_path / "second")
+        admitted = await at.run("hub", "root", "admit", second.identity.node_id)
+        assert admitted.exit_code == 0, admitted.output
         for verb in VERBS:
             said = await at.run(*verb)
             assert "Traceback" not in said.output, (verb, said.output)

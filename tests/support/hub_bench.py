@@ -19,10 +19,15 @@ from hub.live import EventBus, Live
 from hub.passwords import Passwords
 from hub.ports import Declaration, Services
 from hub.store import ReportStore
+from hub.trust_desk import TrustDesk
 from mesh import answers
 from mesh.answers import Answers
 from mesh.host.clock import FixedClock
+from mesh.hub_keys import load_or_make_hub_keys, make_joined_keys
+from mesh.identity import load_or_make_identity
+from mesh.membership import admit, found
 from mesh.proto import tables
+from mesh.register_store import RegisterStore
 from mesh.rest.calls import Keep
 from mesh.rest.types import (
     GroupAccepted,
@@ -332,6 +337,34 @@ class Bench:
     fake: FakeDesk
     ingest: Ingest
     clock: FixedClock
+    trust: TrustDesk
+
+
+def founded(folder: Path) -> TrustDesk:
+    """A hub's trust desk over a new organisation in a folder."""
+    keys = load_or_make_hub_keys(folder / "keys", "main")
+    identity = load_or_make_identity(folder / "identity")
+    register = RegisterStore.open(folder / "register", keys.root_fp)
+    found(keys, identity, register, urls=["https://127.0.0.1:8443"], name="hub")
+    store: Any = RowStore(World(), identity.node_id)
+    return TrustDesk(store=store, register=register, keys=keys, identity=identity)
+
+
+async def second_hub(trust: TrustDesk, folder: Path, region: str = "eu") -> TrustDesk:
+    """Let another hub join, as it is before the root names its keys; it shares all rows."""
+    root_fp, register = trust.keys.root_fp, trust.register
+    identity = load_or_make_identity(folder / "identity")
+    document = register.register.record("trust", "")
+    assert document is not None
+    keys = make_joined_keys(folder / "keys", region, root_fp, document)
+    admit(
+        trust.keys, register, identity.public, site="", roles=frozenset({"hub"}), name="second"
+    )
+    shared: Any = trust.store
+    store: Any = RowStore(shared.world, identity.node_id)
+    joined = TrustDesk(store=store, register=register, keys=keys, identity=identity)
+    await store.write(joined.write_own)
+    return joined
 
 
 @asynccontextmanager
@@ -344,11 +377,12 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
     rows, peers, fake = FakeRows(), FakePeers(), FakeDesk()
     roster = FakeMembers(*(members or (Member(NODE_A), Member(NODE_B))))
     ingest = Ingest(rows, roster, store, bus, clock)
+    trust = founded(folder)
     services = Services(
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(clock, bus), verdicts=FakeVerdicts(rows, store, clock),
         secrets=FakeSecrets(), assets=fake, exports=fake, status=fake,
-        backups=NoUpkeep(), restored=NoUpkeep(), settle=ingest.settle,
+        backups=NoUpkeep(), restored=NoUpkeep(), settle=ingest.settle, trust=trust,
         not_ready=lambda: fake.trouble,
         answers=Answers(LocalTables(clock).write, clock),
         accounts=accounts, limits=Limits(),
@@ -356,7 +390,7 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
         region="main", node_id=HUB, build="0.1.0",
     )  # fmt: skip
     try:
-        yield Bench(services, rows, roster, peers, fake, ingest, clock)
+        yield Bench(services, rows, roster, peers, fake, ingest, clock, trust)
     finally:
         store.close()
         desk.close()

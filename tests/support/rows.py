@@ -92,6 +92,10 @@ class RowStore:
     def authored(self, scope: str, table: str, key: str | None = None) -> list[Row]:
         return [row for row in self._all(scope, table) if row.body and key in (None, row.key)]
 
+    def own(self, scope: str, table: str, key: str) -> Row | None:
+        rows = self.authored(scope, table, key)
+        return next((row for row in rows if row.author == self.author), None)
+
     async def wait_past(self, version: int) -> int:
         while self.version <= version:
             await self.event.wait()

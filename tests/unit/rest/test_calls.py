@@ -29,7 +29,7 @@ def call(
         ),
         ("createToken", {"site": "fra1", "ttl_s": 0}, "ttl_s is 0: expected int >= 1"),
         ("createToken", {"site": "fra1", "ttl_s": True}, "ttl_s is True: expected int"),
-        ("createToken", {}, "the body is not right: object missing required field site"),
+        ("setSecret", {}, "the body is not right: object missing required field site"),
         ("createToken", {"site": "fra1", "x": 1}, "the body has no field 'x'; known: site"),
         (
             "createOrder", {"kind": "server.explode"},
