@@ -170,6 +170,15 @@ class SqlStorage:
         )
         return map(Entry._make, found)
 
+    def adopt_stage(self, set_id: SetId, base: int) -> None:
+        """Make the staged rows with seq above a bound rows of the set, and drop the stage."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO mesh_row SELECT * FROM mesh_staged"
+            " WHERE set_id = ? AND seq > ?",
+            (self._made(set_id), base),
+        )
+        self.drop_stage(set_id)
+
     def drop_stage(self, set_id: SetId) -> None:
         """Throw the staged delta of a set away."""
         number = self._id(set_id)

@@ -22,7 +22,7 @@ from mesh.proto.sets import (
     SignedHead,
     body_is_sound,
     key_hash,
-    leaf_hash,
+    leaves_of,
 )
 from mesh.proto.storage import Stage
 from mesh.proto.tables import writable
@@ -152,18 +152,18 @@ def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int, via: str =
         return Outcome.FORK
     if held is not None and via == head.author and not head.covers(held.head.point):
         return Outcome.UNTAKEN
-    entries = _gather(replica, delta, held)
-    if isinstance(entries, Outcome):
-        return entries
-    start = entries.start
+    came = _gather(replica, delta, held)
+    if isinstance(came, Outcome):
+        return came
     if own:
-        outcome = _take_back(replica, delta.signed, entries.rows, start, now_ms)
-    elif start == 0:
-        outcome = _replace(replica, delta.signed, entries.rows)
+        outcome = _take_back(replica, delta.signed, came, now_ms)
+    elif came.start == 0:
+        outcome = _replace(replica, delta.signed, came)
     else:
-        outcome = _extend(replica, delta.signed, entries.rows)
-    replica.storage.drop_stage(head.id)
-    if outcome is Outcome.APPLIED:
+        outcome = _extend(replica, delta.signed, came)
+    if outcome is Outcome.ROOT:
+        replica.drop_stage(head.id)
+    elif outcome is Outcome.APPLIED:
         replica.observe(head.floor, now_ms)
     return outcome
 
@@ -187,121 +187,116 @@ def _order(held: SignedHead | None, signed: SignedHead, own: bool) -> Outcome | 
 def _sound(delta: Delta) -> bool:
     """Check rows one by one: order, bounds, bodies."""
     head = delta.signed.head
-    last = delta.since
-    for entry in delta.entries:
-        if not last < entry.seq <= head.seq or entry.hlc > head.floor:
+    last, most, floor = delta.since, head.seq, head.floor
+    for _, _, seq, hlc, body in delta.entries:
+        if not last < seq <= most or hlc > floor or not body_is_sound(body):
             return False
-        if not body_is_sound(entry.body):
-            return False
-        last = entry.seq
+        last = seq
     return bool(delta.entries) or delta.final
 
 
 def _writable(delta: Delta, roster: Roster) -> bool:
     """Check that the author may write the tables of its rows, retracted ones left out."""
-    hub = roster.is_hub(delta.signed.head.author)
-    return all(
-        entry.body is None or writable(delta.signed.head.scope, entry.table, hub=hub)
-        for entry in delta.entries
-    )
+    scope, hub = delta.signed.head.scope, roster.is_hub(delta.signed.head.author)
+    tables = {entry.table for entry in delta.entries if entry.body is not None}
+    return all(writable(scope, table, hub=hub) for table in tables)
 
 
 @dataclass(frozen=True, slots=True)
-class _Gathered:
+class _Came:
+    """A whole delta: what was staged of it, and its last frame."""
+
     start: int
-    rows: dict[tuple[str, str], Entry]
+    leaves: dict[bytes, bytes]
+    entries: tuple[Entry, ...]
+    staged: bool
+
+    def save(self, replica: Replica, head: Head) -> None:
+        """Write the rows."""
+        if self.staged:
+            replica.adopt_stage(head.id, head.base)
+        replica.storage.save_entries(head.id, self.entries)
 
 
-def _gather(replica: Replica, delta: Delta, held: SignedHead | None) -> "_Gathered | Outcome":
+def _gather(replica: Replica, delta: Delta, held: SignedHead | None) -> "_Came | Outcome":
     """Join a delta with what was staged before it, or stage it."""
     head, storage = delta.signed.head, replica.storage
     stage = storage.stage(head.id)
     if stage is not None and (stage.epoch != head.epoch or delta.since < stage.start):
-        storage.drop_stage(head.id)
+        replica.drop_stage(head.id)
         stage = None
     follows = held is not None and held.head.epoch == head.epoch
     if stage is not None and stage.start < delta.since <= stage.cursor:
         start = stage.start
     else:
         start = delta.since
-        storage.drop_stage(head.id)
+        if stage is not None:
+            replica.drop_stage(head.id)
         stage = None
     reaches = held is not None and follows and start <= held.head.seq
     if start > 0 and (not reaches or head.author == replica.author):
         return Outcome.GAP
     if delta.final:
-        rows = {(e.table, e.key): e for e in storage.staged(head.id)} if stage else {}
-        rows.update({(e.table, e.key): e for e in delta.entries})
-        return _Gathered(start, {key: e for key, e in rows.items() if e.seq > head.base})
+        entries = tuple(e for e in delta.entries if e.seq > head.base)
+        leaves = replica.staged_leaves(head.id, head.base) if stage else {}
+        leaves.update(leaves_of(entries))
+        return _Came(start, leaves, entries, stage is not None)
     count = len(delta.entries) + (stage.rows if stage else 0)
     if count > head.rows + STAGE_SLACK_ROWS:
-        storage.drop_stage(head.id)
+        replica.drop_stage(head.id)
         return Outcome.ROWS
     grown = Stage(head.epoch, start, delta.entries[-1].seq, count)
-    storage.save_stage(head.id, grown, delta.entries)
+    replica.save_stage(head.id, grown, delta.entries)
     return Outcome.STAGED
 
 
-def _replace(
-    replica: Replica, signed: SignedHead, rows: dict[tuple[str, str], Entry]
-) -> Outcome:
+def _replace(replica: Replica, signed: SignedHead, came: _Came) -> Outcome:
     """Take a whole set in place of what is held."""
-    tree = _hashed(rows.values())
-    if tree.root() != signed.head.root or tree.count != signed.head.rows:
+    head = signed.head
+    tree = Tree(came.leaves.items())
+    if tree.root() != head.root or tree.count != head.rows:
         return Outcome.ROOT
-    set_id = signed.head.id
-    replica.storage.clear(set_id)
-    replica.storage.save_entries(set_id, rows.values())
-    replica.set_tree(set_id, tree)
+    replica.storage.clear(head.id)
+    came.save(replica, head)
+    replica.set_tree(head.id, tree)
     replica.set_head(signed)
     return Outcome.APPLIED
 
 
-def _extend(
-    replica: Replica, signed: SignedHead, rows: dict[tuple[str, str], Entry]
-) -> Outcome:
+def _extend(replica: Replica, signed: SignedHead, came: _Came) -> Outcome:
     """Add rows to what is held and drop what ``base`` has passed."""
     head = signed.head
-    gone = [e for e in replica.storage.upto(head.id, head.base) if (e.table, e.key) not in rows]
+    old = replica.storage.upto(head.id, head.base)
+    places = [key_hash(e.table, e.key) for e in old]
+    gone = [(e, at) for e, at in zip(old, places, strict=True) if at not in came.leaves]
     mark = replica.mark()
     tree = replica.tree(head.id)
-    for entry in gone:
-        replica.hang(tree, entry, None)
-    for entry in rows.values():
-        replica.hang(tree, entry, leaf_hash(entry))
+    replica.hang_all(tree, [*((at, None) for _, at in gone), *came.leaves.items()])
     if tree.root() != head.root or tree.count != head.rows:
         replica.undo_to(mark)
         return Outcome.ROOT
-    replica.storage.delete_entries(head.id, [(e.table, e.key) for e in gone])
-    replica.storage.save_entries(head.id, rows.values())
+    replica.storage.delete_entries(head.id, [(e.table, e.key) for e, _ in gone])
+    came.save(replica, head)
     replica.set_head(signed)
     return Outcome.APPLIED
 
 
-def _take_back(
-    replica: Replica,
-    signed: SignedHead,
-    rows: dict[tuple[str, str], Entry],
-    start: int,
-    now_ms: int,
-) -> Outcome:
+def _take_back(replica: Replica, signed: SignedHead, came: _Came, now_ms: int) -> Outcome:
     """Adopt a later head of our own set, keep what we wrote since, begin a higher epoch."""
-    assert start == 0
+    assert came.start == 0
     head = signed.head
-    tree = _hashed(rows.values())
+    tree = Tree(came.leaves.items())
     if tree.root() != head.root or tree.count != head.rows:
         return Outcome.ROOT
     held = replica.heads.get(head.id)
-    kept = [
-        entry
-        for entry in (replica.storage.entries(head.id) if held else ())
-        if _ours_is_newer(entry, rows.get((entry.table, entry.key)), head.floor)
-    ]
+    mine = list(replica.storage.entries(head.id)) if held else []
+    replica.storage.clear(head.id)
+    came.save(replica, head)
+    replica.set_tree(head.id, tree)
+    rows = {(e.table, e.key): e for e in replica.storage.entries(head.id)}
+    kept = [e for e in mine if _ours_is_newer(e, rows.get((e.table, e.key)), head.floor)]
     replica.hlc.last = max(replica.hlc.last, head.floor)
     replica.hlc.floor(now_ms)
-    replica.storage.clear(head.id)
-    replica.storage.save_entries(head.id, rows.values())
-    replica.set_tree(head.id, tree)
     last_epoch = max(head.epoch, held.head.epoch if held else 0)
     past = [*head.past, head.point, *((*held.head.past, held.head.point) if held else ())]
     own = OwnSet(
@@ -321,7 +316,3 @@ def _take_back(
 
 def _ours_is_newer(ours: Entry, theirs: Entry | None, floor: int) -> bool:
     return ours.hlc > (floor if theirs is None else theirs.hlc)
-
-
-def _hashed(entries: Iterable[Entry]) -> Tree:
-    return Tree((key_hash(e.table, e.key), leaf_hash(e)) for e in entries)

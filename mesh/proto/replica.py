@@ -6,7 +6,7 @@ scope that it touched (``seal``); trees and counters change together with the st
 taken back with it (``undo_to``); nothing is shown to others before ``commit``.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -23,9 +23,10 @@ from mesh.proto.sets import (
     check_own,
     key_hash,
     leaf_hash,
+    leaves_of,
     pack_head,
 )
-from mesh.proto.storage import Storage
+from mesh.proto.storage import Stage, Storage
 from mesh.proto.tree import Tree
 
 LEAVES_KEPT: Final = 400_000
@@ -78,6 +79,7 @@ class Replica:
         self._sign = sign
         self._own: dict[str, OwnSet] = {}
         self._trees: dict[SetId, Tree] = {}
+        self._staged: dict[SetId, tuple[int, dict[bytes, tuple[int, bytes]]]] = {}
         self._undo: list[Callable[[], object]] = []
         self._changed: dict[SetId, None] = {}
 
@@ -151,8 +153,7 @@ class Replica:
         """Return the hash tree of a set, hashed from its rows when it is not in memory."""
         tree = self._trees.pop(set_id, None)
         if tree is None:
-            entries: Iterator[Entry] = self.storage.entries(set_id)
-            tree = Tree((key_hash(e.table, e.key), leaf_hash(e)) for e in entries)
+            tree = Tree(leaves_of(self.storage.entries(set_id)))
         self._trees[set_id] = tree  # the most used ones stand last
         return tree
 
@@ -161,6 +162,10 @@ class Replica:
         self.on_undo(partial(self._trees.pop, set_id, None))
         self._trees[set_id] = tree
 
+    def hang_all(self, tree: Tree, leaves: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Set or remove many leaves, so that it can be undone."""
+        self.on_undo(partial(tree.update, tree.update(leaves)))
+
     def hang(self, tree: Tree, entry: Entry, leaf: bytes | None) -> None:
         """Set or remove the leaf of a row, so that it can be undone."""
         key = key_hash(entry.table, entry.key)
@@ -168,10 +173,45 @@ class Replica:
         self.on_undo(partial(tree.put, key, old))
 
     def _shrink(self) -> None:
+        while sum(rows for rows, _ in self._staged.values()) > LEAVES_KEPT:
+            self._staged.pop(next(iter(self._staged)))
         total = sum(tree.count for tree in self._trees.values())
         while total > LEAVES_KEPT and len(self._trees) > 1:
             oldest = next(iter(self._trees))
             total -= self._trees.pop(oldest).count
+
+    # -- staged deltas ---------------------------------------------------------------------
+
+    def save_stage(self, set_id: SetId, stage: Stage, entries: Sequence[Entry]) -> None:
+        """Stage rows; their leaves stay in memory, so that the end need not read them again."""
+        known = self._staged.get(set_id)
+        if known is None or known[0] + len(entries) != stage.rows:
+            known = self._read_staged(set_id) if stage.rows > len(entries) else (0, {})
+        self.storage.save_stage(set_id, stage, entries)
+        for entry, (key, leaf) in zip(entries, leaves_of(entries), strict=True):
+            known[1][key] = (entry.seq, leaf)
+        self._staged[set_id] = (stage.rows, known[1])
+        self.on_undo(partial(self._staged.pop, set_id, None))
+
+    def staged_leaves(self, set_id: SetId, base: int) -> dict[bytes, bytes]:
+        """Return the leaves of the staged rows above ``base``."""
+        _, known = self._staged.get(set_id) or self._read_staged(set_id)
+        return {key: leaf for key, (seq, leaf) in known.items() if seq > base}
+
+    def _read_staged(self, set_id: SetId) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
+        rows = list(self.storage.staged(set_id))
+        leaves = zip(rows, leaves_of(rows), strict=True)
+        return len(rows), {key: (entry.seq, leaf) for entry, (key, leaf) in leaves}
+
+    def adopt_stage(self, set_id: SetId, base: int) -> None:
+        """Make what is staged above ``base`` rows of the set."""
+        self._staged.pop(set_id, None)
+        self.storage.adopt_stage(set_id, base)
+
+    def drop_stage(self, set_id: SetId) -> None:
+        """Throw what is staged away."""
+        self._staged.pop(set_id, None)
+        self.storage.drop_stage(set_id)
 
     # -- own rows --------------------------------------------------------------------------
 
@@ -271,8 +311,11 @@ class Replica:
         return True
 
     def _compact(self, scope: str, own: OwnSet) -> None:
-        """Hold the invariant seq - base <= 2 * live + SLACK_ROWS."""
-        self._sweep(scope, own, lambda: own.seq - own.base <= 2 * own.live + SLACK_ROWS)
+        """Hold the invariant stored <= 2 * live + SLACK_ROWS.
+
+        Rows that are only overwritten ask for nothing: their old places are just gaps in seq.
+        """
+        self._sweep(scope, own, lambda: own.stored <= 2 * own.live + SLACK_ROWS)
         if not own.stored:
             own.base = own.seq
 

@@ -98,6 +98,10 @@ class Storage(Reader, Protocol):
         """Return the staged rows, one for each key, by seq."""
         ...
 
+    def adopt_stage(self, set_id: SetId, base: int) -> None:
+        """Make the staged rows with seq above a bound rows of the set, and drop the stage."""
+        ...
+
     def drop_stage(self, set_id: SetId) -> None:
         """Throw the staged delta of a set away."""
         ...
@@ -232,6 +236,11 @@ class MemoryStorage:
         """Return the staged rows, one for each key, by seq."""
         held = self._stages.get(set_id)
         return iter(sorted(held[1].values(), key=_by_seq) if held else ())
+
+    def adopt_stage(self, set_id: SetId, base: int) -> None:
+        """Make the staged rows with seq above a bound rows of the set, and drop the stage."""
+        self.save_entries(set_id, [e for e in self.staged(set_id) if e.seq > base])
+        self.drop_stage(set_id)
 
     def drop_stage(self, set_id: SetId) -> None:
         """Throw the staged delta of a set away."""

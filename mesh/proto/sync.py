@@ -15,10 +15,16 @@ from typing import Any, Final
 from mesh.errors import CodecError
 from mesh.proto.flat_digest import known_of
 from mesh.proto.heads_digest import HeadsDigest, Shared
-from mesh.proto.intake import HOSTILE, Delta, Outcome, Roster, admits
+from mesh.proto.intake import HOSTILE, Delta, Outcome, Roster
 from mesh.proto.serve import record_mark, records_missing, visible_to
 from mesh.proto.sets import SetId, SignedHead
 from mesh.proto.sync_ports import (
+    FULL_PAUSE_S,
+    GARBAGE_MAX,
+    RETRY_S,
+    WAITING_MAX,
+    YIELD_S,
+    YIELDS_MAX,
     Apply,
     Claims,
     Drop,
@@ -55,25 +61,15 @@ from mesh.proto.sync_wire import (
     parse,
     receipt_body,
 )
-from mesh.proto.wanted import forks, want
+from mesh.proto.wanted import forks, reach, shares, want
 
 ANNOUNCE_S: Final = 0.1
 EXCHANGE_S: Final = 60.0
 """Digests are compared this often, give or take ``JITTER``, even when nothing is announced."""
 JITTER: Final = 0.2
 REPLY_S: Final = 20.0
-RETRY_S: Final = 2.0
-"""Pause after an answer that did not come, or a set that another link is pulling."""
-FULL_PAUSE_S: Final = 30.0
-"""Pause when our disk is full."""
 STRIKES_MAX: Final = 8
 """Hostile deltas after which the link is dropped."""
-GARBAGE_MAX: Final = 64
-"""Frames that are no messages after which the link is dropped."""
-REACH_MIN: Final = 8
-"""Sets asked for at once at least; from there to WANTS_MAX by what an answer had room for."""
-WAITING_MAX: Final = 8192
-"""Sets that one link waits to pull; more are found at the next exchange."""
 
 
 class SyncSession:
@@ -115,6 +111,8 @@ class SyncSession:
         self._records_more = False
         self._applying: tuple[Delta, ...] = ()
         self._digest = digest or HeadsDigest(view, roster, register)
+        self._peer_asked = False
+        self._put_off = 0
         self._groups = False
         """The peer understands the messages about groups."""
         self._by_ref: set[SetId] = set()
@@ -195,12 +193,12 @@ class SyncSession:
         if not self._roster.active(self.peer):
             self.counters["not a member"] += 1
             return []
-        return self._on_message(message, now)
+        return [*self._on_message(message, now), *self._announce_if_due(now)]
 
     def _on_message(self, message: Message, now: float) -> list[Effect]:
         match message:
             case RootAsk(n, groups):
-                self._groups = groups
+                self._groups = self._peer_asked = groups
                 said = self._register_said = self._register.digest()
                 return [_send(Root(n, said, self._root(), groups))]
             case RecordsAsk(n, have):
@@ -213,7 +211,7 @@ class SyncSession:
                 return [_send(self._shared().listed(n, keys))]
             case Pull(n, wants, refs):
                 found = [one for ref in refs for one in self._shared().resolve(ref)]
-                return self._on_pull(n, (*wants, *found)[:WANTS_MAX])
+                return self._on_pull(n, (*wants, *found)[:WANTS_MAX], now)
             case Announce():
                 return self._on_announce(message, now)
             case Root(n) if self._expects(n, "root"):
@@ -232,10 +230,13 @@ class SyncSession:
 
     # -- answering -------------------------------------------------------------------------
 
-    def _on_pull(self, n: int, wants: tuple[Want, ...]) -> list[Effect]:
+    def _on_pull(self, n: int, wants: tuple[Want, ...], now: float) -> list[Effect]:
         if self._serving:
             self.counters["busy"] += 1
             return []
+        if self._state == "idle" and self._put_off < YIELDS_MAX:
+            self._put_off += 1
+            self._next_s = max(self._next_s, now + YIELD_S)
         allowed = tuple(w for w in wants if visible_to(self._roster, self.peer, w.id))
         self.counters["scope"] += len(wants) - len(allowed)
         self._serving = True
@@ -255,6 +256,7 @@ class SyncSession:
 
     def _begin(self, now: float) -> list[Effect]:
         self._again = False
+        self._put_off = 0
         self.counters["exchanges"] += 1
         return self._ask("root", RootAsk(self._n + 1, groups=True), now)
 
@@ -273,6 +275,11 @@ class SyncSession:
             return self._ask_records(now)
         if message.root == self._root():
             return self._finish(now)
+        if self._peer_asked and self.peer < self._view.author:
+            self._peer_asked = False
+            self.counters["yielded"] += 1  # the peer compares too: it says what is ours to get
+            self._idle(now, YIELD_S)
+            return []
         return self._ask_heads(now)
 
     def _ask_records(self, now: float) -> list[Effect]:
@@ -308,7 +315,7 @@ class SyncSession:
 
     def _on_groups(self, message: Groups, now: float) -> list[Effect]:
         known, unclear = self._shared().compare(message.points)
-        self._note(known)
+        self._note(known, now)
         self._by_ref = {head.id for head in known if head.id in self._wants}
         if unclear:
             return self._ask("heads", HeadsOf(self._n + 1, unclear), now)
@@ -316,19 +323,19 @@ class SyncSession:
 
     def _on_heads(self, message: Heads, now: float) -> list[Effect]:
         self._again = self._again or message.more
-        self._note(message.heads)
+        self._note(message.heads, now)
         return self._pull(now)
 
     def _on_announce(self, message: Announce, now: float) -> list[Effect]:
         if message.register != self._register.digest() or message.more:
             self._again = True
-        self._note(message.heads)
+        self._note(message.heads, now)
         if self._state != "idle":
             return []
         return self._begin(now) if self._again else self._pull(now)
 
-    def _note(self, heads: Iterable[Known]) -> None:
-        """Remember what the peer says it has, and want what is newer than ours."""
+    def _note(self, heads: Iterable[Known], now: float) -> None:
+        """Remember what the peer says it has, want what is newer, tell what is older there."""
         for known in heads:
             if not visible_to(self._roster, self.peer, known.id):
                 self.counters["scope"] += 1
@@ -336,11 +343,16 @@ class SyncSession:
             if known.id in self._view.heads or len(self._peer_has) < WAITING_MAX:
                 self._peer_has[known.id] = known.point
             self.counters["forks"] += forks(self._view, known)
+            held = self._view.heads.get(known.id)
+            if held is not None and known.point < held.head.point and self._shares(held):
+                self._announce[known.id] = None  # the peer may wait for us to say so
             if self._barred.get(known.id) == known.point or len(self._wants) >= WAITING_MAX:
                 continue
             wanted = want(self._view, self._roster, known)
             if wanted is not None:
                 self._wants[known.id] = wanted
+        if self._announce:
+            self._schedule_announce(now)
 
     def _pull(self, now: float) -> list[Effect]:
         """Ask for the next of the wanted deltas, or be done."""
@@ -363,8 +375,7 @@ class SyncSession:
 
     def _on_deltas(self, message: Deltas) -> list[Effect]:
         parts = tuple(part for part in message.parts if part.id in self._asked)
-        reach = 2 * len(parts) if len(parts) == len(self._asked) else len(parts) * 5 // 4 + 1
-        self._reach = min(max(reach, REACH_MIN), WANTS_MAX)
+        self._reach = reach(len(parts), len(self._asked))
         self.counters["unasked"] += len(message.parts) - len(parts)
         self.counters["rows in"] += sum(len(part.entries) for part in parts)
         self._state, self._reply_by = "applying", None
@@ -445,11 +456,7 @@ class SyncSession:
     # -- telling ---------------------------------------------------------------------------
 
     def _shares(self, signed: SignedHead) -> bool:
-        """Tell whether both sides carry a set, at a head that may stand."""
-        return visible_to(self._roster, self.peer, signed.head.id) and (
-            signed.head.author == self._view.author
-            or admits(self._roster, self._view.author, signed.head)
-        )
+        return shares(self._view, self._roster, self.peer, signed)
 
     def _shared(self) -> Shared:
         return self._digest.shared(self.peer)
@@ -473,6 +480,8 @@ class SyncSession:
         self._announce.clear()
         heads = [known_of(h) for h in signed if self._shares(h)]
         heads = [k for k in heads if self._peer_has.get(k.id, (0, 0)) < k.point]
+        if len(heads) > ANNOUNCED_MAX and self._groups:
+            return [_send(Announce(self._register.digest(), (), more=True))]
         said = self._register.digest()
         if not heads and said == self._register_said:
             return []

@@ -15,6 +15,22 @@ from mesh.proto.sync_wire import Want
 CLAIM_S: Final = 30.0
 """How long a link that pulls a set keeps others from it; more than one frame's round trip."""
 
+RETRY_S: Final = 2.0
+"""Pause after an answer that did not come, or a set that another link is pulling."""
+FULL_PAUSE_S: Final = 30.0
+"""Pause when our disk is full."""
+GARBAGE_MAX: Final = 64
+"""Frames that are no messages after which the link is dropped."""
+YIELD_S: Final = 2.0
+"""Of two that compare at once the one with the higher id waits so long, and while the other
+pulls: what is newer with either is found in one comparison."""
+YIELDS_MAX: Final = 64
+"""Pulls in a row that may put our own comparison off."""
+REACH_MIN: Final = 8
+"""Sets asked for at once at least; from there to WANTS_MAX by what an answer had room for."""
+WAITING_MAX: Final = 8192
+"""Sets that one link waits to pull; more are found at the next exchange."""
+
 
 class View(Protocol):
     """What is durable here, as others may see it."""

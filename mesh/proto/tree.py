@@ -46,13 +46,14 @@ class Tree:
         node, depth = self._root, 0
         while True:
             node[0] = None
-            slot = _nibble(key, depth)
+            byte = key[depth >> 1]
+            slot = (byte & 15 if depth & 1 else byte >> 4) + 1  # as _nibble, without a call
             child = node[slot]
             if child is None:
                 node[slot] = (key, leaf)
                 self.count += 1
                 return None
-            if isinstance(child, tuple):
+            if type(child) is tuple:
                 if child[0] == key:
                     node[slot] = (key, leaf)
                     return bytes(child[1])
@@ -61,6 +62,12 @@ class Tree:
                 node[slot] = below
                 child = below
             node, depth = child, depth + 1
+
+    def update(self, leaves: Iterable[tuple[bytes, bytes | None]]) -> list[Any]:
+        """Put many leaves; return what ``update`` takes to put the old ones back."""
+        old = [(key, self.put(key, leaf)) for key, leaf in leaves]
+        old.reverse()
+        return old
 
     def _remove(self, key: bytes) -> bytes | None:
         path: list[tuple[_Node, int]] = []
@@ -110,12 +117,13 @@ def _hash(node: _Node) -> bytes:
         return known
     parts = [b""]
     present = 0
-    for slot in range(1, 17):
-        child = node[slot]
+    bit = 1
+    for child in node[1:]:
         if child is not None:
-            present |= 1 << slot
-            parts.append(child[1] if isinstance(child, tuple) else _hash(child))
-    parts[0] = b"\x01" + (present >> 1).to_bytes(2, "big")
+            present |= bit
+            parts.append(child[1] if type(child) is tuple else _hash(child))
+        bit <<= 1
+    parts[0] = b"\x01" + present.to_bytes(2, "big")
     made = hashlib.blake2b(b"".join(parts), digest_size=HASH_BYTES).digest()
     node[0] = made
     return made

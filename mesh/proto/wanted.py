@@ -5,9 +5,11 @@ from where we stand (or where a staged delta has stopped); of our own set we wan
 history does not go through, whole, since it says that we have lost something or have a twin.
 """
 
-from mesh.proto.intake import Roster
-from mesh.proto.sync_ports import View
-from mesh.proto.sync_wire import Known, Want
+from mesh.proto.intake import Roster, admits
+from mesh.proto.serve import visible_to
+from mesh.proto.sets import SignedHead
+from mesh.proto.sync_ports import REACH_MIN, View
+from mesh.proto.sync_wire import WANTS_MAX, Known, Want
 from mesh.proto.tree import EMPTY
 
 
@@ -37,3 +39,17 @@ def want(view: View, roster: Roster, known: Known) -> Want | None:
     if stage is not None and stage.epoch == known.epoch and (follows or not stage.start):
         return Want(set_id, known.epoch, stage.cursor)
     return Want(set_id, known.epoch, point[1]) if follows else Want(set_id, 0, 0)
+
+
+def shares(view: View, roster: Roster, peer: str, signed: SignedHead) -> bool:
+    """Tell whether we and a peer both carry a set, at a head that may stand."""
+    own = signed.head.author == view.author
+    return visible_to(roster, peer, signed.head.id) and (
+        own or admits(roster, view.author, signed.head)
+    )
+
+
+def reach(answered: int, asked: int) -> int:
+    """Return how many sets to ask for next: a little more than one answer has room for."""
+    found = 2 * answered if answered == asked else answered * 9 // 8 + 1
+    return min(max(found, REACH_MIN), WANTS_MAX)

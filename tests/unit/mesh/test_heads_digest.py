@@ -11,9 +11,10 @@ from mesh.proto import delta_pack
 from mesh.proto.codec import pack
 from mesh.proto.heads_digest import HeadsDigest
 from mesh.proto.sets import Head, SetId, SignedHead, pack_head
+from mesh.proto.sync_ports import Send
 from mesh.proto.sync_wire import Deltas, Ref, Want, body_of, packed_body, parse
 from tests.support.members import FakeMember, FakeRegister, PlainRoster
-from tests.support.sides import A, Side
+from tests.support.sides import SCOPE, A, Side
 from tests.unit.mesh.test_sync import Member, Wire
 
 SITES = 6
@@ -180,33 +181,70 @@ def test_a_peer_of_the_first_release_still_gets_and_gives_everything():
     assert "heads?" in wire.kinds("a")
 
 
-def test_members_of_this_release_compare_groups():
+class QueuedWire(Wire):
+    """Frames cross on their way."""
+
+    def __init__(self, a: Member, b: Member) -> None:
+        super().__init__(a, b)
+        self.queue: list[tuple[str, object]] = []
+
+    def perform(self, name, effects):
+        for effect in effects:
+            if isinstance(effect, Send):
+                self.sent.append((name, effect.body))
+                (other,) = set(self.sessions) - {name}
+                self.queue.append((other, effect.body))
+            else:
+                super().perform(name, [effect])
+
+    def run(self) -> None:
+        while self.queue:
+            name, body = self.queue.pop(0)
+            self.perform(name, self.sessions[name].on_frame(body, self.now))
+
+
+def behind_and_ahead() -> Wire:
+    """Return a wire on which ``a`` lacks what ``b`` has just written."""
     a, b = Member("a"), Member("b")
-    a.put("k")
-    b.pull(a, A)
-    a.put("l")
-    wire = Wire(a, b)
+    b.put("k")
+    a.pull(b, SetId("b", SCOPE))
+    b.put("l")
+    return Wire(a, b)
+
+
+def test_members_of_this_release_compare_groups():
+    wire = behind_and_ahead()
     wire.start()
-    assert a.heads == b.heads
+    assert wire.members["a"].heads == wire.members["b"].heads
     pull = next(body for _, body in wire.sent if body["t"] == "pull")
     assert pull["wants"] == []
     assert len(pull["refs"]) == 1
     assert any("z" in body for _, body in wire.sent)
 
 
-def test_a_place_that_leads_nowhere_is_asked_for_by_name():
+def test_who_yields_hears_what_is_newer_from_the_other():
     a, b = Member("a"), Member("b")
     a.put("k")
     b.pull(a, A)
     a.put("l")
-    wire = Wire(a, b)
-    session = wire.sessions["b"]
+    wire = QueuedWire(a, b)
+    wire.start()
+    wire.run()
+    assert a.heads == b.heads
+    assert wire.sessions["b"].counters["yielded"] == 1
+    assert wire.kinds("a").count("groups?") == 1
+    assert "groups?" not in wire.kinds("b")
+
+
+def test_a_place_that_leads_nowhere_is_asked_for_by_name():
+    wire = behind_and_ahead()
+    session = wire.sessions["a"]
     refs = session._digest.refs
     session._digest.refs = lambda wants: tuple(  # type: ignore[method-assign]
         Ref(r.key, b"changed.", r.wants) for r in refs(wants)
     )
     wire.start()
-    assert a.heads == b.heads
+    assert wire.members["a"].heads == wire.members["b"].heads
 
 
 def test_packed_deltas_come_back_as_they_were_and_are_shorter():
