@@ -15,7 +15,14 @@ import trio
 from mesh.errors import RemoteError, Unreachable
 from mesh.link.flow import LinkClosed
 from mesh.link.link import Link
-from mesh.link.session import LinkIdentity, RegisterPort, Session, dial_session, within
+from mesh.link.session import (
+    LinkIdentity,
+    RegisterPort,
+    Session,
+    dial_session,
+    learn,
+    within,
+)
 from mesh.link.ways import KnownAddresses, Way, ways
 from mesh.proto.frames import LinkKind
 from mesh.proto.race import Begin, Lost, Race
@@ -135,7 +142,15 @@ class Dialler:
             carrier = await way()
             try:
                 members = self._register.register
-                return await within(dial_session(carrier, self._identity, members, node_id))
+                return await within(
+                    dial_session(
+                        carrier,
+                        self._identity,
+                        members,
+                        node_id,
+                        partial(learn, self._register),
+                    )
+                )
             except BaseException:
                 with trio.CancelScope(shield=True):
                     await carrier.aclose()

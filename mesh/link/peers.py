@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import trio
 
-from mesh.errors import Refused, RemoteError, StoreBroken, StoreFull, Unreachable
+from mesh.errors import Refused, RemoteError, StoreBroken, Unreachable
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.link.carrier import Carrier
@@ -30,6 +30,7 @@ from mesh.link.session import (
     RegisterPort,
     Session,
     accept_session,
+    learn,
     within,
 )
 from mesh.link.tcp import TcpCarrier, peer_address
@@ -312,10 +313,7 @@ class Peers:
         if not self._register.register.active(link.peer):
             link.close("not an active member")
             return False
-        try:
-            self._register.merge(link.key_record)
-        except StoreFull:
-            pass  # it holds for this process, and comes again with the next link
+        learn(self._register, link.key_record)
         if link.kind == "bulk":
             same = [one for one in self._bulk if one.peer == link.peer]
             if sum(one.dialled == link.dialled for one in same) >= BULK_MAX:

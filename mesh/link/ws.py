@@ -35,6 +35,7 @@ from mesh.link.split import MESH_PATH
 from mesh.link.tcp import DIAL_S, address_text, peer_address
 from mesh.link.tls import client_context, require_strong
 from mesh.proto.join import JoinClientPort, JoinResult
+from mesh.proto.noise import KEY_BYTES
 from mesh.proto.record import IK, RECORD_BYTES_MAX, XX, RecordError, parse_record
 
 RECEIVE_BYTES: Final = 65_536
@@ -184,9 +185,10 @@ async def serve_websocket(
                 first = await carrier.receive()
         except (RemoteError, trio.TooSlowError):
             return  # whoever it was said nothing that we serve
-        if first[0] == XX and join is not None:
-            await answer_join(carrier, join, first)
-        elif first[0] == IK:
+        if first[0] == XX and len(first[1]) == KEY_BYTES:  # empty payload: who joins
+            if join is not None:
+                await answer_join(carrier, join, first)
+        elif first[0] in (IK, XX):
             await peers.accept(carrier, first)
     finally:
         with trio.CancelScope(shield=True):

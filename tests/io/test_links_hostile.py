@@ -114,7 +114,7 @@ async def test_first_bytes_that_are_no_handshake_are_dropped():
         ]
         for wrong in wrongs:
             carrier = await connect(b)
-            await carrier.send([wrong])
+            await carrier.send([wrong, handshake_record(XX, b"no XX either")])
             await is_dropped(carrier)
         assert counter(b, "handshakes_refused") == len(wrongs)
 
@@ -177,6 +177,35 @@ async def test_a_key_that_its_owner_has_replaced_opens_no_door():
         await carrier.send([handshake_record(IK, first_message(org, b))])
         await is_dropped(carrier)
         assert counter(b, "handshakes_refused") == 1
+
+
+async def test_members_whose_keys_are_both_new_to_the_other_meet_by_xx():
+    org = Org()
+    for label in ("a", "b"):
+        org.admit(label)
+    a, b = Place(org, "a"), Place(org, "b", rpc={"echo": echo})
+    for place, label in ((a, "a"), (b, "b")):
+        place.identity = make_identity(seed(f"{label}/id"), seed(f"{label}/newer"), 2)
+        place.peers._identity = place.identity
+    async with running(a, b):
+        a.knows(b)
+        assert await a.peers.rpc(b.id, "echo", "hello", WAIT_S) == "hello"
+        for place, other in ((a, b), (b, a)):
+            known = place.roster.register.member(other.id)
+            assert known is not None
+            assert known.kem_public == other.identity.kem_public
+
+
+async def test_a_restored_member_learns_that_it_has_replaced_its_key():
+    async with victim() as (org, b):
+        newer = make_identity(seed("a/id"), seed("a/newer"), kem_epoch=2)
+        b.roster.merge(newer.key_record)
+        restored = Place(org, "a")
+        async with running(restored):
+            restored.knows(b)
+            known = restored.roster.register.member
+            await eventually(lambda: known(restored.id).kem_epoch == 2)  # type: ignore[union-attr]
+            assert b.peers.connected() == {}
 
 
 async def test_a_replayed_first_message_gets_no_link():
