@@ -107,10 +107,10 @@ class RegisterStore:
         early, self._early = self._early, []
         for record in (*records, *early):
             outcome = self.register.merge(record)
+            released = self.register.take_released()
+            kept += [one.wire for one in released]
             if isinstance(outcome, Merged):
-                wire = self.register.record(outcome.kind, outcome.subject)
-                assert wire is not None
-                kept.append(wire)
+                kept.append(outcome.wire)
         if kept:
             self.version += 1
             self._news.extend((self.version, wire) for wire in kept)
@@ -147,6 +147,7 @@ class RegisterStore:
         records, self.damaged = _whole_records(data)
         early = [r for r in records if isinstance(self.register.merge(r), Rejected)]
         self._early = early if self.damaged else []
+        self.register.take_released()
         self.register.counters.clear()  # what stood here was counted when it came
         needed = sum(len(record) + FRAME_HEAD.size for record in self.register.records())
         if self.damaged:

@@ -27,8 +27,8 @@ from mesh.proto.token import Token
 from mesh.proto.trust import LEFT, MEMBER, REVOKED, ROLE_HUB, SUSPENDED, open_key_record
 
 JOIN: Final = "join"
-PAYLOAD_BYTES_MAX: Final = 8 << 10
-"""Bound of the hub's payload in message 2; three records of a few hundred bytes each."""
+PAYLOAD_BYTES_MAX: Final = 60_000
+"""Bound of the hub's payload in message 2: most of it the trust document, in a large fleet."""
 REPLY_BYTES_MAX: Final = 60_000
 """Bound of the hub's answer, so that it fits one transport record of 65,519 bytes. Records that
 do not fit come with the register's own exchange, which goes first in every session."""

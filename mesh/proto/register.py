@@ -1,23 +1,27 @@
 """The register: who belongs to the organisation, in which role, and with which keys.
 
-A pure set of signed records with a merge that gives the same result in every order of arrival
-(once trust document and roster are there). It knows no disk, no link and no clock. Rules:
-records are ordered by (trust version, version); ``revoked`` beats everything, then (once sites
-have keys of their own) a membership key beats a site key, then the lower hash; an equal version
-with other bytes is an alarm; a record that is not signed by a key that may say so is Rejected
-and counted. Presence here admits, reachability removes nobody.
+A pure set of signed records with a merge that gives the same result in every order of arrival.
+It knows no disk, no link and no clock. Rules: which roster records stand and which of them
+holds is said in ``standing.py``, by the current trust document alone; when that changes, all
+are judged anew. A document that voids keys is current once all lists that it names are here;
+what comes before the document or the roster record that it needs is held, within limits, and
+merged then. An equal version with other bytes is an alarm. Presence here admits, reachability
+removes nobody.
 """
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from mesh.errors import CodecError
 from mesh.proto import fields, tables
 from mesh.proto.codec import unpack_map
+from mesh.proto.held import Held
 from mesh.proto.ids import NODE_ID_PATTERN, ROOT_FINGERPRINT_BYTES, node_id
-from mesh.proto.sign import RECORD_BYTES_MAX, Signed, split_record
+from mesh.proto.sign import DIGEST_BYTES, RECORD_BYTES_MAX, Signed, digest_of, split_record
+from mesh.proto.standing import Early, Stands, holding, standing, surplus
 from mesh.proto.trust import (
     HUB,
     KEY,
@@ -38,13 +42,12 @@ from mesh.proto.trust import (
     open_roster_record,
     open_trust_document,
 )
+from mesh.proto.trust_chain import TrustChain
+from mesh.proto.void import KEPT
 
-DIGEST_BYTES: Final = 16
 MEMBERS_MAX: Final = 20_000
 """Identities that a register holds; the next one is Rejected."""
 ALARMS_KEPT: Final = 32
-KIND_ORDER: Final = (TRUST, ROSTER, KEY, HUB)
-"""Order in which records are handed out, so that each finds what it needs already merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class Merged:
     """The record is new and holds; it must be kept and passed on."""
 
     kind: str
-    subject: str  # node id, or "" for the trust document
+    subject: str  # node id, or "" for the trust document and its lists
+    wire: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +115,11 @@ class _Entry:
     """A kept record: its wire form, its place in the order, and what it says."""
 
     wire: bytes
+    signer: bytes
     digest: bytes
     version: tuple[int, int]
     rank: tuple[bool, tuple[int, int], bytes]
-    says: TrustDocument | RosterRecord | KeyRecord | HubRecord
+    says: RosterRecord | KeyRecord | HubRecord
 
 
 class Register:
@@ -126,7 +131,13 @@ class Register:
         self.trust: TrustDocument | None = None
         self.alarms: list[Alarm] = []
         self.counters: Counter[str] = Counter()
+        self._chain = TrustChain(root_fp)
         self._entries: dict[tuple[str, str], _Entry] = {}
+        """What holds about members, by (kind, node id)."""
+        self._slots: dict[str, dict[str, _Entry]] = {}
+        """Every roster record that stands, by node id and slot."""
+        self._held = Held()
+        self._released: list[Merged] = []
         self._digest: bytes | None = None
         self._generation = 0
         self._members: tuple[int, dict[str, Member]] = (0, {})
@@ -135,21 +146,25 @@ class Register:
 
     def merge(self, record: bytes) -> Outcome:
         """Take one record from anywhere."""
+        outcome = self._merge_wire(record)
+        self.counters[type(outcome).__name__.lower()] += 1
+        return outcome
+
+    def _merge_wire(self, record: bytes) -> Outcome:
         try:
             signed = split_record(record)
             kind = fields.text(unpack_map(signed.body, RECORD_BYTES_MAX), "kind")
-            outcome = self._merge(kind, signed)
+            return self._merge(kind, signed)
         except CodecError:
-            outcome = Rejected("garbage or a signature that does not hold")
-        self.counters[type(outcome).__name__.lower()] += 1
-        return outcome
+            return Rejected("garbage or a signature that does not hold")
 
     def _merge(self, kind: str, signed: Signed) -> Outcome:
         wire = signed.wire()
         match kind:
             case "trust":
-                trust = open_trust_document(wire, self.root_fp)
-                return self._keep(kind, "", signed, (trust.version, 0), trust)
+                return self._merge_trust(signed, open_trust_document(wire, self.root_fp))
+            case "kept":
+                return self._merge_kept(signed)
             case "roster":
                 return self._merge_roster(wire, signed)
             case "key":
@@ -161,54 +176,134 @@ class Register:
             case _:
                 return Rejected("unknown kind of record")
 
+    # -- the trust document and its lists --------------------------------------------------
+
+    def _merge_trust(self, signed: Signed, trust: TrustDocument) -> Outcome:
+        digest = digest_of(signed.body)
+        if digest == self._chain.digest:
+            return Ignored()
+        if self.trust is not None and trust.version == self.trust.version:
+            self._raise_alarm(Alarm(TRUST, ""))
+        if (trust.version, _inverse(digest)) < self._chain.rank:
+            return Ignored()
+        if not self._chain.put_document(signed):
+            self._retry("")  # its lists may have come first
+            if self._chain.digest != digest:
+                return Rejected("needs the lists that it names")
+            return Merged(TRUST, "", self._chain.wire)
+        self._judge_anew()
+        return Merged(TRUST, "", self._chain.wire)
+
+    def _merge_kept(self, signed: Signed) -> Outcome:
+        match self._chain.put_list(signed):
+            case "known":
+                return Ignored()
+            case "early":
+                self._held.put("", signed.wire())
+                return Rejected("a list that no trust document names")
+            case "current":
+                self._released.append(Merged(TRUST, "", self._chain.wire))
+                self._judge_anew()
+        return Merged(KEPT, "", signed.wire())
+
+    def _judge_anew(self) -> None:
+        """The trust document has changed: let go of what does not stand under it."""
+        self.trust = self._chain.current
+        slots: dict[str, dict[str, _Entry]] = {}
+        entries: dict[tuple[str, str], _Entry] = {}
+        for subject, old in self._slots.items():
+            for entry in old.values():
+                found = self._standing(entry)
+                if isinstance(found, Stands):
+                    slots.setdefault(subject, {})[found.slot] = entry
+                else:
+                    self._held.put("", entry.wire)
+        for subject, standing_slots in slots.items():
+            entries[ROSTER, subject] = _holding(standing_slots)
+        for (kind, subject), entry in self._entries.items():
+            if kind == ROSTER:
+                continue
+            if subject in slots:
+                entries[kind, subject] = entry
+            else:
+                self._held.put(subject, entry.wire)
+        self._slots, self._entries = slots, entries  # at once: a thread may look
+        self._changed()
+        self._retry("")
+
+    # -- roster records --------------------------------------------------------------------
+
     def _merge_roster(self, wire: bytes, signed: Signed) -> Outcome:
-        roster, signer = open_roster_record(wire, self.root_fp)
-        if self.trust is None:
-            return Rejected("no trust document yet")
-        if signer not in self.trust.membership:
-            return Rejected("not signed by a membership key")
-        if roster.trust_version > self.trust.version:
-            return Rejected("needs a newer trust document")
+        roster, _ = open_roster_record(wire, self.root_fp)
         subject = roster.node_id
-        if len(self._entries) >= 3 * MEMBERS_MAX and (ROSTER, subject) not in self._entries:
+        if len(self._slots) >= MEMBERS_MAX and subject not in self._slots:
             self.counters["full"] += 1
             return Rejected("the register is full")
-        version = (roster.trust_version, roster.version)
-        return self._keep(ROSTER, subject, signed, version, roster)
+        entry = _entry(signed, (roster.trust_version, roster.version), roster)
+        found = self._standing(entry)
+        if isinstance(found, Early):
+            self._held.put("", wire)
+            return Rejected(found.reason)
+        slots = self._slots.get(subject, {})
+        old = slots.get(found.slot)
+        if old is not None and (outcome := self._against(old, entry, ROSTER, subject)):
+            return outcome
+        slots = {**slots, found.slot: entry}
+        extra = surplus(slots)
+        if extra == found.slot:
+            return Rejected("too many sites claim this node")
+        slots.pop(extra or "none", None)
+        self._slots[subject] = slots
+        self._entries[ROSTER, subject] = _holding(slots)
+        self._changed()
+        self._retry(subject)
+        return Merged(ROSTER, subject, wire)
+
+    def _standing(self, entry: _Entry) -> Stands | Early:
+        return standing(self.trust, self._chain.kept, entry.signer, _says(entry), entry.digest)
+
+    # -- what members say of themselves ----------------------------------------------------
 
     def _merge_own(
         self, kind: str, signed: Signed, version: int, says: KeyRecord | HubRecord
     ) -> Outcome:
         subject = node_id(signed.public)
         if (ROSTER, subject) not in self._entries:
+            self._held.put(subject, signed.wire())
             return Rejected("not about a member")
-        return self._keep(kind, subject, signed, (0, version), says)
-
-    def _keep(
-        self,
-        kind: str,
-        subject: str,
-        signed: Signed,
-        version: tuple[int, int],
-        says: TrustDocument | RosterRecord | KeyRecord | HubRecord,
-    ) -> Outcome:
-        digest = hashlib.blake2b(signed.body, digest_size=DIGEST_BYTES).digest()
-        revoked = isinstance(says, RosterRecord) and says.status == REVOKED
-        rank = (revoked, version, bytes(255 - byte for byte in digest))
+        entry = _entry(signed, (0, version), says)
         old = self._entries.get((kind, subject))
-        if old is not None:
-            if old.digest == digest:
-                return Ignored()
-            if old.version == version:
-                self._raise_alarm(Alarm(kind, subject))
-            if old.rank > rank:
-                return Ignored()
-        self._entries[kind, subject] = _Entry(signed.wire(), digest, version, rank, says)
+        if old is not None and (outcome := self._against(old, entry, kind, subject)):
+            return outcome
+        self._entries[kind, subject] = entry
+        self._changed()
+        return Merged(kind, subject, entry.wire)
+
+    def _against(self, old: _Entry, new: _Entry, kind: str, subject: str) -> Outcome | None:
+        """Return why a record does not replace a kept one, None when it does."""
+        if old.digest == new.digest:
+            return Ignored()
+        if old.version == new.version:
+            self._raise_alarm(Alarm(kind, subject))
+        return Ignored() if old.rank > new.rank else None
+
+    def _changed(self) -> None:
         self._digest = None
         self._generation += 1
-        if isinstance(says, TrustDocument):
-            self.trust = says
-        return Merged(kind, subject)
+
+    # -- what came too early ---------------------------------------------------------------
+
+    def _retry(self, waits_for: str) -> None:
+        """Merge what was held for what is here now."""
+        for wire in self._held.take(waits_for):
+            outcome = self._merge_wire(wire)
+            if isinstance(outcome, Merged):
+                self._released.append(outcome)
+
+    def take_released(self) -> list[Merged]:
+        """Return what was merged besides the given records since the last call."""
+        released, self._released = self._released, []
+        return released
 
     def _raise_alarm(self, alarm: Alarm) -> None:
         self.counters["alarm"] += 1
@@ -219,11 +314,27 @@ class Register:
 
     def records(self) -> list[bytes]:
         """Return every kept record, in an order that an empty register can merge."""
-        keys = sorted(self._entries, key=lambda key: (KIND_ORDER.index(key[0]), key[1]))
-        return [self._entries[key].wire for key in keys]
+        found = reversed(self._signed_above())
+        return [wire for _, wire in (*found, *self._by_kind(KEY), *self._by_kind(HUB))]
+
+    def _by_kind(self, kind: str) -> list[tuple[bytes, bytes]]:
+        """Return (digest, wire) of what members say of themselves, by node id."""
+        subjects = sorted(subject for one, subject in self._entries if one == kind)
+        entries = [self._entries[kind, subject] for subject in subjects]
+        return [(entry.digest, entry.wire) for entry in entries]
+
+    def _signed_above(self) -> list[tuple[bytes, bytes]]:
+        """Return (digest, wire) of rosters, lists and trust document."""
+        found: list[tuple[bytes, bytes]] = []
+        for _, slots in sorted(self._slots.items()):
+            found += [(entry.digest, entry.wire) for _, entry in sorted(slots.items())]
+        found += self._chain.lists()
+        return [*found, (self._chain.digest, self._chain.wire)] if self.trust else found
 
     def record(self, kind: str, subject: str) -> bytes | None:
-        """Return the kept record of a kind about one node id ("" for the trust document)."""
+        """Return the record of a kind that holds about a node ("" for the trust document)."""
+        if kind == TRUST:
+            return self._chain.wire or None
         entry = self._entries.get((kind, subject))
         return entry.wire if entry else None
 
@@ -231,8 +342,8 @@ class Register:
         """Return 16 bytes that are equal when two registers say the same."""
         if self._digest is None:
             total = hashlib.blake2b(digest_size=DIGEST_BYTES)
-            for key in sorted(self._entries):
-                total.update(self._entries[key].digest)
+            for record in self._by_kind(HUB) + self._by_kind(KEY) + self._signed_above():
+                total.update(record[0])
             self._digest = total.digest()
         return self._digest
 
@@ -335,6 +446,29 @@ class Register:
             return None
         assert isinstance(entry.says, RosterRecord)
         return entry.says if entry.says.status == MEMBER else None
+
+
+def _entry(
+    signed: Signed, version: tuple[int, int], says: RosterRecord | KeyRecord | HubRecord
+) -> _Entry:
+    digest = digest_of(signed.body)
+    revoked = isinstance(says, RosterRecord) and says.status == REVOKED
+    rank = (revoked, version, _inverse(digest))
+    return _Entry(signed.wire(), signed.public, digest, version, rank, says)
+
+
+def _inverse(digest: bytes) -> bytes:
+    """Return bytes that sort the lower digest higher."""
+    return bytes(255 - byte for byte in digest)
+
+
+def _says(entry: _Entry) -> RosterRecord:
+    assert isinstance(entry.says, RosterRecord)
+    return entry.says
+
+
+def _holding(slots: Mapping[str, _Entry]) -> _Entry:
+    return slots[holding({slot: _says(entry) for slot, entry in slots.items()})]
 
 
 def _is_site_node(roles: frozenset[str]) -> bool:

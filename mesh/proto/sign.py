@@ -7,6 +7,7 @@ before they are checked. Ed25519 is libsodium's (RFC 8032; it refuses signatures
 lowest form and keys of small order, so nobody but the signer can make a second valid spelling).
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -24,6 +25,9 @@ SEED_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 RECORD_BYTES_MAX: Final = 1 << 16
 """Largest signed record; the same as the largest row of the replicated state."""
+
+DIGEST_BYTES: Final = 16
+"""Length of the name of a record: the digest of its body, however it was signed."""
 
 NO_ROOT: Final = bytes(ROOT_FINGERPRINT_BYTES)
 """Stands for "no organisation" in what a node says about itself before it has joined one."""
@@ -71,6 +75,11 @@ class KeySigner:
 
     def __repr__(self) -> str:
         return f"KeySigner(public={self.public.hex()})"
+
+
+def digest_of(body: bytes) -> bytes:
+    """Return the 16 bytes that name a signed body."""
+    return hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest()
 
 
 def message(kind: str, n: int, root_fp: bytes, body: bytes) -> bytes:

@@ -1,11 +1,10 @@
-"""The four signed records of the register: what they say, how they are made and opened.
+"""The signed records of the register: what they say, how they are made and opened.
 
-Trust document (the root says which keys play which role), roster record (a membership key says
-who is a member, of which site, in which roles), key record (a member says which X25519 key is
-its own) and hub record (a hub says where it answers). Which of two records holds is decided in
-``register.py``; whether a signer may say such a thing as well. Rules: bodies are maps in which
-unknown fields are allowed; places for later (delegated site keys, approvers, voided role keys)
-stand in the format from the first version, readers of today ignore them.
+Trust document (the root says which keys play which role), roster record (a membership key or a
+site's key says who is a member, of which site, in which roles), key record (a member says which
+X25519 key is its own) and hub record (a hub says where it answers). What the root says about a
+void key (``void.py``) belongs to its document. Which record counts and holds is decided in
+``standing.py`` and ``register.py``. Rule: bodies are maps in which unknown fields are allowed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +40,12 @@ ROLES: Final = frozenset({ROLE_HUB, ROLE_NODE, ROLE_SITE_OPERATOR})
 
 KEYS_PER_ROLE_MAX: Final = 16
 REGIONS_MAX: Final = 64
+SITE_KEYS_MAX: Final = 1024
+"""Sites with keys of their own."""
+PAST_KEYS_MAX: Final = 256
+"""Retired keys, and void ones, that a document names."""
+VOID_LISTS_MAX: Final = 16
+HASH_BYTES: Final = 16
 URLS_MAX: Final = 8
 HEADS_MAX: Final = 16
 
@@ -54,6 +59,23 @@ class OrderKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class Retired:
+    """A key that signs no more: its records up to a trust version stand."""
+
+    site: str  # "" for a membership key, else the site whose key it was
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """A key that leaked: only the records in its lists stand, whoever made others."""
+
+    site: str
+    lists: tuple[bytes, ...]
+    """Hashes of the lists of record digests; the root of their tree, one level deep."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrustDocument:
     """What the root says: the role keys and the region epochs, by version."""
 
@@ -63,6 +85,10 @@ class TrustDocument:
     assets: tuple[bytes, ...]
     orders: Mapping[str, OrderKeys]
     approvers: tuple[bytes, ...] = ()
+    site_keys: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    """Keys that admit and end nodes of one site, by site."""
+    retired: Mapping[bytes, Retired] = field(default_factory=dict)
+    void: Mapping[bytes, Void] = field(default_factory=dict)
 
     def role_key(self, role: str) -> tuple[bytes, ...]:
         """Return the public keys of a role; none for a role that this version does not name."""
@@ -106,6 +132,7 @@ class KeyRecord:
     identity_public: bytes
     kem_public: bytes
     kem_epoch: int
+    made_ms: int = 0  # 0 when the record does not say it
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +154,9 @@ def make_trust_document(
     assets: Sequence[bytes],
     orders: Mapping[str, OrderKeys],
     approvers: Sequence[bytes] = (),
+    site_keys: Mapping[str, Sequence[bytes]] | None = None,
+    retired: Mapping[bytes, Retired] | None = None,
+    void: Mapping[bytes, Void] | None = None,
 ) -> bytes:
     """Return a signed trust document; ``version`` must be above every earlier one."""
     assert version > 0
@@ -141,8 +171,9 @@ def make_trust_document(
             region: {"epoch": keys.epoch, "keys": list(keys.keys)}
             for region, keys in orders.items()
         },
-        "site_keys": {},
-        "void": [],
+        "site_keys": {site: list(keys) for site, keys in (site_keys or {}).items()},
+        "retired": [[key, one.site, one.until] for key, one in (retired or {}).items()],
+        "void": [[key, one.site, list(one.lists)] for key, one in (void or {}).items()],
     }
     return sign_record(root, TRUST, 1, root_fingerprint(root.public), body)
 
@@ -164,6 +195,9 @@ def open_trust_document(data: bytes, root_fp: bytes) -> TrustDocument:
         assets=_keys(body, "assets"),
         orders=orders,
         approvers=_keys(body, "approvers", default=()),
+        site_keys=_site_keys(body),
+        retired=_retired(body),
+        void=_void(body),
     )
 
 
@@ -213,7 +247,9 @@ def open_roster_record(data: bytes, root_fp: bytes) -> tuple[RosterRecord, bytes
     return record, signer
 
 
-def make_key_record(identity: Signer, kem_public: bytes, kem_epoch: int) -> bytes:
+def make_key_record(
+    identity: Signer, kem_public: bytes, kem_epoch: int, made_ms: int = 0
+) -> bytes:
     """Return a member's signed X25519 key.
 
     It is bound to no organisation: an identity is made before it joins one, and the record says
@@ -221,7 +257,9 @@ def make_key_record(identity: Signer, kem_public: bytes, kem_epoch: int) -> byte
     """
     assert len(kem_public) == KEY_BYTES
     assert kem_epoch > 0
-    body = {"kind": KEY, "epoch": kem_epoch, "kem": kem_public}
+    body: dict[str, Any] = {"kind": KEY, "epoch": kem_epoch, "kem": kem_public}
+    if made_ms:
+        body["made"] = made_ms
     return sign_record(identity, KEY, 1, NO_ROOT, body)
 
 
@@ -232,6 +270,7 @@ def open_key_record(data: bytes) -> KeyRecord:
         identity_public=signer,
         kem_public=fields.raw(body, "kem", KEY_BYTES),
         kem_epoch=fields.integer(body, "epoch", least=1, most=(1 << 32) - 1),
+        made_ms=fields.integer(body, "made", default=0),
     )
 
 
@@ -305,3 +344,36 @@ def _heads(body: Mapping[str, Any]) -> dict[str, tuple[int, int, bytes]]:
             fields.raw(inner, "root", bytes_max=64),
         )
     return heads
+
+
+def _site_keys(body: Mapping[str, Any]) -> dict[str, tuple[bytes, ...]]:
+    named = fields.mapping(body, "site_keys", count_max=SITE_KEYS_MAX, default={})
+    if not all(SITE_PATTERN.match(site) for site in named):
+        raise CodecError("the trust document names an impossible site")
+    return {site: _keys(named, site) for site in named}
+
+
+def _retired(body: Mapping[str, Any]) -> dict[bytes, Retired]:
+    found: dict[bytes, Retired] = {}
+    for key, site, until in _past_keys(body, "retired"):
+        found[key] = Retired(site, fields.integer({"until": until}, "until"))
+    return found
+
+
+def _void(body: Mapping[str, Any]) -> dict[bytes, Void]:
+    found: dict[bytes, Void] = {}
+    for key, site, lists in _past_keys(body, "void"):
+        hashes = fields.raws({"lists": lists}, "lists", HASH_BYTES, count_max=VOID_LISTS_MAX)
+        found[key] = Void(site, hashes)
+    return found
+
+
+def _past_keys(body: Mapping[str, Any], name: str) -> Iterable[tuple[bytes, str, Any]]:
+    for entry in fields.items(body, name, count_max=PAST_KEYS_MAX, default=()):
+        if not isinstance(entry, list) or len(entry) != 3:
+            raise CodecError("the trust document names a past key in the wrong shape")
+        inner = {"key": entry[0], "site": entry[1]}
+        site = fields.text(inner, "site", chars_max=31)
+        if site and not SITE_PATTERN.match(site):
+            raise CodecError("the trust document names an impossible site")
+        yield fields.raw(inner, "key", KEY_BYTES), site, entry[2]

@@ -71,7 +71,8 @@ def test_a_roster_record_waits_for_its_trust_document():
     record = org.roster(identity("n1"), trust_version=2)
     assert isinstance(org.register.merge(record), Rejected)
     assert isinstance(org.register.merge(org.trust_document(2)), Merged)
-    assert isinstance(org.register.merge(record), Merged)
+    assert [one.wire for one in org.register.take_released()] == [record]
+    assert org.register.active(identity("n1").node_id)
 
 
 def test_trust_version_orders_before_version():
