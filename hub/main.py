@@ -39,6 +39,7 @@ from mesh.host.local_socket import listen_local
 from mesh.host.log import get_log
 from mesh.host.notify import ServiceManager
 from mesh.join_desk import JoinDesk
+from mesh.key_rotation import KeyRotation
 from mesh.link.join import JoinService
 from mesh.link.peers import Peers
 from mesh.link.ws import serve_websocket
@@ -54,6 +55,7 @@ class Parts:
     """The services of a running hub."""
 
     replication: Replication
+    keys: KeyRotation
     peers: Peers
     ingest: Ingest
     live: Live
@@ -84,8 +86,9 @@ def compose(ground: founding.Ground) -> Parts:
     peers = Peers(
         own, register, listen=None, hub_link=True, rpc=rpc, streams={},
         services={"sync": replication.service, "receipt": replication.receipt_service},
-        addresses=dict, clock=clock, build=build,
+        addresses=dict, clock=clock, build=build, renewal=replication.renewal,
     )  # fmt: skip
+    rotation = KeyRotation(own, register, store, clock, peers.renew)
     contacts = Contacts(register.register, peers)
     rpc |= contacts.handlers()
     reports, reader = ground.reports, order_reader(register.register)
@@ -125,14 +128,15 @@ def compose(ground: founding.Ground) -> Parts:
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,
     )  # fmt: skip
-    joins = JoinService(join_desk, own.kem_private)
+    joins = JoinService(join_desk, lambda: own.kem_private)
 
     async def mesh_door(stream: Any) -> None:
         await serve_websocket(stream, peers, joins)
 
     web = WebSide(make_app(services), Uploads(services))
     return Parts(
-        replication=replication, peers=peers, ingest=ingest, live=live, contacts=contacts,
+        replication=replication, keys=rotation, peers=peers, ingest=ingest, live=live,
+        contacts=contacts,
         assets=assets, tokens=tokens, restored=restored, secrets=secrets, trust=trust,
         front=Front(web, ground.tls, mesh_door), status=status,
     )  # fmt: skip
@@ -178,6 +182,7 @@ async def _run(
         await base.start(ground.store.run)
         async with trio.open_nursery() as mesh:
             await mesh.start(parts.replication.run)
+            await mesh.start(parts.keys.run)
             await mesh.start(parts.peers.run)
             async with trio.open_nursery() as views:
                 await views.start(parts.ingest.run)

@@ -141,3 +141,11 @@ class RegisterRoster:
         able = self.merged_authors(scope)
         nodes = [node for node in able if HUB not in self._members[node].roles]
         return owner(nodes or able, f"{author}/{scope}") == self._me
+
+
+class RegisterOnly(RegisterRoster):
+    """A roster in which nobody carries anything: only the register passes."""
+
+    def carries(self, node: str, scope: str, author: str | None = None) -> bool:
+        """Nobody keeps a copy of anything."""
+        return False

@@ -210,9 +210,43 @@ def _opened(
         version = fields.integer(body, "version")
         sealed = fields.raw(body, "sealed")
         info = SealInfo(register.root_fp, identity.node_id, kem_epoch, secret_id, version)
-        return open_sealed(identity.kem_private, info, sealed)
+        private = identity.sealed_to(kem_epoch)
+        return open_sealed(private, info, sealed) if private else None
     except CodecError:
         return None
+
+
+def to_seal_anew(store: StorePort, register: Register, identity: Identity) -> dict[str, int]:
+    """Return the secrets that open here with a replaced key alone, and the epoch of that key.
+
+    The newest version that opens is what counts; an older one nobody reads.
+    """
+    found: dict[str, int] = {}
+    for secret_id, bodies in _sealed_to(store, register, identity).items():
+        opening = (b for b in bodies if _opened(register, identity, secret_id, b) is not None)
+        newest = next(opening, None)
+        if newest is None:
+            continue
+        same = [newest, *(b for b in opening if b["version"] == newest["version"])]
+        epochs = {int(body["kem_epoch"]) for body in same}
+        if identity.kem_epoch not in epochs:
+            found[secret_id] = max(epochs)
+    return found
+
+
+def seal_anew(
+    tx: TxPort, store: StorePort, register: Register, identity: Identity, site: str
+) -> int:
+    """Seal to our key of today what opens with a replaced one alone; return how many.
+
+    As copies in the site's scope, like those that a node gives to another: what a hub sets
+    later has a higher version and is read first.
+    """
+    anew = to_seal_anew(store, register, identity)
+    for secret_id in anew:
+        body = copy_for(store, register, identity, identity.node_id, secret_id)
+        tx.put(site_scope(site), SECRET_COPY, copy_key(identity.node_id, secret_id), body)
+    return len(anew)
 
 
 class Readable:

@@ -153,8 +153,9 @@ class SiteSecrets:
             if len(self._opened) >= OPENED_MAX:
                 self._opened.clear()
             info = seal_info(self._register.register.root_fp, self._site(), row)
+            private = self._identity.sealed_to(row.kem_epoch)
             try:
-                secret = open_sealed(self._identity.kem_private, info, row.sealed)
+                secret = open_sealed(private, info, row.sealed) if private else b""
                 self._opened[row.sealed] = secret if len(secret) == SECRET_BYTES else None
             except CodecError:
                 self._opened[row.sealed] = None

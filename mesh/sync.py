@@ -17,7 +17,7 @@ import trio
 from mesh.errors import Refused, RemoteError, StoreBroken, StoreFull, Unreachable
 from mesh.host.log import get_log
 from mesh.proto.heads_digest import HeadsDigest
-from mesh.proto.intake import Outcome, uncovered
+from mesh.proto.intake import Outcome, Roster, uncovered
 from mesh.proto.receipts import Receipts
 from mesh.proto.serve import serve
 from mesh.proto.sets import SetId, SignedHead
@@ -32,7 +32,7 @@ from mesh.proto.sync_ports import (
     SendReceipt,
     Serve,
 )
-from mesh.roster import RegisterRoster, RegisterStorePort
+from mesh.roster import RegisterOnly, RegisterRoster, RegisterStorePort
 from mesh.store import MeshStore
 
 __all__ = ["LinkPort", "Replication"]
@@ -98,17 +98,26 @@ class Replication:
     async def service(self, link: LinkPort) -> None:
         """Serve the frames of kind ``sync`` of one link until it ends."""
         self.refresh()
+        await self._exchange(link, self._roster)
+
+    async def renewal(self, link: LinkPort) -> None:
+        """Exchange the register alone with a peer that has to show a new key first."""
+        self.refresh()
+        register = self._register_store.register
+        await self._exchange(link, RegisterOnly(register, self._store.author), meets=False)
+
+    async def _exchange(self, link: LinkPort, roster: Roster, *, meets: bool = True) -> None:
         session = SyncSession(
             link.peer,
             self._store,
-            self._roster,
+            roster,
             self._register_store.register,
             self._claims,
             self._jitter,
             self._digest,
         )
         try:
-            await _LinkSync(self, link, session).run()
+            await _LinkSync(self, link, session, meets=meets).run()
         finally:
             session.close()
             self.counters.update(session.counters)
@@ -212,7 +221,11 @@ class Replication:
 class _LinkSync:
     """The tasks of one link's session."""
 
-    def __init__(self, parent: Replication, link: LinkPort, session: SyncSession) -> None:
+    def __init__(
+        self, parent: Replication, link: LinkPort, session: SyncSession, *, meets: bool
+    ) -> None:
+        """``meets``: the peer shows all that it has, which a restored member waits for."""
+        self._meets = meets
         self._parent, self._link, self._session = parent, link, session
         self._store = parent.store
         self._send, self._outbox = trio.open_memory_channel[tuple[str, Any]](OUTBOX_MAX)
@@ -254,7 +267,7 @@ class _LinkSync:
                 case Drop(reason):
                     self._drop(reason)
         self._kick.set()
-        if self._session.counters["completed"]:
+        if self._meets and self._session.counters["completed"]:
             self._parent.met_peers.add(self._link.peer)
             if self._store.awaits_peer:
                 self._nursery.start_soon(self._parent.met, self._link.peer)

@@ -52,7 +52,7 @@ async def join_mesh(folder: Path, token_text: str, name: str) -> Joined:
             f" {token.site}; use another data folder"
         )
     make_private_folder(folder)
-    identity = load_or_make_identity(folder / KEYS)
+    identity = load_or_make_identity(folder / KEYS, now_ms=SystemClock().now_ms())
     result = await join_by_token(token, identity, name)
     return _keep(folder, identity.node_id, name, result)
 

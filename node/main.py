@@ -28,6 +28,7 @@ from mesh.host.files import make_private_folder, write_file, write_json
 from mesh.host.log import get_log
 from mesh.host.notify import ServiceManager
 from mesh.identity import load_or_make_identity
+from mesh.key_rotation import KeyRotation
 from mesh.link.peers import Peers
 from mesh.mdns import Mdns, site_tag
 from mesh.proto.ids import uuid7
@@ -73,7 +74,7 @@ class Node:
         self.clock = SteadyClock(config.trust_clock)
         self.manager = ServiceManager(os.environ)
         self.joined: Joined = read_joined(data)
-        self.identity = load_or_make_identity(data / KEYS)
+        self.identity = load_or_make_identity(data / KEYS, now_ms=self.clock.now_ms())
         if self.identity.node_id != self.joined.node:
             raise Refused(f"the keys in {data / KEYS} are not of node {self.joined.node}")
         self.register = RegisterStore.open(data / REGISTER)
@@ -109,6 +110,10 @@ class Node:
             clock=self.clock,
             build=BUILD,
             region=self.region,
+            renewal=self.replication.renewal,
+        )
+        self.keys = KeyRotation(
+            self.identity, self.register, self.store, self.clock, self.peers.renew
         )
         self.assets = Assets(
             node=self.identity.node_id,
@@ -324,6 +329,7 @@ class Node:
                 services.start_soon(self.manager.run, lambda: node_status(self)["sentence"])
                 await services.start(self.replication.run)
                 await services.start(self.book.run, self.peers)
+                await services.start(self.keys.run)
                 await services.start(self.peers.run)
                 await services.start(self.topology.run, self.peers)
                 await self._until_writable()

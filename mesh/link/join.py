@@ -8,6 +8,7 @@ connection alone. Every exchange ends within JOIN_S.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,10 +28,10 @@ _LOG = get_log("join")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class JoinService:
-    """A hub's side of joins: its decisions and the X25519 key of its identity."""
+    """A hub's side of joins: its decisions and the X25519 key of its identity, as it is now."""
 
     port: JoinServerPort
-    static_private: bytes
+    static_private: Callable[[], bytes]
 
 
 async def request_join(
@@ -77,7 +78,7 @@ async def answer_join(
 
 
 async def _answer_join(carrier: Carrier, service: JoinService, message: bytes) -> None:
-    noise = _handshake(service.static_private, initiator=False)
+    noise = _handshake(service.static_private(), initiator=False)
     noise.read(message)
     await carrier.send([handshake_record(XX, noise.write(service.port.server_payload()))])
     noise.read(await _expect(carrier))

@@ -79,6 +79,7 @@ class Link:
     ) -> None:
         self.peer = session.peer
         self.dialled = session.dialled
+        self.key = session.key
         self.key_record = session.key_record
         self.address = session.carrier.address
         self.carrier_name = session.carrier.name

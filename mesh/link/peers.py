@@ -37,6 +37,8 @@ from mesh.link.tcp import TcpCarrier, peer_address
 from mesh.link.ways import KnownAddresses, Way
 from mesh.proto.crossing import newer_stays
 from mesh.proto.frames import LinkKind, make_hello
+from mesh.proto.key_age import is_expired
+from mesh.proto.trust import KeyRecord
 
 Service = Callable[[Link], Awaitable[None]]
 Addresses = Callable[[], KnownAddresses]
@@ -98,11 +100,14 @@ class Peers:
         clock: Clock,
         build: str = "rackmesh",
         wanted: Wanted | None = None,
+        renewal: Service | None = None,
         relay_ways: Callable[[str], Sequence[Way]] = no_relays,
         region: Callable[[], str] = lambda: "",
     ) -> None:
         """``hub_link``: keep a link to one hub; a hub itself keeps one to every other hub.
 
+        ``renewal``: the one service of a link whose peer shows an expired key (or whom ours
+        has expired for): the register, so that a new key can be shown; without it, none.
         ``wanted``: whom else to keep a link with; None: everybody whose address is known.
         ``region``: of this node's site; a hub of it is liked best.
         """
@@ -113,6 +118,7 @@ class Peers:
         self._listen = listen
         self._hub_link = hub_link
         self._services = services
+        self._renewal = renewal
         self._rpc = rpc
         self._streams = streams
         self._addresses = addresses
@@ -150,6 +156,11 @@ class Peers:
     def look_again(self) -> None:
         """The addresses have changed: dial now and not at the next poll."""
         self._keeper.look_again()
+
+    def renew(self, reason: str) -> None:
+        """Close every link, so that it is made anew; the keeper dials those that are wanted."""
+        for link in [*(main.link for main in self._links.values()), *self._bulk]:
+            link.close(reason)
 
     def statistics(self) -> PeersStatistics:
         """Return what was counted."""
@@ -268,9 +279,15 @@ class Peers:
     def _make(self, session: Session, kind: LinkKind) -> Link:
         self._handshakes += 1
         hello = make_hello(kind, self._build, self._session)
+        if self._is_expired(session.key):
+            self._counters["expired_keys"] += 1
+            return Link(session, hello, rpc={}, streams={}, counters=self._counters)
         return Link(
             session, hello, rpc=self._rpc, streams=self._streams, counters=self._counters
         )
+
+    def _is_expired(self, key: KeyRecord) -> bool:
+        return is_expired(key.made_ms, self._clock.now_ms())
 
     async def _run_link(
         self, link: Link, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -290,7 +307,10 @@ class Peers:
 
     async def _run_services(self, link: Link) -> None:
         async with trio.open_nursery() as nursery:
-            for name, service in self._services.items():
+            services = self._services
+            if self._is_expired(link.key):
+                services = {"renewal": self._renewal} if self._renewal else {}
+            for name, service in services.items():
                 nursery.start_soon(self._run_service, name, service, link)
             await link.wait_closed()
             nursery.cancel_scope.cancel()

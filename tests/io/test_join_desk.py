@@ -23,7 +23,7 @@ async def open_office(nursery: trio.Nursery, folder: Path) -> Office:
     await nursery.start(door.run)
     office = Office(folder, url=door.url)
     door.peers = Place(Org(), "hub", listen=False).peers  # nobody dials it here
-    door.join = JoinService(office.desk, HUB.kem_private)
+    door.join = JoinService(office.desk, lambda: HUB.kem_private)
     return office
 
 

@@ -183,10 +183,10 @@ async def test_members_whose_keys_are_both_new_to_the_other_meet_by_xx():
     org = Org()
     for label in ("a", "b"):
         org.admit(label)
-    a, b = Place(org, "a"), Place(org, "b", rpc={"echo": echo})
-    for place, label in ((a, "a"), (b, "b")):
-        place.identity = make_identity(seed(f"{label}/id"), seed(f"{label}/newer"), 2)
-        place.peers._identity = place.identity
+    new_a, new_b = (
+        make_identity(seed(f"{label}/id"), seed(f"{label}/newer"), 2) for label in ("a", "b")
+    )
+    a, b = Place(org, "a", who=new_a), Place(org, "b", who=new_b, rpc={"echo": echo})
     async with running(a, b):
         a.knows(b)
         assert await a.peers.rpc(b.id, "echo", "hello", WAIT_S) == "hello"

@@ -3,12 +3,13 @@
 import pytest
 import trio
 
-from mesh.errors import Refused, RemoteRefused, Unreachable
+from mesh.errors import Refused, RemoteError, RemoteRefused, Unreachable
+from mesh.identity import Identity, make_identity
 from mesh.link.flow import MessageStream, StreamBroken
 from mesh.link.link import Link
 from mesh.proto import record
-from tests.support.link_mesh import WAIT_S, Place, running, until
-from tests.support.trust import Org
+from tests.support.link_mesh import WAIT_S, Place, eventually, running, until
+from tests.support.trust import Org, seed
 
 
 def org_of(*labels: str) -> Org:
@@ -281,3 +282,42 @@ async def test_a_stranger_is_not_let_in():
             await b.peers.rpc(a.id, "echo", None, 2)
         assert a.peers.connected() == {}
         assert a.peers.statistics().counters["handshakes_refused"] >= 1
+
+
+def aged(label: str, days: int) -> Identity:
+    """A member whose key was made so many days before the time of ``StepClock``."""
+    made_ms = 1_800_000_000_000 - days * 86_400_000
+    return make_identity(seed(f"{label}/id"), seed(f"{label}/kem"), made_ms=made_ms)
+
+
+async def test_a_peer_with_an_expired_key_gets_the_register_and_nothing_else():
+    org = Org()
+    for label in ("a", "b"):
+        org.admit(label)
+    served: list[str] = []
+
+    def service(name: str):
+        async def run(link: Link) -> None:
+            served.append(name)
+            await link.wait_closed()
+
+        return run
+
+    a = Place(org, "a", who=aged("a", 57))
+    b = Place(
+        org, "b", who=aged("b", 55), services={"sync": service("sync")},
+        renewal=service("renewal"), rpc={"echo": echo},
+    )  # fmt: skip
+    async with running(a, b):
+        a.knows(b)
+        await until(b.peers, lambda: a.id in b.peers.connected())
+        await eventually(lambda: served == ["renewal"])
+        with pytest.raises(RemoteError):
+            await a.peers.rpc(b.id, "echo", "hello", 5.0)
+        a.identity.renew(0, 1_800_000_000_000)
+        a.peers.renew("a new key")
+        await eventually(lambda: served == ["renewal", "sync"])
+        assert await a.peers.rpc(b.id, "echo", "hi", 5.0) == {"from": a.id, "body": "hi"}
+        known = b.roster.register.member(a.id)
+        assert known is not None
+        assert (known.kem_epoch, known.kem_public) == (2, a.identity.kem_public)

@@ -169,7 +169,7 @@ async def serve_join(
     door = HubDoor(folder)
     hub = Place(org, "hub", listen=False)
     door.peers = hub.peers
-    door.join = JoinService(desk, who.kem_private)
+    door.join = JoinService(desk, lambda: who.kem_private)
     await nursery.start(door.run)
     return door, hub, who.kem_public
 

@@ -74,9 +74,10 @@ class Place:
         services: Mapping[str, Callable[[Link], Awaitable[None]]] | None = None,
         rpc: Mapping[str, Callable[[str, Any], Awaitable[Any]]] | None = None,
         streams: Mapping[str, Callable[[str, Any, Any], Awaitable[None]]] | None = None,
+        who: Identity | None = None,
         **more: Any,
     ) -> None:
-        self.identity: Identity = identity(label)
+        self.identity: Identity = who or identity(label)
         self.id = self.identity.node_id
         self.roster = Roster(org)
         self.addresses: dict[str, list[tuple[str, int]]] = {}
