@@ -15,6 +15,7 @@ INTERRUPTED = 130
 _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
 _UPKEEP, _ROOT = "hub.upkeep_commands", "hub.root_commands"
+_MEMBERS = "mesh.cli.members"
 
 TABLE: dict[str, Any] = {
     "status": (f"{_NOUNS}:status", "Say how the hub or node fares."),
@@ -46,6 +47,10 @@ TABLE: dict[str, Any] = {
             "run": ("node.commands:run", "Run this node."),
             "doctor": ("node.doctor.commands:doctor", "Check this machine before or after."),
             "list": (f"{_NOUNS}:node_list", "List the members of the mesh."),
+            "revoke": (f"{_MEMBERS}:node_revoke", "End a member for good."),
+            "suspend": (f"{_MEMBERS}:node_suspend", "Keep a member out for a time."),
+            "resume": (f"{_MEMBERS}:node_resume", "Let a suspended member in again."),
+            "rotate-key": (f"{_MEMBERS}:rotate_key", "Replace this node's X25519 key."),
         },
         "Nodes.",
     ),
@@ -146,6 +151,13 @@ TABLE: dict[str, Any] = {
             "revoke": (f"{_PEOPLE}:apitoken_revoke", "Make an API token worthless."),
         },
         "API tokens of programs.",
+    ),
+    "state": (
+        {
+            "export": ("mesh.cli.state:state_export", "Write signed state to a file."),
+            "import": ("mesh.cli.state:state_import", "Take over state from a file."),
+        },
+        "State carried by hand.",
     ),
     "service": (
         {

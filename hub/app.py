@@ -86,6 +86,8 @@ def make_app(services: Services) -> QuartTrio:
     problems.install(app, renderer.error)
     for room in (read, write, assets, events, accounts, upkeep):
         room.bind(bindings, services)
+    for operation, handler in services.alike.items():
+        bindings.on(operation)(handler)
     app.register_blueprint(bindings.blueprint())
     app.register_blueprint(monitor.routes(services))
     app.register_blueprint(session.routes(services, sign_in))

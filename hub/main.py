@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -32,6 +33,7 @@ from hub.restored import REPORT_FILE, RestoreDesk
 from hub.status import StatusDesk
 from hub.trust_desk import TrustDesk
 from mesh.answers import Answers
+from mesh.courier import Courier
 from mesh.errors import StoreFull
 from mesh.host.build import BUILD
 from mesh.host.clock import SteadyClock
@@ -43,7 +45,11 @@ from mesh.key_rotation import KeyRotation
 from mesh.link.join import JoinService
 from mesh.link.peers import Peers
 from mesh.link.ws import serve_websocket
+from mesh.member_desk import MemberDesk
+from mesh.membership import Voice
 from mesh.proto import tables
+from mesh.rest.alike import Alike
+from mesh.secrets import exposed_secrets
 from mesh.store import Tx
 from mesh.sync import Replication
 
@@ -118,12 +124,18 @@ def compose(ground: founding.Ground) -> Parts:
     )  # fmt: skip
     ingest = Ingest(MeshRows(store), register, reports, bus, clock, reader)
     secrets = SecretDesk(store, register.register)
+    exposed = partial(exposed_secrets, store)
+    voice = Voice(ground.keys.membership)
+    members = MemberDesk(register, node_id, voice, lambda: store.heads, exposed)
+    courier = Courier(store, register)
+    alike = Alike(node=node_id, members=members, keys=rotation, courier=courier)
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
         secrets=secrets, assets=assets, exports=exports,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         backups=backups, restored=restored, trust=trust,
+        alike=alike.handlers(),
         not_ready=lambda: store.not_ready or trust.read_only(),
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,

@@ -19,7 +19,7 @@ from hub.live import EventBus, Live
 from hub.store import ReportStore
 from mesh.answers import Answers
 from mesh.host.clock import Clock
-from mesh.rest.calls import Keep
+from mesh.rest.calls import Call, Keep
 from mesh.rest.roles import Role
 from mesh.rest.types import (
     GroupAccepted,
@@ -231,6 +231,8 @@ class Services:
     backups: Backups
     restored: Restored
     trust: TrustSource
+    alike: Mapping[str, Callable[[Call], Awaitable[Any]]]
+    """Handlers of what hub and node do alike (mesh/rest/alike.py)."""
     status: StatusSource
     settle: Callable[[], Awaitable[None]]
     """Returns when the reporting store holds every write before it."""

@@ -1,4 +1,4 @@
-"""What a hub does to the register: found the organisation, admit, change and end members.
+"""What is done to the register: found the organisation, admit, change and end members.
 
 It knows no tokens (``join_desk.py``) and no link. Rules: every change is a new version of a
 signed record, durable here before the call returns; starting again changes nothing that already
@@ -6,13 +6,14 @@ holds; ``revoked`` is for good.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mesh.errors import Refused
 from mesh.hub_keys import HubKeys
 from mesh.identity import Identity
-from mesh.proto.register import Member
+from mesh.proto.register import Member, Register
+from mesh.proto.sign import Signer
 from mesh.proto.trust import (
     HUB,
     MEMBER,
@@ -20,6 +21,7 @@ from mesh.proto.trust import (
     ROLE_HUB,
     RosterRecord,
     Status,
+    TrustDocument,
     make_hub_record,
     make_roster_record,
     open_hub_record,
@@ -86,7 +88,7 @@ def admit(
     name: str = "",
 ) -> None:
     """Sign and keep the roster record of a new member, or of one that comes back."""
-    trust = _trust_version(keys, store)
+    trust = Voice(keys.membership).trust_version(store.register)
     record = RosterRecord(
         identity_public=identity_public,
         trust_version=trust,
@@ -101,11 +103,31 @@ def admit(
     same = known is not None and known.status == MEMBER
     if known is not None and same and (known.site, known.roles) == (site, roles):
         return
-    _keep(keys, store, record, known)
+    _keep(keys.membership, store, record, known)
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A key that speaks about members: of the organisation, or of one site."""
+
+    signer: Signer
+    site: str = ""
+
+    def trust_version(self, register: Register) -> int:
+        """Return the version that this key signs under; Refused when it is not named."""
+        trust = register.trust
+        if trust is None or not self._is_named(trust):
+            whose = f"site {self.site}'s key" if self.site else "hub's membership key"
+            raise Refused(f"the trust document does not name this {whose}")
+        return trust.version
+
+    def _is_named(self, trust: TrustDocument) -> bool:
+        named = trust.site_keys.get(self.site, ()) if self.site else trust.membership
+        return self.signer.public in named
 
 
 def set_status(
-    keys: HubKeys,
+    voice: Voice,
     store: RegisterStore,
     node_id: str,
     status: Status,
@@ -115,16 +137,20 @@ def set_status(
 
     ``heads`` are the last accepted heads of its sets (scope -> epoch, seq, root) when it ends.
     """
-    known = store.register.member(node_id)
+    register = store.register
+    known = register.member(node_id)
     if known is None:
         raise Refused(f"node {node_id} is not in the register")
     if known.status == status:
         return
     if known.status == REVOKED:
         raise Refused(f"node {node_id} is revoked for good; it needs a new identity")
+    trust_version = voice.trust_version(register)
+    if voice.site:
+        _check_site(register, known, voice.site, status)
     record = RosterRecord(
         identity_public=known.identity_public,
-        trust_version=_trust_version(keys, store),
+        trust_version=trust_version,
         version=VERSION_FIRST,
         site=known.site,
         roles=known.roles,
@@ -133,23 +159,27 @@ def set_status(
         name=known.name,
         heads=dict(heads or {}),
     )
-    _keep(keys, store, record, known)
+    _keep(voice.signer, store, record, known)
+
+
+def _check_site(register: Register, known: Member, site: str, status: Status) -> None:
+    """Refuse what a site's key may not say, before a record is made that nobody believes."""
+    if known.site != site or ROLE_HUB in known.roles:
+        raise Refused(f"node {known.node_id} is none of site {site}; ask a hub")
+    if status != REVOKED and register.admitted_by(known.node_id) != site:
+        raise Refused(
+            f"node {known.node_id} was admitted by a hub, and only a hub can suspend or resume"
+            " it; this site can revoke it"
+        )
 
 
 def _keep(
-    keys: HubKeys, store: RegisterStore, record: RosterRecord, known: Member | None
+    signer: Signer, store: RegisterStore, record: RosterRecord, known: Member | None
 ) -> None:
     if known is not None and known.trust_version == record.trust_version:
         version = known.version + 1
     else:
         version = VERSION_FIRST
-    signed = make_roster_record(keys.membership, keys.root_fp, replace(record, version=version))
+    root_fp = store.register.root_fp
+    signed = make_roster_record(signer, root_fp, replace(record, version=version))
     store.merge(signed)
-
-
-def _trust_version(keys: HubKeys, store: RegisterStore) -> int:
-    """Return the version that this hub signs under; raise Refused when its key is not named."""
-    trust = store.register.trust
-    if trust is None or keys.membership.public not in trust.membership:
-        raise Refused("the trust document does not name this hub's membership key")
-    return trust.version

@@ -149,3 +149,15 @@ class RegisterOnly(RegisterRoster):
     def carries(self, node: str, scope: str, author: str | None = None) -> bool:
         """Nobody keeps a copy of anything."""
         return False
+
+
+class OpenRoster(RegisterRoster):
+    """A roster that hides nothing: for state that leaves in a file, chosen before."""
+
+    def active(self, node: str) -> bool:
+        """Whoever reads the file."""
+        return True
+
+    def carries(self, node: str, scope: str, author: str | None = None) -> bool:
+        """Whoever carries the file."""
+        return True

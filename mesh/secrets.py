@@ -8,7 +8,7 @@ them to seal them to it (SECRET_COPY rows in the site's scope: there nodes may w
 see who was given what).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -311,6 +311,19 @@ def exposed_secrets(store: StorePort, node_id: str) -> list[str]:
         for row in store.rows(HUBS, SECRET_INDEX)
         if node_id in row.body.get("released", []) and not row.body.get("retired_ms")
     )
+
+
+def exposed_at_site(
+    store: StorePort, readable: Callable[[], Mapping[str, int]], site: str, node_id: str
+) -> list[str]:
+    """Return the secrets that a node of our site could read, as far as a site knows it.
+
+    The ledger is the hubs'. Here: what was handed on to it, and what this node can open (a hub
+    seals to every node of a site alike), which may be some too many, never one too few.
+    """
+    copies = store.authored(site_scope(site), SECRET_COPY)
+    given = {s for node, _, s in (row.key.partition("/") for row in copies) if node == node_id}
+    return sorted({*given, *readable()})
 
 
 def _number(value: object) -> int:

@@ -21,6 +21,7 @@ from cache.api import Cache, rpc_handlers
 from mesh.addresses import AddressBook
 from mesh.answers import SCHEMA as ANSWERS_SCHEMA
 from mesh.answers import Answers
+from mesh.courier import Courier
 from mesh.errors import Refused
 from mesh.host.build import BUILD
 from mesh.host.clock import SteadyClock
@@ -31,13 +32,16 @@ from mesh.identity import load_or_make_identity
 from mesh.key_rotation import KeyRotation
 from mesh.link.peers import Peers
 from mesh.mdns import Mdns, site_tag
+from mesh.member_desk import MemberDesk
+from mesh.membership import Voice
 from mesh.proto.ids import uuid7
 from mesh.proto.naming import NameReader
 from mesh.proto.order import Order, open_order, sign_order
 from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.proto.tables import FLEET, NODE, SITE, SUBNET, site_scope
 from mesh.register_store import RegisterStore
-from mesh.secrets import Readable, copy_for, make_copies, read_secret
+from mesh.rest.alike import Alike
+from mesh.secrets import Readable, copy_for, exposed_at_site, make_copies, read_secret
 from mesh.site_secret import SiteSecrets
 from mesh.store import MeshStore, mark_restored
 from mesh.sync import Replication
@@ -234,7 +238,18 @@ class Node:
             job_logs=self.work.logs,
             reader=self.cache.reader,
             new_id=self.new_id,
+            alike=self._make_alike().handlers(),
         )
+
+    def _make_alike(self) -> Alike:
+        """What this node does about members, its key and its state as a hub does."""
+        register, site, node = self.register, self.joined.site, self.identity.node_id
+        readable = Readable(self.store, register.register, self.identity).versions
+        exposed = partial(exposed_at_site, self.store, readable, site)
+        voice = Voice(self.identity.signer, site)
+        members = MemberDesk(register, node, voice, lambda: self.store.heads, exposed)
+        courier = Courier(self.store, register)
+        return Alike(node=node, members=members, keys=self.keys, courier=courier)
 
     def credentials(self, secret_id: str) -> Mapping[str, object]:
         """Return a BMC's login from the secret sealed to this node."""

@@ -9,7 +9,7 @@ import base64
 import json
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +57,8 @@ class NodeFacts:
     reader: Callable[[str], Any]
     """A reader of an asset that is here or arriving, or None (node/boot/ports.py)."""
     new_id: Callable[[], str]
+    alike: Mapping[str, Handler]
+    """Handlers of what hub and node do alike (mesh/rest/alike.py)."""
 
 
 class NodeApi:
@@ -83,6 +85,7 @@ class NodeApi:
             "cancelGroup": self._tell_group(CANCEL),
             "retryGroup": self._tell_group(RETRY),
         }
+        self._handlers |= facts.alike
         here = {name: o for name, o in OPERATIONS.items() if "node" in o.at}
         self._handlers |= {n: self._list for n, o in here.items() if o.form == "list"}
         assert here.keys() == self._handlers.keys(), sorted(here.keys() ^ self._handlers.keys())

@@ -388,6 +388,11 @@ class Register:
             version=roster.version,
         )
 
+    def admitted_by(self, node_id: str) -> str | None:
+        """Return whose key speaks for a node: "" membership, else its site; None: nobody."""
+        slots = self._slots.get(node_id)
+        return holding({slot: _says(entry) for slot, entry in slots.items()}) if slots else None
+
     def active(self, node_id: str) -> bool:
         """Tell whether an identity is a member now."""
         return self._roster(node_id) is not None

@@ -47,7 +47,8 @@ PAST_KEYS_MAX: Final = 256
 VOID_LISTS_MAX: Final = 16
 HASH_BYTES: Final = 16
 URLS_MAX: Final = 8
-HEADS_MAX: Final = 16
+HEADS_MAX: Final = 512
+"""Last accepted heads in a roster record; 16 before 2026-11-26."""
 
 
 @dataclass(frozen=True, slots=True)

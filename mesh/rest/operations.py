@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from mesh.rest import requests as ask
+from mesh.rest import trust_types as trust
 from mesh.rest import types as show
 from mesh.rest.roles import Role, covers
 
@@ -243,6 +244,36 @@ _UPKEEP: Final = (
     ),
 )  # fmt: skip
 
+_TRUST: Final = (
+    Operation(
+        id="revokeNode", method="POST", path="/nodes/{node}/revoke", role="admin",
+        noun="member", summary="End a member for good; says which secrets it could read.",
+        answer=trust.MemberChanged,
+    ),
+    Operation(
+        id="suspendNode", method="POST", path="/nodes/{node}/suspend", role="admin",
+        noun="member", summary="Keep a member out until it is resumed.",
+        answer=trust.MemberChanged,
+    ),
+    Operation(
+        id="resumeNode", method="POST", path="/nodes/{node}/resume", role="admin",
+        noun="member", summary="Let a suspended member in again.", answer=trust.MemberChanged,
+    ),
+    Operation(
+        id="rotateKey", method="POST", path="/rotate-key", role="admin", noun="key",
+        summary="Replace the X25519 key of the hub or node that is asked.",
+        answer=trust.KeyRotated,
+    ),
+    _get("exportState", "/state", "state-piece", trust.StatePiece,
+         "Read the signed state piece by piece, to carry it by hand.", role="admin",
+         query=ask.StateQuery),
+    Operation(
+        id="importState", method="POST", path="/state", role="admin", noun="state-taken",
+        summary="Take over a piece of state that was carried here, checked like a peer's.",
+        body=ask.StateRequest, answer=trust.StateTaken,
+    ),
+)  # fmt: skip
+
 _SESSION: Final = (
     Operation(
         id="changePassword", method="PUT", path="/session/password", role="viewer",
@@ -265,7 +296,8 @@ _SESSION: Final = (
 )  # fmt: skip
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
-    operation.id: operation for operation in (*_READS, *_WRITES, *_PEOPLE, *_UPKEEP, *_SESSION)
+    operation.id: operation
+    for operation in (*_READS, *_WRITES, *_PEOPLE, *_UPKEEP, *_TRUST, *_SESSION)
 }
 
 

@@ -29,6 +29,9 @@ GROUP_MAX: Final = 1000
 """Most servers of one group."""
 PASSWORD_CHARS_MIN: Final = 8
 PASSWORD_BYTES_MAX: Final = 256
+PLACE_CHARS_MAX: Final = 600
+PIECE_CHARS_MAX: Final = 700 << 10
+"""Base64 of mesh.proto.courier.PIECE_BYTES_MAX."""
 API_TTL_S_MAX: Final = 10 * 366 * 24 * 3600
 
 SiteName = Annotated[
@@ -103,6 +106,20 @@ class LogQuery(Closed):
     after: Annotated[int, Meta(ge=0, le=1 << 53, description="number of the last line had")] = 0
     follow: bool = False
     """Go on until the job ends (hub only; a node answers with what there is)."""
+
+
+class StateQuery(Closed):
+    """Which piece of the state."""
+
+    site: SiteName | None = None
+    at: Annotated[str, Meta(max_length=PLACE_CHARS_MAX)] | None = None
+    """``next`` of the piece before; without it, the first."""
+
+
+class StateRequest(Closed):
+    """A piece of state that was carried here, in base64."""
+
+    piece: Annotated[str, Meta(min_length=1, max_length=PIECE_CHARS_MAX)]
 
 
 class EventQuery(Closed):

@@ -47,6 +47,8 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("server", "power", "web-1", "web-2", "on", "--yes"), ("account", "list"),
     ("account", "show", "ann"),
     ("account", "role", "ann", "viewer"), ("account", "remove", "ann"), ("apitoken", "list"),
+    ("node", "revoke", "fra1-a", "--yes"), ("node", "suspend", "fra1-a", "--yes"),
+    ("node", "resume", "fra1-a"), ("node", "rotate-key"),
     ("apitoken", "create", "ci", "--role", "viewer"), ("apitoken", "revoke", "nope"),
 )  # fmt: skip
 
@@ -123,6 +125,9 @@ async def test_every_operation_has_a_verb(tmp_path: Path) -> None:
         await at.run("secret", "set", "bmc-1", "--site", "fra1", stdin="value")
         await at.run("asset", "add", "local", str(with_file))
         await at.run("asset", "export", "debian-12", str(tmp_path / "out.raw"))
+        for verb in ("export", "import"):
+            done = await at.run("state", verb, str(tmp_path / "lab.state"))
+            assert done.exit_code == 0, done.output
         sealed = str(tmp_path / "hub.backup")
         await at.run("hub", "backup", sealed, "--passphrase-file", "-", stdin="word " * 6)
         second = await second_hub(at.bench.trust, tmp_path / "second")

@@ -38,6 +38,7 @@ from mesh.rest.types import (
     Token,
 )
 from mesh.rest.verdicts import meant
+from tests.support.alike import fake_alike
 from tests.support.rows import RowStore, World
 
 NODE_A = "a" * 32
@@ -383,6 +384,7 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
         orders=fake, tokens=FakeTokens(clock, bus), verdicts=FakeVerdicts(rows, store, clock),
         secrets=FakeSecrets(), assets=fake, exports=fake, status=fake,
         backups=NoUpkeep(), restored=NoUpkeep(), settle=ingest.settle, trust=trust,
+        alike=fake_alike(HUB),
         not_ready=lambda: fake.trouble,
         answers=Answers(LocalTables(clock).write, clock),
         accounts=accounts, limits=Limits(),

@@ -16,6 +16,7 @@ from mesh.proto.order import Order, sign_order
 from mesh.rest.types import Status
 from node.resources import Resources
 from node.router import NodeApi, NodeFacts
+from tests.support.alike import fake_alike
 from tests.support.work_site import WorkSite
 
 
@@ -70,7 +71,7 @@ async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
             build="0.1.0", answers=Answers(site.store.write, site.clock),
             status=lambda: status_of(site),
             submit=submit, job_logs=site.work.logs, new_id=site.new_id,
-            reader=lambda asset: None,
+            reader=lambda asset: None, alike=fake_alike(site.node.node_id),
         )  # fmt: skip
         path = folder / "api.sock"
         async with trio.open_nursery() as nursery:

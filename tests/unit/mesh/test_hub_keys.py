@@ -4,7 +4,7 @@ import pytest
 
 from mesh.errors import Refused
 from mesh.hub_keys import load_or_make_hub_keys
-from mesh.membership import admit, announce, found, set_status
+from mesh.membership import Voice, admit, announce, found, set_status
 from mesh.proto.ids import root_fingerprint
 from mesh.proto.trust import open_trust_document
 from mesh.proto.wrap import WrapCost
@@ -127,15 +127,21 @@ def test_members_come_and_go_and_revoked_is_for_good(tmp_path):
     version = store.version
     admit(keys, store, who.public, site="lab", roles=frozenset({"node"}))
     assert store.version == version
-    set_status(keys, store, who.node_id, "suspended")
-    set_status(keys, store, who.node_id, "member")
+    set_status(Voice(keys.membership), store, who.node_id, "suspended")
+    set_status(Voice(keys.membership), store, who.node_id, "member")
     assert store.register.active(who.node_id)
     assert store.register.member(who.node_id).name == "edge"
-    set_status(keys, store, who.node_id, "revoked", heads={"site:lab": (1, 9, b"r" * 32)})
+    set_status(
+        Voice(keys.membership),
+        store,
+        who.node_id,
+        "revoked",
+        heads={"site:lab": (1, 9, b"r" * 32)},
+    )
     assert store.register.member(who.node_id).heads == {"site:lab": (1, 9, b"r" * 32)}
     with pytest.raises(Refused, match="for good"):
-        set_status(keys, store, who.node_id, "member")
+        set_status(Voice(keys.membership), store, who.node_id, "member")
     with pytest.raises(Refused, match="for good"):
         admit(keys, store, who.public, site="lab", roles=frozenset({"node"}))
     with pytest.raises(Refused, match="not in the register"):
-        set_status(keys, store, "x" * 32, "left")
+        set_status(Voice(keys.membership), store, "x" * 32, "left")

@@ -7,7 +7,7 @@ import pytest
 from mesh.errors import Refused
 from mesh.host import log
 from mesh.join_desk import KEEP_ENDED_MS
-from mesh.membership import admit, set_status
+from mesh.membership import Voice, admit, set_status
 from mesh.proto.codec import unpack_map
 from mesh.proto.tables import FLEET, HUBS, SITE, TOKEN
 from mesh.proto.token import parse_token
@@ -97,7 +97,9 @@ async def test_a_revoked_node_does_not_come_back_with_a_new_token(tmp_path):
     office = Office(tmp_path)
     text, _ = await office.desk.create_token("lab")
     await office.join(text)
-    set_status(office.keys, office.register, identity("n1").node_id, "revoked")
+    set_status(
+        Voice(office.keys.membership), office.register, identity("n1").node_id, "revoked"
+    )
     text, _ = await office.desk.create_token("lab")
     with pytest.raises(Refused, match="revoked for good"):
         await office.join(text)
