@@ -107,6 +107,7 @@ def open_ground(
     keys = load_or_make_hub_keys(data / "keys", config.region, passphrase)
     folder = make_private_folder(data / "identity")
     identity = load_or_make_identity(folder, now_ms=now_ms)
+    clock.begin_with_key(identity.kem_made_ms)
     tls = load_or_make_tls(make_private_folder(data / "tls"), [*hosts, "localhost"], now_ms)
     register = RegisterStore.open(data / "register", keys.root_fp)
     found(keys, identity, register, urls=urls, tls_sha256=tls.sha256, name=config.name)

@@ -1,7 +1,7 @@
 """What a store settles with its surroundings at a start: the time, and what to do without it.
 
-It knows heads, no rows. Rule: nothing is stamped before the clock was compared with what our
-own heads have promised.
+It knows heads, no rows. Rule: nothing is stamped before the clock was compared with what the
+heads that we hold have promised.
 """
 
 import sqlite3
@@ -20,12 +20,19 @@ SLACK_MS: Final = 3_600_000
 def begin_time(
     db: sqlite3.Connection, storage: SqlStorage, author: str, clock: SteadyClock
 ) -> None:
-    """Compare the clock with what our own heads promised, before it stamps anything.
+    """Compare the clock with the latest time that our store has seen signed.
 
-    What was promised by a clock that the operator has called wrong counts no more.
+    Our own heads count, and of others the latest time that two of them have reached: one alone
+    may be wrong, or lie. What was promised by a clock that the operator has called wrong counts
+    no more.
     """
-    own = [signed.head for signed in storage.heads() if signed.head.author == author]
-    promised_ms = max((milliseconds(head.floor) for head in own), default=0)
+    seen: dict[str, int] = {}
+    for signed in storage.heads():
+        head = signed.head
+        seen[head.author] = max(seen.get(head.author, 0), milliseconds(head.floor))
+    own_ms = seen.pop(author, 0)
+    others_ms = sorted(seen.values(), reverse=True)
+    promised_ms = max(own_ms, others_ms[1] if len(others_ms) > 1 else 0)
     if clock.trusting:
         set_meta(db, "promised_wrongly_ms", str(promised_ms))
     if promised_ms > int(get_meta(db, "promised_wrongly_ms") or 0) + SLACK_MS:

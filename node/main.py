@@ -79,6 +79,7 @@ class Node:
         self.manager = ServiceManager(os.environ)
         self.joined: Joined = read_joined(data)
         self.identity = load_or_make_identity(data / KEYS, now_ms=self.clock.now_ms())
+        self.clock.begin_with_key(self.identity.kem_made_ms)
         if self.identity.node_id != self.joined.node:
             raise Refused(f"the keys in {data / KEYS} are not of node {self.joined.node}")
         self.register = RegisterStore.open(data / REGISTER)

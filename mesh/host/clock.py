@@ -59,6 +59,11 @@ class SteadyClock:
         """Compare with the latest time that stands in our own store, once after start."""
         self._time.begin(promised_ms, self._wall_ms(), self._steady_ms())
 
+    def begin_with_key(self, made_ms: int) -> None:
+        """Compare with the time that our own key was made, which is there without a store."""
+        if not self.trusting:
+            self.begin(made_ms)
+
     def now_ms(self) -> int:
         """Return Unix milliseconds."""
         now_ms = self._time.now(self._wall_ms(), self._steady_ms())
