@@ -114,7 +114,7 @@ class Replication:
             self._register_store.register,
             self._claims,
             self._jitter,
-            self._digest,
+            self._digest if meets else None,
         )
         try:
             await _LinkSync(self, link, session, meets=meets).run()
