@@ -19,11 +19,12 @@ from mesh.errors import Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.identity import Identity
-from mesh.ports import StorePort
+from mesh.ports import StorePort, TxPort
 from mesh.proto.key_age import is_due, may_go
+from mesh.proto.tables import SECRET_COPY, site_scope
 from mesh.proto.trust import KEY
 from mesh.register_store import RegisterStore
-from mesh.secrets import seal_anew, to_seal_anew
+from mesh.secrets import sealed_anew, to_seal_anew
 
 CHECK_S: Final = 3600.0
 RESTORED_S: Final = 3600.0
@@ -106,14 +107,19 @@ class KeyRotation:
         member = register.member(identity.node_id)
         if not identity.replaced() or member is None:
             return
-        if to_seal_anew(store, register, identity) and member.site:
-            try:
-                count = await store.write(
-                    lambda tx: seal_anew(tx, store, register, identity, member.site)
-                )
-                log.info("secrets sealed anew", count=count, epoch=identity.kem_epoch)
-            except (Refused, StoreFull):
-                pass  # restored or full: the next look does it
+        rows = sealed_anew(store, register, identity) if member.site else {}
+        scope = site_scope(member.site)
+
+        def put(tx: TxPort) -> None:
+            for key, body in rows.items():
+                tx.put(scope, SECRET_COPY, key, body)
+
+        try:
+            if rows:
+                await store.write(put)
+                log.info("secrets sealed anew", count=len(rows), epoch=identity.kem_epoch)
+        except (Refused, StoreFull):
+            pass  # restored or full: the next look does it
         needed = set(to_seal_anew(store, register, identity).values())
         made = {**identity.replaced(), identity.kem_epoch: identity.kem_made_ms}
         order = sorted(made)

@@ -234,19 +234,19 @@ def to_seal_anew(store: StorePort, register: Register, identity: Identity) -> di
     return found
 
 
-def seal_anew(
-    tx: TxPort, store: StorePort, register: Register, identity: Identity, site: str
-) -> int:
-    """Seal to our key of today what opens with a replaced one alone; return how many.
+def sealed_anew(
+    store: StorePort, register: Register, identity: Identity
+) -> dict[str, dict[str, Any]]:
+    """Return rows that seal to our key of today what opens with a replaced one alone, by key.
 
-    As copies in the site's scope, like those that a node gives to another: what a hub sets
-    later has a higher version and is read first.
+    They are copies in the site's scope (SECRET_COPY), like those that a node gives to another:
+    what a hub sets later has a higher version and is read first.
     """
-    anew = to_seal_anew(store, register, identity)
-    for secret_id in anew:
-        body = copy_for(store, register, identity, identity.node_id, secret_id)
-        tx.put(site_scope(site), SECRET_COPY, copy_key(identity.node_id, secret_id), body)
-    return len(anew)
+    me = identity.node_id
+    return {
+        copy_key(me, secret_id): copy_for(store, register, identity, me, secret_id)
+        for secret_id in to_seal_anew(store, register, identity)
+    }
 
 
 class Readable:
