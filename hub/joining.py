@@ -54,7 +54,8 @@ async def join_as_hub(
             " rackmesh token create --role hub"
         )
     _check_folder(data, token)
-    identity = load_or_make_identity(make_private_folder(data / "identity"))
+    folder = make_private_folder(data / "identity")
+    identity = load_or_make_identity(folder, now_ms=SystemClock().now_ms())
     result = await join_by_token(token, identity, name)
     register = RegisterStore.open(data / "register", result.root_fp)
     register.merge_all(result.records)

@@ -94,7 +94,6 @@ def compose(ground: founding.Ground) -> Parts:
         services={"sync": replication.service, "receipt": replication.receipt_service},
         addresses=dict, clock=clock, build=build, renewal=replication.renewal,
     )  # fmt: skip
-    rotation = KeyRotation(own, register, store, clock, peers.renew)
     contacts = Contacts(register.register, peers)
     rpc |= contacts.handlers()
     reports, reader = ground.reports, order_reader(register.register)
@@ -124,18 +123,13 @@ def compose(ground: founding.Ground) -> Parts:
     )  # fmt: skip
     ingest = Ingest(MeshRows(store), register, reports, bus, clock, reader)
     secrets = SecretDesk(store, register.register)
-    exposed = partial(exposed_secrets, store)
-    voice = Voice(ground.keys.membership)
-    members = MemberDesk(register, node_id, voice, lambda: store.heads, exposed)
-    courier = Courier(store, register)
-    alike = Alike(node=node_id, members=members, keys=rotation, courier=courier)
+    alike = _make_alike(ground, peers)
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
         secrets=secrets, assets=assets, exports=exports,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
-        backups=backups, restored=restored, trust=trust,
-        alike=alike.handlers(),
+        backups=backups, restored=restored, trust=trust, alike=alike.handlers(),
         not_ready=lambda: store.not_ready or trust.read_only(),
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,
@@ -147,11 +141,22 @@ def compose(ground: founding.Ground) -> Parts:
 
     web = WebSide(make_app(services), Uploads(services))
     return Parts(
-        replication=replication, keys=rotation, peers=peers, ingest=ingest, live=live,
-        contacts=contacts,
-        assets=assets, tokens=tokens, restored=restored, secrets=secrets, trust=trust,
-        front=Front(web, ground.tls, mesh_door), status=status,
+        replication=replication, keys=alike.keys, peers=peers, ingest=ingest, live=live,
+        contacts=contacts, assets=assets, tokens=tokens, restored=restored, secrets=secrets,
+        trust=trust, front=Front(web, ground.tls, mesh_door), status=status,
     )  # fmt: skip
+
+
+def _make_alike(ground: founding.Ground, peers: Peers) -> Alike:
+    """What this hub does about members, its key and its state as a node does."""
+    store, register, own = ground.store, ground.register, ground.identity
+    members = MemberDesk(
+        register, own.node_id, Voice(ground.keys.membership), lambda: store.heads,
+        partial(exposed_secrets, store),
+    )  # fmt: skip
+    keys = KeyRotation(own, register, store, ground.clock, peers.renew)
+    courier = Courier(store, register)
+    return Alike(node=own.node_id, members=members, keys=keys, courier=courier)
 
 
 # ---- above: objects only ---- below: sockets, files, signals, tasks --------------------------

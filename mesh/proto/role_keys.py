@@ -20,6 +20,7 @@ from mesh.proto.trust import (
     KEYS_PER_ROLE_MAX,
     REGIONS_MAX,
     OrderKeys,
+    Retired,
     TrustDocument,
     make_trust_document,
 )
@@ -90,6 +91,10 @@ def with_keys(trust: TrustDocument, keys: RoleKeys) -> TrustDocument:
         raise Refused(
             f"the keys of hub {keys.hub_id} are named already; there is nothing to do"
         )
+    if keys.membership in trust.void:
+        raise Refused(
+            "the membership key of this hub is void; let it join anew, in a new folder"
+        )
     region = trust.orders.get(keys.region, OrderKeys(EPOCH_FIRST, ()))
     orders = {
         **trust.orders,
@@ -116,6 +121,7 @@ def without_keys(trust: TrustDocument, gone: Iterable[bytes]) -> TrustDocument:
     """Return the next document, which names these keys in no role; raises Refused.
 
     A role must keep a key: an organisation without a membership key admits and ends nobody.
+    The members that such a key has admitted stay: it is retired (leaked ones: ``void.py``).
     """
     wanted = frozenset(gone)
     orders = {
@@ -128,6 +134,10 @@ def without_keys(trust: TrustDocument, gone: Iterable[bytes]) -> TrustDocument:
         membership=_without(trust.membership, wanted),
         assets=_without(trust.assets, wanted),
         orders={region: role for region, role in orders.items() if role.keys},
+        retired={
+            **trust.retired,
+            **{k: Retired("", trust.version) for k in trust.membership if k in wanted},
+        },
     )
     left = (made.membership, made.assets, made.orders)
     if left == (trust.membership, trust.assets, trust.orders):
@@ -156,6 +166,9 @@ def sign_document(root: Signer, trust: TrustDocument) -> bytes:
         assets=trust.assets,
         orders=trust.orders,
         approvers=trust.approvers,
+        site_keys=trust.site_keys,
+        retired=trust.retired,
+        void=trust.void,
     )
 
 

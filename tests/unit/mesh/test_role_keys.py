@@ -17,7 +17,13 @@ from mesh.proto.role_keys import (
     without_keys,
 )
 from mesh.proto.sign import KeySigner
-from mesh.proto.trust import KEYS_PER_ROLE_MAX, REGIONS_MAX, OrderKeys, open_trust_document
+from mesh.proto.trust import (
+    KEYS_PER_ROLE_MAX,
+    REGIONS_MAX,
+    OrderKeys,
+    Retired,
+    open_trust_document,
+)
 from tests.support.trust import Org, identity, seed
 
 HUB = identity("second")
@@ -83,7 +89,9 @@ def test_keys_are_taken_back_and_the_region_with_them():
     before = open_trust_document(org.trust, org.root_fp)
     both = with_keys(before, keys)
     made = without_keys(both, keys.all)
-    assert made == replace(before, version=3)
+    retired = {keys.membership: Retired("", 2)}
+    assert made == replace(before, version=3, retired=retired), "whom it admitted stays"
+    assert open_trust_document(sign_document(org.root, made), org.root_fp) == made
     with pytest.raises(Refused, match="no such key"):
         without_keys(made, keys.all)
 
