@@ -29,7 +29,7 @@ KEPT_MAX: Final = 256
 """Peers that we dial by ourselves."""
 POLL_S: Final = 2.0
 """How often addresses are looked at, besides ``look_again`` and changes of the register."""
-HEAD_START_S: Final = 0.1
+HEAD_START_S: Final = 0.25
 """The higher node id waits so much longer, so that dials seldom cross."""
 
 Wanted = Callable[[], Collection[str]]

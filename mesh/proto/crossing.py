@@ -16,7 +16,7 @@ RETURN_S: Final = 30.0
 COURTESY_S_MAX: Final = 20.0
 HUB_DIALS_PER_S: Final = 200.0
 """Dials that a hub is expected to take; each costs it two handshakes, TLS and Noise."""
-PEER_DIALS_PER_S: Final = 200.0
+PEER_DIALS_PER_S: Final = 100.0
 """First dials of one node to peers that it has just learned of."""
 STEADY_S: Final = 30.0
 """A link that lived so long makes the next wait short again."""

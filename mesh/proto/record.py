@@ -42,6 +42,7 @@ RECORD_BYTES_MAX: Final = HEADER_BYTES + BODY_BYTES_MAX
 SMALL_BYTES: Final = 16_384
 RECORDS_HELD: Final = 4
 """Records above SMALL_BYTES that may wait at once to go on the wire with one call."""
+BUFFER_BYTES_FIRST: Final = 4096
 PARTS_MAX: Final = 33
 MESSAGE_BYTES_MAX: Final = PARTS_MAX * PLAINTEXT_BYTES_MAX
 """Longest message over records, a little above 2 MiB: one frame of a link."""
@@ -211,24 +212,39 @@ class Opener(_Ratchet):
 
 
 class RecordBuffer:
-    """Cuts a byte stream into records without copying what is already whole."""
+    """Cuts a byte stream into records without copying what is already whole.
+
+    It begins small, since a member has many links that carry little, and grows to its limit as
+    soon as a read fills it.
+    """
 
     def __init__(self, bytes_max: int = 2 * RECORD_BYTES_MAX) -> None:
         assert bytes_max >= RECORD_BYTES_MAX
-        self._data = bytearray(bytes_max)
+        self._bytes_max = bytes_max
+        self._data = bytearray(BUFFER_BYTES_FIRST)
         self._view = memoryview(self._data)
         self._start = 0
         self._end = 0
 
     def writable(self) -> memoryview:
         """Return where the next bytes go; never empty after ``next`` has returned None."""
-        if self._start == self._end:
+        size = len(self._data)
+        if self._start == self._end and self._end < size:
             self._start = self._end = 0
-        elif len(self._data) - self._start < RECORD_BYTES_MAX:
-            rest = bytes(self._view[self._start : self._end])
-            self._view[: len(rest)] = rest
-            self._start, self._end = 0, len(rest)
+        elif self._end == size < self._bytes_max:
+            self._move(min(self._bytes_max, 4 * size))
+        elif size - self._start < RECORD_BYTES_MAX <= size:
+            self._move(size)
         return self._view[self._end :]
+
+    def _move(self, size: int) -> None:
+        """Put what is here at the beginning, of a new buffer when it must be larger."""
+        rest = bytes(self._view[self._start : self._end])
+        if size > len(self._data):
+            self._data = bytearray(size)
+            self._view = memoryview(self._data)
+        self._view[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
 
     def wrote(self, count: int) -> None:
         """Say how many bytes were put there."""
