@@ -42,7 +42,7 @@ STEP_COUNTERS: Final = 1 << STEP_BITS
 WINDOW: Final = 2_048
 """So far behind the newest one, of the same key, a datagram may come."""
 STEPS_AHEAD_MAX: Final = 256
-"""Key changes that a receiver may have missed (42 hours); also what a forger can make us hash."""
+"""Key changes that a receiver may have missed (42 hours); what a forger can make us hash."""
 
 _WINDOW_MASK: Final = (1 << WINDOW) - 1
 _COUNT_MASK: Final = (1 << STEP_BITS) - 1
@@ -133,19 +133,19 @@ class DatagramSession:
     def open(self, datagram: bytes) -> Opened | None:
         """Return what a datagram says, or None when it is to be dropped (counted)."""
         if peek_receiver(datagram) != self.receiver:
-            return self._drop("udp_malformed")
+            return self._dropped("udp_malformed")
         header, sealed = datagram[: HEADER.size], datagram[HEADER.size :]
         counter = HEADER.unpack(header)[1]
         step, count = counter >> STEP_BITS, counter & _COUNT_MASK
         key = self._key_of(step)
         if key is None:
-            return self._drop("udp_wrong_step")
+            return self._dropped("udp_wrong_step")
         if not key.fresh(count):
-            return self._drop("udp_replayed")
+            return self._dropped("udp_replayed")
         try:
             plain = key.aead.decrypt(nonce(counter), sealed, header)
         except InvalidTag:
-            return self._drop("udp_forged")
+            return self._dropped("udp_forged")
         if step > self._in.step:
             self._step_to(key)
         self._heard = True
@@ -174,8 +174,9 @@ class DatagramSession:
             self._in = _following(self._in)
         self._old, self._in = self._in, key
 
-    def _drop(self, what: str) -> None:
+    def _dropped(self, what: str) -> Opened | None:
         self.counters[what] += 1
+        return None
 
 
 def _following(key: _Key) -> _Key:
