@@ -64,6 +64,7 @@ class Ground:
     cache: Cache
     tls: Tls
     urls: tuple[str, ...]
+    port: int
     first: bool
 
     def close(self) -> None:
@@ -140,6 +141,7 @@ def open_ground(
         cache=Cache.open(data / "cache", config.cache_gib << 30, clock),
         tls=tls,
         urls=urls,
+        port=port,
         first=first,
     )
 
@@ -176,9 +178,9 @@ def advertised(config: HubConfig) -> tuple[str, ...]:
     return (socket.gethostname(), "127.0.0.1")
 
 
-def write_ports(data: Path, port: int) -> None:
+def write_ports(data: Path, port: int, udp: int) -> None:
     """Tell other programs where we listen."""
-    write_json(data / "run" / "ports.json", {"https": port}, 0o644)
+    write_json(data / "run" / "ports.json", {"https": port, "mesh_udp": udp}, 0o644)
 
 
 def remove_run_files(data: Path) -> None:

@@ -91,6 +91,7 @@ def compose(ground: founding.Ground) -> Parts:
     rpc = assets.rpc_handlers()
     peers = Peers(
         own, register, listen=None, hub_link=True, rpc=rpc, streams={},
+        listen_udp=(ground.config.listen, ground.port),
         services={"sync": replication.service, "receipt": replication.receipt_service},
         addresses=dict, clock=clock, build=build, renewal=replication.renewal,
     )  # fmt: skip
@@ -214,7 +215,7 @@ async def _run(
                 async with trio.open_nursery() as doors:
                     await doors.start(parts.front.serve, port, local)
                     greet(greeting, sys.stdout)
-                    founding.write_ports(ground.config.data, number)
+                    founding.write_ports(ground.config.data, number, parts.peers.udp.port)
                     log.info("hub is up", port=number, node=ground.identity.node_id)
                     manager = ServiceManager(os.environ)
                     views.start_soon(manager.run, lambda: parts.status.status()["sentence"])

@@ -146,7 +146,7 @@ class AddressBook:
             version = await peers.wait_past(version)
             links = peers.connected()
             for node, info in links.items():
-                if info.carrier == "tcp" and (node, info.since_ms) not in self._noted:
+                if info.path == "tcp" and (node, info.since_ms) not in self._noted:
                     self._note(node, info.address, dialled=info.dialled)
             self._noted = {(node, info.since_ms) for node, info in links.items()}
             self._look_for_strangers()

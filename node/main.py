@@ -323,7 +323,9 @@ class Node:
         config = self.config
         row: dict[str, Any] = {
             "name": self.joined.name, "site": self.joined.site, "build": BUILD,
-            "addresses": [[host, self.peers.port, 0] for host in self.own_hosts()],
+            "addresses": [
+                [host, self.peers.port, self.peers.udp.port] for host in self.own_hosts()
+            ],
             "services": ["cache", "bmc", "jobs"], "started_ms": self.started_ms,
         }  # fmt: skip
         if self.boot is not None:
@@ -352,7 +354,7 @@ class Node:
                 await services.start(self.secrets.run)
                 await services.start(self.assets.run)
                 services.start_soon(keep_room, self.cache)
-                self.ports = {"mesh": self.peers.port}
+                self.ports = {"mesh": self.peers.port, "mesh_udp": self.peers.udp.port}
                 if self.config.mesh.mdns:
                     services.start_soon(self._make_mdns().run)
                 if self.boot is not None:

@@ -23,6 +23,11 @@ class Carrier(Protocol):
         """The other end, for people."""
         ...
 
+    @property
+    def host(self) -> str | None:
+        """The other end's IP address, when we are connected to it ourselves."""
+        ...
+
     async def send(self, records: Iterable[bytes | memoryview]) -> None:
         """Send whole records in order; each is asked for when it is its turn.
 

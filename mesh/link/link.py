@@ -34,7 +34,7 @@ from mesh.proto.link_effects import (
     Received,
     Send,
 )
-from mesh.proto.record import PLAINTEXT_BYTES_MAX
+from mesh.proto.record import HEADER_BYTES, PLAINTEXT_BYTES_MAX
 
 RpcHandler = Callable[[str, Any], Awaitable[Any]]
 """``await handler(peer, body)`` returns the answer; raise Refused("sentence") to refuse."""
@@ -82,8 +82,10 @@ class Link:
         self.key = session.key
         self.key_record = session.key_record
         self.address = session.carrier.address
-        self.carrier_name = session.carrier.name
-        self._session = session
+        self.path = session.carrier.name
+        self.session = session
+        self.bytes_in = 0
+        self.bytes_out = 0
         self._core = LinkCore(hello, dialled=session.dialled)
         self._rpc = rpc
         self._streams = streams
@@ -220,7 +222,7 @@ class Link:
             self._finish("stopped")
             self._counters.update(self._core.counters)
             with trio.CancelScope(shield=True):
-                await self._session.carrier.aclose()
+                await self.session.carrier.aclose()
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run a task of the link; what the peer does to it ends the link, nothing else."""
@@ -232,9 +234,10 @@ class Link:
             self._finish(str(exc))
 
     async def _read(self) -> None:
-        carrier, opener = self._session.carrier, self._session.opener
+        carrier, opener = self.session.carrier, self.session.opener
         while not self.closed:
             kind, body = await carrier.receive()
+            self.bytes_in += HEADER_BYTES + len(body)
             message = opener.open(kind, body)
             if message is not None:
                 self._counters["bytes_received"] += len(message)
@@ -255,7 +258,7 @@ class Link:
         messages, size = self._take_batch()
         records = len(messages) + size // PLAINTEXT_BYTES_MAX
         patience.deadline = trio.current_time() + STALL_S * records
-        await self._session.carrier.send(self._records(messages))
+        await self.session.carrier.send(self._records(messages))
         patience.deadline = math.inf
         self._core.on_sent(trio.current_time())
         self._counters["bytes_sent"] += size
@@ -274,7 +277,9 @@ class Link:
     def _records(self, messages: list[bytes]) -> Iterator[memoryview]:
         now = trio.current_time()
         for message in messages:
-            yield from self._session.sealer.seal(message, now)
+            for record in self.session.sealer.seal(message, now):
+                self.bytes_out += len(record)
+                yield record
 
     async def _keep_time(self) -> None:
         while (deadline := self._core.deadline) is not None:
@@ -307,8 +312,8 @@ class Link:
                     self._end_flow(flow, reason)
                 case Ready(hello):
                     if hello.kind == "bulk":
-                        self._session.sealer.keep_scratch()
-                        self._session.opener.keep_scratch()
+                        self.session.sealer.keep_scratch()
+                        self.session.opener.keep_scratch()
                     self._ready.set()
                 case Closed(reason):
                     self._finish(reason)

@@ -10,7 +10,7 @@ others close at once; every wait is bounded; nothing that a peer does ends ``run
 import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from mesh.link.session import (
     within,
 )
 from mesh.link.tcp import TcpCarrier, peer_address
+from mesh.link.udp import UdpEndpoint
 from mesh.link.ways import KnownAddresses, Way
 from mesh.proto.crossing import newer_stays
 from mesh.proto.frames import LinkKind, make_hello
@@ -53,15 +54,21 @@ _LOG = get_log("peers")
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """A live main link, for people and for choosing."""
+    """A live main link, for people and for choosing.
+
+    ``path``: ``tcp``, ``websocket``, ``udp`` or ``relay NODE``; the bytes are those of its
+    records.
+    """
 
     since_ms: int
     kind: str
     address: str
-    carrier: str
+    path: str
     dialled: bool
     round_trip_ms: float | None
     build: str
+    bytes_in: int
+    bytes_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,7 @@ class Peers:
         register: RegisterPort,
         *,
         listen: tuple[str, int] | None,
+        listen_udp: tuple[str, int] | None = None,
         hub_link: bool,
         services: Mapping[str, Service],
         rpc: Mapping[str, RpcHandler],
@@ -106,6 +114,7 @@ class Peers:
     ) -> None:
         """``hub_link``: keep a link to one hub; a hub itself keeps one to every other hub.
 
+        ``listen_udp``: where to take datagrams; None: on the number of ``listen``.
         ``renewal``: the one service of a link whose peer shows an expired key (or whom ours
         has expired for): the register, so that a new key can be shown; without it, none.
         ``wanted``: whom else to keep a link with; None: everybody whose address is known.
@@ -116,6 +125,7 @@ class Peers:
         self._identity = identity
         self._register = register
         self._listen = listen
+        self._listen_udp = listen_udp
         self._hub_link = hub_link
         self._services = services
         self._renewal = renewal
@@ -129,6 +139,7 @@ class Peers:
         self._links: dict[str, _Main] = {}
         self._bulk: set[Link] = set()
         self._counters: Counter[str] = Counter()
+        self.udp = UdpEndpoint(self._counters)
         self._handshakes = 0
         self._pending = 0  # connections that have not shown who they are
         self._dialler = Dialler(identity, register, addresses, self, relay_ways)
@@ -166,6 +177,7 @@ class Peers:
         """Return what was counted."""
         live = [main.link for main in self._links.values() if not main.link.closed]
         total = sum((link.counters for link in [*live, *self._bulk]), Counter(self._counters))
+        total += self.udp.counters()
         return PeersStatistics(len(live), len(self._bulk), self._handshakes, dict(total))
 
     async def rpc(self, node_id: str, method: str, body: Any, timeout_s: float) -> Any:
@@ -209,6 +221,8 @@ class Peers:
         try:
             async with trio.open_nursery() as nursery:
                 listeners = await self._open_listeners()
+                if await self._open_udp():
+                    nursery.start_soon(self.udp.run)
                 self._nursery = nursery
                 if listeners:
                     nursery.start_soon(trio.serve_listeners, self._serve_tcp, listeners)
@@ -261,6 +275,14 @@ class Peers:
         self.port = int(listeners[0].socket.getsockname()[1])
         return listeners
 
+    async def _open_udp(self) -> bool:
+        where = self._listen_udp
+        if where is None and self._listen is not None:
+            where = (self._listen[0], self.port)
+        if where is not None:
+            await self.udp.bind(*where)
+        return where is not None
+
     async def _serve_tcp(self, stream: trio.SocketStream) -> None:
         await self.accept(TcpCarrier(stream, peer_address(stream)))
 
@@ -278,7 +300,7 @@ class Peers:
 
     def _make(self, session: Session, kind: LinkKind) -> Link:
         self._handshakes += 1
-        hello = make_hello(kind, self._build, self._session)
+        hello = make_hello(kind, self._build, self._session, self.udp.port)
         if self._is_expired(session.key):
             self._counters["expired_keys"] += 1
             return Link(session, hello, rpc={}, streams={}, counters=self._counters)
@@ -306,10 +328,13 @@ class Peers:
                     self._dismiss(link)
 
     async def _run_services(self, link: Link) -> None:
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack:
+            nursery = await stack.enter_async_context(trio.open_nursery())
             services = self._services
             if self._is_expired(link.key):
                 services = {"renewal": self._renewal} if self._renewal else {}
+            else:
+                stack.enter_context(self.udp.path_of(link.session, link.peer_hello.udp))
             for name, service in services.items():
                 nursery.start_soon(self._run_service, name, service, link)
             await link.wait_closed()
@@ -351,7 +376,7 @@ class Peers:
             old.link.close("a newer link stays")
         self._links[link.peer] = _Main(link, self._clock.now_ms(), trio.current_time())
         self._level.bump()
-        _LOG.info("link up", peer=link.peer, address=link.address, kind=link.carrier_name)
+        _LOG.info("link up", peer=link.peer, address=link.address, kind=link.path)
         return True
 
     def _newer_stays(self, old: _Main, link: Link) -> bool:
@@ -407,8 +432,10 @@ def _info(main: _Main) -> LinkInfo:
         since_ms=main.since_ms,
         kind=link.kind,
         address=link.address,
-        carrier=link.carrier_name,
+        path=link.path,
         dialled=link.dialled,
         round_trip_ms=None if round_trip is None else round(round_trip * 1000, 3),
         build=link.peer_hello.build,
+        bytes_in=link.bytes_in,
+        bytes_out=link.bytes_out,
     )

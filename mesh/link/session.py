@@ -24,7 +24,7 @@ from mesh.proto.handshake import (
     Send,
 )
 from mesh.proto.handshake import MemberLookup as HandshakeLookup
-from mesh.proto.record import Opener, Sealer, handshake_record, session_keys
+from mesh.proto.record import Opener, Sealer, SessionKeys, handshake_record, session_keys
 from mesh.proto.trust import KeyRecord
 
 HANDSHAKE_S: Final = 10.0
@@ -85,6 +85,7 @@ class Session:
     key: KeyRecord
     key_record: bytes
     handshake_hash: bytes
+    udp_keys: SessionKeys
 
 
 async def dial_session(
@@ -167,4 +168,5 @@ def _session(done: Done, carrier: Carrier) -> Session:
         done.key,
         done.key_record,
         done.handshake_hash,
+        session_keys(done.chaining_key, "udp"),
     )

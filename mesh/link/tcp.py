@@ -26,6 +26,7 @@ class TcpCarrier:
 
     def __init__(self, stream: trio.SocketStream, address: str) -> None:
         self.address = address
+        self.host = peer_host(stream)
         self._stream = stream
         self._buffer = RecordBuffer(BUFFER_BYTES)
 
@@ -85,6 +86,14 @@ def peer_address(stream: trio.SocketStream) -> str:
     except OSError:
         return "?"
     return address_text(str(name[0]), int(name[1]))
+
+
+def peer_host(stream: trio.SocketStream) -> str | None:
+    """Return the IP address of the other end."""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return None
 
 
 async def dial_tcp(host: str, port: int) -> TcpCarrier:

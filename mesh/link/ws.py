@@ -32,7 +32,7 @@ from mesh.link.carrier import Carrier, CarrierLost
 from mesh.link.join import JoinService, answer_join, request_join
 from mesh.link.session import HANDSHAKE_S
 from mesh.link.split import MESH_PATH
-from mesh.link.tcp import DIAL_S, address_text, peer_address
+from mesh.link.tcp import DIAL_S, address_text, peer_address, peer_host
 from mesh.link.tls import client_context, require_strong
 from mesh.proto.join import JoinClientPort, JoinResult
 from mesh.proto.noise import KEY_BYTES
@@ -55,8 +55,15 @@ class WsCarrier:
 
     name = "websocket"
 
-    def __init__(self, stream: trio.abc.Stream, role: ConnectionType, address: str) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        role: ConnectionType,
+        address: str,
+        host: str | None = None,
+    ) -> None:
         self.address = address
+        self.host = host
         self._stream = stream
         self._connection = WSConnection(role)
         self._events: deque[Event] = deque()
@@ -151,7 +158,7 @@ async def dial_websocket(
                 server_hostname=host,
                 https_compatible=True,
             )
-            carrier = WsCarrier(stream, ConnectionType.CLIENT, where)
+            carrier = WsCarrier(stream, ConnectionType.CLIENT, where, peer_host(transport))
             await stream.do_handshake()
             require_strong(stream, fingerprint)
             await carrier.open_as_client(where)
@@ -175,8 +182,9 @@ async def serve_websocket(
 
     The request may be unread yet or replayed. Returns when the connection is over; closes it.
     """
-    address = peer_address(stream.transport_stream)
-    carrier = WsCarrier(stream, ConnectionType.SERVER, address)
+    transport = stream.transport_stream
+    address, host = peer_address(transport), peer_host(transport)
+    carrier = WsCarrier(stream, ConnectionType.SERVER, address, host)
     try:
         try:
             with trio.fail_after(HANDSHAKE_S):

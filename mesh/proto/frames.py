@@ -45,7 +45,10 @@ _RAW_HEADER_BYTES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who speaks what. ``session`` is 8 random bytes of this process: a new one = a restart."""
+    """Who speaks what. ``session`` is 8 random bytes of this process: a new one = a restart.
+
+    ``udp`` is the port where it takes datagrams, 0 when it takes none.
+    """
 
     wire_min: int
     wire_max: int
@@ -53,6 +56,7 @@ class Hello:
     schema: int
     kind: LinkKind
     session: bytes
+    udp: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +181,9 @@ Frame = (
 )
 
 
-def make_hello(kind: LinkKind, build: str, session: bytes, schema: int = SCHEMA) -> Hello:
+def make_hello(kind: LinkKind, build: str, session: bytes, udp: int = 0) -> Hello:
     """Return what this program says first."""
-    return Hello(WIRE_MIN, WIRE, build, schema, kind, session)
+    return Hello(WIRE_MIN, WIRE, build, SCHEMA, kind, session, udp)
 
 
 def encode(frame: Frame) -> bytes:
@@ -266,6 +270,7 @@ def _hello(value: list[Any]) -> Hello:
         schema=_number(body.get("schema"), 65_535),
         kind=kind,
         session=session,
+        udp=_number(body.get("udp", 0), 65_535),
     )
 
 

@@ -54,7 +54,7 @@ async def test_two_members_connect_and_call_each_other():
         answer = await b.peers.rpc(a.id, "echo", "back", WAIT_S)
         assert answer == {"from": b.id, "body": "back"}
         info = a.peers.connected()[b.id]
-        assert (info.kind, info.carrier, info.dialled) == ("main", "tcp", True)
+        assert (info.kind, info.path, info.dialled) == ("main", "tcp", True)
 
 
 async def test_a_refused_a_failed_and_an_unknown_call_carry_a_sentence():
@@ -111,7 +111,7 @@ async def test_keys_change_under_way_and_nobody_notices(monkeypatch: pytest.Monk
             assert answer["body"] == bytes(number * 5000)
         link = a.peers.live(b.id)
         assert link is not None
-        assert min(link._session.sealer.steps, link._session.opener.steps) > 10
+        assert min(link.session.sealer.steps, link.session.opener.steps) > 10
 
 
 async def test_a_stream_waits_for_its_reader_and_does_not_block_calls():

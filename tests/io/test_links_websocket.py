@@ -66,7 +66,7 @@ async def test_a_node_phones_home_and_both_sides_call(tmp_path: Path):
             assert answer["from"] == node.id
             with pytest.raises(RemoteRefused, match="no"):
                 await hub.peers.rpc(node.id, "refuse", 1, WAIT_S)
-            assert hub.peers.connected()[node.id].carrier == "websocket"
+            assert hub.peers.connected()[node.id].path == "websocket"
             async with node.peers.bulk(hub.id) as link:
                 assert (await link.rpc("echo", bytes(1 << 20), WAIT_S))["body"] == bytes(
                     1 << 20
