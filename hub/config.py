@@ -25,6 +25,8 @@ class HubConfig:
     """Name of this hub for people."""
     site: str | None = "main"
     """First start only: make a join token for this site at once; empty: make none."""
+    relay_bulk: bool = False
+    """Carry bulk links (copies of assets) between nodes that cannot dial each other."""
     cache_gib: int = 20
     """Quota of the hub's asset cache."""
     force_epoch: bool = False

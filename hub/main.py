@@ -78,8 +78,7 @@ class Parts:
 def compose(ground: founding.Ground) -> Parts:
     """Build the hub over what was opened; touches nothing."""
     store, register, clock = ground.store, ground.register, ground.clock
-    own, build = ground.identity, BUILD
-    node_id = own.node_id
+    own, node_id, build = ground.identity, ground.identity.node_id, BUILD
     bus = EventBus(f"{clock.now_ms():x}")
     replication = Replication(store, register)
     assets = AssetDesk(
@@ -90,8 +89,8 @@ def compose(ground: founding.Ground) -> Parts:
     )  # fmt: skip
     rpc = assets.rpc_handlers()
     peers = Peers(
-        own, register, listen=None, hub_link=True, rpc=rpc, streams={},
-        listen_udp=(ground.config.listen, ground.port),
+        own, register, listen=None, hub_link=True, rpc=rpc,
+        listen_udp=(ground.config.listen, ground.port), relay_bulk=ground.config.relay_bulk,
         services={"sync": replication.service, "receipt": replication.receipt_service},
         addresses=dict, clock=clock, build=build, renewal=replication.renewal,
     )  # fmt: skip

@@ -74,6 +74,8 @@ class Mesh:
     """TCP port of the mesh; 0 takes a free one."""
     advertise: tuple[str, ...] = ()
     """Addresses that peers can dial; empty: found from the interfaces."""
+    relay_bulk: bool = False
+    """Take bulk links (copies of assets) over a relay, and carry them when this node is one."""
     peers: tuple[str, ...] = ()
     """Members to dial besides those found: HOST:PORT or NODE-ID@HOST:PORT."""
     mdns: bool = True

@@ -29,8 +29,6 @@ from mesh.proto.race import Begin, Lost, Race
 
 DIALS_MAX: Final = 64
 """Connections being made at once, to all peers together."""
-RELAYS_MAX: Final = 4
-"""Relays of one peer that are tried."""
 CROSSING_WAIT_S: Final = 1.0
 """When the peer closed the link that we dialled, its own may be just arriving."""
 
@@ -51,9 +49,12 @@ class MainLinks(Protocol):
         ...
 
 
-def no_relays(_node_id: str) -> Sequence[Way]:
-    """Return the ways over others for who has none."""
-    return ()
+class RelayWays(Protocol):
+    """The ways to a peer over others (mesh.link.relay.Relay.ways)."""
+
+    def __call__(self, node_id: str, *, bulk: bool) -> Sequence[Way]:
+        """Return them, best first."""
+        ...
 
 
 class Dialler:
@@ -65,7 +66,7 @@ class Dialler:
         register: RegisterPort,
         addresses: Callable[[], KnownAddresses],
         links: MainLinks,
-        relay_ways: Callable[[str], Sequence[Way]] = no_relays,
+        relay_ways: RelayWays,
     ) -> None:
         self._identity = identity
         self._register = register
@@ -77,7 +78,7 @@ class Dialler:
 
     def knows(self, node_id: str) -> bool:
         """Tell whether there is any way to a peer, a hub's URLs aside."""
-        return node_id in self._addresses() or bool(self._relay_ways(node_id))
+        return node_id in self._addresses() or bool(self._relay_ways(node_id, bulk=False))
 
     async def reach(self, node_id: str, timeout_s: float) -> Link:
         """Return the main link to a peer, dialling when there is none; raise Unreachable."""
@@ -97,14 +98,14 @@ class Dialler:
             raise Unreachable(f"no link to {node_id}: {failure}") from failure
         raise Unreachable(f"no link to {node_id} within {timeout_s:g} s")
 
-    async def connect(self, node_id: str) -> Link:
-        """Make the main link to a peer, one dial at a time."""
+    async def connect(self, node_id: str, *, relayed: bool = True) -> Link:
+        """Make the main link to a peer, one dial at a time; ``relayed``: or over another."""
         lock = self._dialling.setdefault(node_id, trio.Lock())
         try:
             async with lock:
                 link = self._links.live(node_id)
                 if link is None:
-                    await self.open(node_id, "main")
+                    await self.open(node_id, "main", relayed=relayed)
                     link = self._links.live(node_id)
                 if link is None:
                     raise LinkClosed(f"{node_id} closed the link at once")
@@ -113,17 +114,17 @@ class Dialler:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._dialling.pop(node_id, None)
 
-    async def open(self, node_id: str, kind: LinkKind) -> Link:
+    async def open(self, node_id: str, kind: LinkKind, *, relayed: bool = True) -> Link:
         """Dial a peer and run the link; raise Unreachable or LinkClosed."""
-        link = await self._links.start_link(await self._session(node_id), kind)
+        late = self._relay_ways(node_id, bulk=kind == "bulk") if relayed else ()
+        link = await self._links.start_link(await self._session(node_id, late), kind)
         if link.closed:
             raise LinkClosed(f"{node_id} closed the link: {link.close_reason}")
         return link
 
-    async def _session(self, node_id: str) -> Session:
+    async def _session(self, node_id: str, late: Sequence[Way]) -> Session:
         """Return the first session that one of the peer's ways gives."""
         direct = ways(node_id, self._addresses(), self._register.register)
-        late = list(self._relay_ways(node_id))[:RELAYS_MAX]
         if not direct and not late:
             raise Unreachable(f"{node_id}: no address is known")
         field = _Field([partial(self._dial, node_id, way) for way in (*direct, *late)])

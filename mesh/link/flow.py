@@ -82,6 +82,8 @@ class _StreamOwner(Protocol):
 
     def reset_stream(self, flow: int, reason: str) -> None: ...
 
+    def drop_stream(self, flow: int, reason: str) -> None: ...
+
 
 class MessageStream:
     """One stream: byte messages both ways, with credit; a context that breaks it off.
@@ -114,6 +116,10 @@ class MessageStream:
     def close(self, reason: str = "closed") -> None:
         """Break the stream off, unless both sides have ended it."""
         self._owner.reset_stream(self._flow, reason)
+
+    def drop(self) -> None:
+        """Be done with the stream; whoever still waits on it hears that it is closed."""
+        self._owner.drop_stream(self._flow, "closed")
 
     def __aiter__(self) -> Self:
         return self

@@ -175,14 +175,19 @@ class Link:
     @asynccontextmanager
     async def stream(self, name: str, body: Any) -> AsyncGenerator[MessageStream]:
         """Open a stream to the peer's handler of that name; broken off at the end."""
+        stream = await self.open_stream(name, body)
+        try:
+            yield stream
+        finally:
+            stream.drop()
+
+    async def open_stream(self, name: str, body: Any) -> MessageStream:
+        """Open a stream that the caller must ``drop`` in the end."""
         await self._wait_room()
         flow, effects = self._core.open(name, body)
         stream = MessageStream(self, flow, self.peer, self._add_flow(flow))
-        try:
-            self._apply(effects)
-            yield stream
-        finally:
-            self._drop_flow(flow, "closed")
+        self._apply(effects)
+        return stream
 
     def close(self, reason: str) -> None:
         """Close the link: the peer is told why if it reads."""
@@ -203,6 +208,14 @@ class Link:
     def reset_stream(self, flow: int, reason: str) -> None:
         """Break a stream off, unless it is over."""
         self._apply(self._core.reset(flow, reason))
+
+    def drop_stream(self, flow: int, reason: str) -> None:
+        """Our side is done with a stream."""
+        if flow in self._inboxes:
+            self._apply(self._core.reset(flow, reason))
+            self._inboxes.pop(flow).end(StreamBroken(reason))
+            self._credit.pop(flow).unpark_all()
+            self._broken.pop(flow, None)
 
     # -- for Peers ---------------------------------------------------------------------------
 
@@ -345,13 +358,6 @@ class Link:
             self._credit[flow].unpark_all()
         self._inboxes[flow].end(StreamBroken(reason) if reason else None)
 
-    def _drop_flow(self, flow: int, reason: str) -> None:
-        """Our side is done with a stream."""
-        self._apply(self._core.reset(flow, reason))
-        self._inboxes.pop(flow).end(StreamBroken(reason))
-        self._credit.pop(flow).unpark_all()
-        self._broken.pop(flow, None)
-
     def _finish(self, reason: str) -> None:
         """The link is over: everyone who waits on it learns it."""
         if self.closed:
@@ -454,7 +460,7 @@ class Link:
             reason = f"{opened.name} failed there"
             self._failed("stream handler failed", opened.name, exc)
         finally:
-            self._drop_flow(opened.flow, reason)
+            self.drop_stream(opened.flow, reason)
 
     def _failed(self, phrase: str, method: str, exc: Exception) -> None:
         self._counters["handlers_failed"] += 1

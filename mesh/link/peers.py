@@ -9,7 +9,7 @@ others close at once; every wait is bounded; nothing that a peer does ends ``run
 
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,11 +20,12 @@ from mesh.errors import Refused, RemoteError, StoreBroken, Unreachable
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.link.carrier import Carrier
-from mesh.link.dialling import Dialler, no_relays
+from mesh.link.dialling import Dialler
 from mesh.link.flow import MessageStream
 from mesh.link.keeper import Keeper, Wanted
 from mesh.link.level import Level
 from mesh.link.link import Link, RpcHandler, StreamHandler
+from mesh.link.relay import Relay, is_relayed
 from mesh.link.session import (
     LinkIdentity,
     RegisterPort,
@@ -35,10 +36,11 @@ from mesh.link.session import (
 )
 from mesh.link.tcp import TcpCarrier, peer_address
 from mesh.link.udp import UdpEndpoint
-from mesh.link.ways import KnownAddresses, Way
+from mesh.link.ways import KnownAddresses
 from mesh.proto.crossing import newer_stays
 from mesh.proto.frames import LinkKind, make_hello
 from mesh.proto.key_age import is_expired
+from mesh.proto.relay import STREAM
 from mesh.proto.trust import KeyRecord
 
 Service = Callable[[Link], Awaitable[None]]
@@ -103,14 +105,14 @@ class Peers:
         hub_link: bool,
         services: Mapping[str, Service],
         rpc: Mapping[str, RpcHandler],
-        streams: Mapping[str, StreamHandler],
+        streams: Mapping[str, StreamHandler] | None = None,
         addresses: Addresses,
         clock: Clock,
         build: str = "rackmesh",
         wanted: Wanted | None = None,
         renewal: Service | None = None,
-        relay_ways: Callable[[str], Sequence[Way]] = no_relays,
         region: Callable[[], str] = lambda: "",
+        relay_bulk: bool = False,
     ) -> None:
         """``hub_link``: keep a link to one hub; a hub itself keeps one to every other hub.
 
@@ -119,6 +121,7 @@ class Peers:
         has expired for): the register, so that a new key can be shown; without it, none.
         ``wanted``: whom else to keep a link with; None: everybody whose address is known.
         ``region``: of this node's site; a hub of it is liked best.
+        ``relay_bulk``: carry bulk links as a relay, and take them over one.
         """
         self.node_id = identity.node_id
         self.port = 0
@@ -130,7 +133,7 @@ class Peers:
         self._services = services
         self._renewal = renewal
         self._rpc = rpc
-        self._streams = streams
+        self._relay_bulk = relay_bulk
         self._addresses = addresses
         self._clock = clock
         self._build = build
@@ -140,9 +143,11 @@ class Peers:
         self._bulk: set[Link] = set()
         self._counters: Counter[str] = Counter()
         self.udp = UdpEndpoint(self._counters)
+        self.relay = Relay(self.node_id, register, self, self._counters, bulk=relay_bulk)
+        self._streams = {**(streams or {}), STREAM: self.relay.serve}
         self._handshakes = 0
         self._pending = 0  # connections that have not shown who they are
-        self._dialler = Dialler(identity, register, addresses, self, relay_ways)
+        self._dialler = Dialler(identity, register, addresses, self, self.relay.ways)
         self._keeper = Keeper(
             self.node_id, register, addresses, wanted, self, self._dialler, self._counters,
             region,
@@ -164,6 +169,14 @@ class Peers:
         """Return the live main links by node id."""
         return {node: _info(main) for node, main in self._links.items() if not main.link.closed}
 
+    def links(self) -> list[Link]:
+        """Return the live main links."""
+        return [main.link for main in self._links.values() if not main.link.closed]
+
+    async def connect(self, node_id: str, *, relayed: bool = True) -> Link:
+        """Make the main link to a peer; ``relayed``: or over another member."""
+        return await self._dialler.connect(node_id, relayed=relayed)
+
     def look_again(self) -> None:
         """The addresses have changed: dial now and not at the next poll."""
         self._keeper.look_again()
@@ -175,7 +188,7 @@ class Peers:
 
     def statistics(self) -> PeersStatistics:
         """Return what was counted."""
-        live = [main.link for main in self._links.values() if not main.link.closed]
+        live = self.links()
         total = sum((link.counters for link in [*live, *self._bulk]), Counter(self._counters))
         total += self.udp.counters()
         return PeersStatistics(len(live), len(self._bulk), self._handshakes, dict(total))
@@ -360,6 +373,10 @@ class Peers:
             return False
         learn(self._register, link.key_record)
         if link.kind == "bulk":
+            if is_relayed(link) and not self._relay_bulk:
+                self._counters["bulk_refused"] += 1
+                link.close("no bulk links over a relay here")
+                return False
             same = [one for one in self._bulk if one.peer == link.peer]
             if sum(one.dialled == link.dialled for one in same) >= BULK_MAX:
                 self._counters["bulk_refused"] += 1
@@ -386,6 +403,8 @@ class Peers:
             lower_dialled_new=link.dialled == we_are_lower,
             restarted=old.link.peer_hello.session != link.peer_hello.session,
             old_age_s=trio.current_time() - old.since,
+            relayed_old=is_relayed(old.link),
+            relayed_new=is_relayed(link),
         )
 
     def _dismiss(self, link: Link) -> None:

@@ -23,14 +23,24 @@ STEADY_S: Final = 30.0
 
 
 def newer_stays(
-    *, lower_dialled_old: bool, lower_dialled_new: bool, restarted: bool, old_age_s: float
+    *,
+    lower_dialled_old: bool,
+    lower_dialled_new: bool,
+    restarted: bool,
+    old_age_s: float,
+    relayed_old: bool = False,
+    relayed_new: bool = False,
 ) -> bool:
     """Decide which of two links to the same peer stays; both sides come to the same answer.
 
     Two dials that crossed: the one made by the lower node id stays. But a peer that restarted
     (another HELLO session), and a link that was there for longer than dials can cross, give way
-    to the newer link: its dialler has lost the older one.
+    to the newer link: its dialler has lost the older one. A direct path beats a relayed one
+    whatever their ages; a peer that lost its direct path is let in over a relay when we have
+    noticed it too.
     """
+    if relayed_old != relayed_new and not restarted:
+        return relayed_old
     if restarted or old_age_s > CROSSING_S or lower_dialled_old == lower_dialled_new:
         return True
     return lower_dialled_new

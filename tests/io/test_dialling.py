@@ -4,8 +4,6 @@ import pytest
 import trio
 
 from mesh.errors import Unreachable
-from mesh.link.carrier import Carrier
-from mesh.link.tcp import dial_tcp
 from tests.support.link_mesh import WAIT_S, Place, eventually, running, until
 from tests.support.trust import Org
 
@@ -63,20 +61,6 @@ async def test_many_ways_to_one_peer_make_one_link():
         await until(a.peers, lambda: b.id in a.peers.connected())
         await until(b.peers, lambda: a.id in b.peers.connected())
         assert a.peers.statistics().links == b.peers.statistics().links == 1
-
-
-async def test_a_relay_is_used_when_no_direct_way_answers():
-    ports: list[int] = []
-
-    async def relay() -> Carrier:
-        return await dial_tcp("127.0.0.1", ports[0])
-
-    a, b = pair(relay_ways=lambda _node: [relay])
-    async with running(a, b):
-        ports.append(b.peers.port)
-        a.addresses[b.id] = [("127.0.0.1", 1)]
-        a.peers.look_again()
-        await until(a.peers, lambda: b.id in a.peers.connected())
 
 
 async def test_only_wanted_peers_are_dialled():

@@ -88,7 +88,7 @@ class Place:
             hub_link=hub_link,
             services=services or {},
             rpc=rpc or {},
-            streams=streams or {},
+            streams=streams,
             addresses=lambda: self.addresses,
             clock=StepClock(),
             **more,
