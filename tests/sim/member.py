@@ -68,7 +68,7 @@ class SimMember:
 
     def boot(self) -> None:
         """Start over what the disk holds."""
-        self.replica = Replica(self.disk, self.author, plain_sign(self.author), Hlc())
+        self.replica = Replica(self.disk, self.author, self.signs(), Hlc())
         wrong = self.replica.load(self.now_ms())
         self.world.expect(not wrong, f"{self.author} finds {wrong} damaged after a start")
         self.collector = Collector(self.replica)
@@ -77,7 +77,7 @@ class SimMember:
         self.heads: dict[SetId, SignedHead] = dict(self.replica.heads)
         self.version = 1
         self.changes: deque[tuple[int, dict[SetId, SignedHead | None]]] = deque(maxlen=64)
-        self.digest = HeadsDigest(self, self.roster, self.roster.register)
+        self.digest = HeadsDigest(self, self.roster, self.register())
         self.links: dict[str, SimLink] = {}
         self.queue: list[Work] = []
         self.after_flush: list[Callable[[], None]] = []
@@ -98,6 +98,14 @@ class SimMember:
         self.disk = self.backup.copy()
         self.awaits_peer = True
         self.met: dict[str, None] = {}
+
+    def signs(self) -> Callable[[bytes], bytes]:
+        """Return what signs this member's heads."""
+        return plain_sign(self.author)
+
+    def everybody(self) -> list[str]:
+        """Return all identities that this member knows."""
+        return list(self.roster.register.all)
 
     def now_ms(self) -> int:
         """Return this member's own idea of the time."""
@@ -171,12 +179,27 @@ class SimMember:
 
     def link(self, peer: str, number: int) -> None:
         """A link is up."""
-        jitter = self.world.rng.random
-        session = SyncSession(
-            peer, self, self.roster, self.roster.register, self.claims, jitter, self.digest
-        )
+        session = self.session_with(peer)
         self.links[peer] = link = SimLink(session, number)
         self.perform(peer, link, session.start(self.world.now))
+
+    def session_with(self, peer: str) -> SyncSession:
+        """Return a new session over a new link."""
+        jitter = self.world.rng.random
+        return SyncSession(
+            peer, self, self.roster, self.register(), self.claims, jitter, self.digest
+        )
+
+    def register(self) -> Any:
+        """Return the register that sessions compare."""
+        return self.roster.register
+
+    def merge(self, records: tuple[bytes, ...]) -> None:
+        """Merge register records, durably."""
+
+    def dropped(self, peer: str, reason: str) -> None:
+        """A session wants its link closed."""
+        self.world.expect(False, f"{self.author} drops correct {peer}: {reason}")
 
     def unlink(self, peer: str) -> None:
         """A link is down."""
@@ -207,10 +230,11 @@ class SimMember:
                     self._when_flushed(lambda e=effect: self._serve(peer, link, e))
                 case Apply():
                     self._apply(peer, link, effect)
-                case Merge():
+                case Merge(records):
+                    self.merge(records)
                     self.perform(peer, link, link.session.on_merged(self.world.now))
                 case Drop(reason):
-                    self.world.expect(False, f"{self.author} drops correct {peer}: {reason}")
+                    self.dropped(peer, reason)
         if self.awaits_peer and link.session.counters["completed"]:
             self._met(peer)
         self._set_timer(peer, link)
@@ -218,8 +242,7 @@ class SimMember:
     def _met(self, peer: str) -> None:
         self.met[peer] = None
         scopes = [scope for author, scope in self.heads if author == self.author]
-        nodes = list(self.roster.register.all)
-        if not uncovered(self.roster, nodes, self.author, scopes, self.met):
+        if not uncovered(self.roster, self.everybody(), self.author, scopes, self.met):
             self.awaits_peer = False
             self.submit(lambda tx: tx.renew(), lambda _: None)
 
