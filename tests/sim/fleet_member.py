@@ -1,0 +1,448 @@
+"""A member of a simulated fleet: every real core it runs, over one disk, one register, one clock.
+
+Disk, writer and sessions are ``SimMember``'s; this adds identity and register with real
+signatures, links (fleet_link.py), dialling (fleet_dialling.py), the wall clock, the failure
+detector and the overlay. It decides nothing that a core decides; what shells decide it does as
+they do. Rules: whatever happens in a stall happens after it; a life's timers end with it.
+"""
+
+import copy
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final
+
+from mesh.identity import Identity
+from mesh.proto.crossing import newer_stays
+from mesh.proto.detector import Changed, Detector
+from mesh.proto.frames import Hello, make_hello
+from mesh.proto.hlc import milliseconds
+from mesh.proto.overlay import Overlay, Wanted
+from mesh.proto.register import Merged, Register
+from mesh.proto.sets import HEAD_KIND, HEAD_N
+from mesh.proto.steady_time import SteadyTime
+from mesh.proto.tables import FLEET, NODE, site_scope
+from mesh.proto.trust import KEY, open_key_record
+from mesh.roster import RegisterRoster
+from mesh.store_tx import authored_rows
+from tests.sim.fleet_dialling import Dialling, Way
+from tests.sim.fleet_link import LinkEnd
+from tests.sim.fleet_net import Network, Wire
+from tests.sim.fleet_org import Plan, identity
+from tests.sim.member import SimMember
+
+if TYPE_CHECKING:
+    from tests.sim.fleet import Fleet
+
+FLEET_MS: Final = 1_798_000_000_000
+"""Where simulated time begins: late 2026."""
+BOOTED_MS: Final = 10_000_000
+CACHED_MAX: Final = 8
+TICK_S: Final = 1e-6
+"""Real time never stands still between two timers."""
+MORE_SERVICES: Final = frozenset({"detect", "broadcast"})
+"""What a member of an older release does not have."""
+
+
+def book_like(register: Register) -> Register:
+    """Return a register that says the same, without checking every record once more."""
+    twin = copy.copy(register)
+    for name, value in vars(register).items():
+        if isinstance(value, (dict, list, set)):
+            setattr(twin, name, copy.copy(value))
+    return twin
+
+
+class MemberClock:
+    """The fleet as its member sees it: timers that wait for the end of a stall."""
+
+    def __init__(self, fleet: "Fleet", member: "FleetMember") -> None:
+        self._fleet, self._member = fleet, member
+        self.rng, self.checks = fleet.rng, fleet.checks
+        self.note, self.expect = fleet.note, fleet.expect
+        self.next_number = fleet.next_number
+
+    @property
+    def now(self) -> float:
+        """Seconds of this simulation."""
+        return self._fleet.now
+
+    def at(self, when: float, fn: Callable[..., None], *args: Any) -> None:
+        """Call a function at a time."""
+        self._member.timer(when, fn, *args)
+
+    def after(self, delay_s: float, fn: Callable[..., None], *args: Any) -> None:
+        """Call a function after a delay."""
+        self._member.timer(self._fleet.now + delay_s, fn, *args)
+
+    def send(self, _source: str, target: str, number: int, kind: str, body: Any) -> None:
+        """Send a frame over the main link."""
+        end = self._member.mains.get(target)
+        if end is not None and end.number == number:
+            end.post(kind, body)
+
+
+class FleetMember(SimMember):
+    """See the module."""
+
+    def __init__(self, fleet: "Fleet", plan: Plan, *, old: bool = False) -> None:
+        """``old``: it runs a release before the detector and the broadcast."""
+        self.fleet = self.clock = fleet
+        self.net: Network = fleet.net
+        self.plan, self.old, self.is_hub = plan, old, plan.is_hub
+        self.identity: Identity = identity(plan.label)
+        self.name = self.identity.node_id
+        self.place = plan.site or f"hub {plan.label}"
+        self.book = book_like(fleet.register)
+        self.powered = True
+        self.stalled_until = self.busy_until = self.silent_until = 0.0
+        self.drift_ppm = self.cpu_s = 0.0
+        self.mains: dict[str, LinkEnd] = {}
+        self.ends: dict[LinkEnd, None] = {}
+        self.cache: dict[str, list[str]] = {}
+        """Addresses that have worked, on disk."""
+        self.address = ""
+        fleet.settle(self)
+        roster = RegisterRoster(self.book, self.name)
+        super().__init__(MemberClock(fleet, self), self.name, roster, 0)  # type: ignore[arg-type]
+
+    # -- life ------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Start over what the disk holds."""
+        wall_ms, steady_ms = self._wall_ms(), self._steady_ms()
+        self.time = SteadyTime(wall_ms, steady_ms)
+        self.session = self.entropy(8)
+        self.mains, self.ends = {}, {}
+        self._sense_at: float | None = None
+        super().boot()
+        self.time.begin(milliseconds(self.replica.hlc.last), wall_ms, steady_ms)
+        self.dialling = Dialling(self)
+        key = self.book.root_fp
+        self.overlay = Overlay(self.name, self.plan.site, key, self.fleet.rng)
+        self.detector: Detector | None = None
+        if self.plan.site and not self.old:
+            self.detector = Detector(self.name, self.plan.site.encode(), self.fleet.rng.random)
+            self.sense(self.detector.start(self.fleet.now))
+        self._members_changed()
+        self.dialling.look()
+
+    def crash(self, *, power: bool = False) -> None:
+        """Stop at once; ``power``: the host is off as well, and nobody is told."""
+        self.powered = not power
+        self.up = False
+        for end in list(self.ends):
+            end.cut_off()
+        self.net.relay_died(self.name)
+        self.mains, self.ends = {}, {}
+        super().crash()
+
+    def start(self) -> None:
+        """Switch on."""
+        self.powered = True
+        if not self.up:
+            self.silent_until = self.clock.now
+            self.clock.note("start", self.plan.label)
+            self.boot()
+
+    def stall(self, length_s: float) -> None:
+        """Let the loop stand still."""
+        self.stalled_until = max(self.stalled_until, self.clock.now + length_s)
+        self.silent_until = max(self.silent_until, self.stalled_until)
+
+    def back_up(self) -> bool:
+        """Copy disk, register and keys, as a copy of the data folder does."""
+        if self.flushing:
+            return False
+        self.backup = self.disk.copy()
+        self._kept = (book_like(self.book), self.identity)
+        self.fleet.checks.on_backup(self)
+        return True
+
+    def restore_backup(self) -> None:
+        """Go back to the copy; the next start knows that it is one."""
+        super().restore_backup()
+        self.book, self.identity = self._kept
+        self._kept = (book_like(self.book), self.identity)
+        self.roster = RegisterRoster(self.book, self.name)  # type: ignore[assignment]
+        self.fleet.checks.on_restored_register(self)
+
+    def timer(self, at: float, fn: Callable[..., None], *args: Any) -> None:
+        """Call a function at a time, in this life, when no stall is on."""
+        self.clock.at(at, self._timed, self.life, fn, args)
+
+    def _timed(self, life: int, fn: Callable[..., None], args: tuple[Any, ...]) -> None:
+        if not self.up or life != self.life:
+            return
+        if self.stalled_until > self.clock.now:
+            self.clock.at(self.stalled_until, self._timed, life, fn, args)
+        else:
+            fn(*args)
+
+    def later(self, fn: Callable[..., None], *args: Any) -> None:
+        """Call a function after the stall that is on."""
+        self.timer(self.stalled_until, fn, *args)
+
+    def when_idle(self, cost_s: float, fn: Callable[..., None], *args: Any) -> None:
+        """Call a function once the processor has had time for it."""
+        begin = max(self.clock.now, self.busy_until, self.stalled_until)
+        self.busy_until = begin + cost_s
+        self.cpu_s += cost_s
+        self.timer(self.busy_until, fn, *args)
+
+    def entropy(self, count: int) -> bytes:
+        """Return random bytes, from the seed."""
+        return self.fleet.rng.randbytes(count)
+
+    # -- time ------------------------------------------------------------------------------
+
+    def _true_ms(self) -> int:
+        return int((self.clock.now + self.fleet.skipped_s) * 1000 * (1 + self.drift_ppm / 1e6))
+
+    def _wall_ms(self) -> int:
+        return max(0, FLEET_MS + self._true_ms() + self.skew_ms)
+
+    def _steady_ms(self) -> int:
+        return BOOTED_MS + self._true_ms()
+
+    def now_ms(self) -> int:
+        """Return the time that this member goes by."""
+        return self.time.now(self._wall_ms(), self._steady_ms())
+
+    # -- what SimMember asks ---------------------------------------------------------------
+
+    def signs(self) -> Callable[[bytes], bytes]:
+        """Return what signs this member's heads: its identity key."""
+        return lambda body: self.identity.sign(HEAD_KIND, HEAD_N, self.book.root_fp, body)
+
+    def everybody(self) -> list[str]:
+        """Return all identities that this member knows."""
+        return self.roster.nodes()  # type: ignore[attr-defined,no-any-return]
+
+    def register(self) -> Register:
+        """Return the register that sessions compare."""
+        return self.book
+
+    def dropped(self, peer: str, reason: str) -> None:
+        """A session wants its link closed: no correct member gives it a reason to."""
+        self.fleet.on_dropped(self, peer, reason)
+        end = self.mains.get(peer)
+        if end is not None:
+            end.close(reason)
+
+    # -- register --------------------------------------------------------------------------
+
+    def merge(self, records: tuple[bytes, ...]) -> None:
+        """Merge register records; what follows from them follows at once."""
+        changed = [isinstance(self.book.merge(record), Merged) for record in records]
+        if not any(changed):
+            return
+        self.roster.refresh()  # type: ignore[attr-defined]
+        self.fleet.checks.on_register(self)  # type: ignore[attr-defined]
+        for end in list(self.mains.values()):
+            if not self.book.active(end.peer):
+                end.close("no longer an active member")
+        for peer in list(self.links):
+            link = self.links.get(peer)
+            if link is not None:
+                now = self.clock.now
+                self.perform(peer, link, link.session.on_register_change(now))
+        self._members_changed()
+        self.dialling.look()
+
+    def learn(self, record: bytes) -> None:
+        """Take a key record that a handshake has shown."""
+        key = open_key_record(record)
+        if key.identity_public == self.identity.public:
+            if key.kem_epoch >= self.identity.kem_epoch:
+                self.rotate_key(key.kem_epoch + 1)  # we were restored: nobody else has this key
+        else:
+            self.merge((record,))
+
+    def rotate_key(self, epoch: int) -> None:
+        """Go on with a new X25519 key."""
+        self.identity = identity(self.plan.label, epoch)
+        self.merge((self.identity.key_record,))
+
+    def _members_changed(self) -> None:
+        now = self.fleet.now
+        found: dict[str, list[str]] = {}
+        for member in self.book.members():
+            if member.status == "member" and member.site and "node" in member.roles:
+                found.setdefault(member.site, []).append(member.node_id)
+        self._wants(self.overlay.on_members(found, now))
+        if self.detector is not None:
+            near = found.get(self.plan.site, [])
+            self.sense(self.detector.set_members(near, now))
+
+    # -- links -----------------------------------------------------------------------------
+
+    def hello(self) -> Hello:
+        """Return what we say first."""
+        hello = make_hello("main", "sim", self.session)
+        return self.fleet.old_hello(hello) if self.old else hello
+
+    def new_end(self, wire: Wire, peer: str | None, address: str = "") -> LinkEnd:
+        """Begin a link over a stream."""
+        end = LinkEnd(self, wire, peer, address)
+        self.ends[end] = None
+        return end
+
+    def on_accept(self, wire: Wire) -> None:
+        """Somebody connected."""
+        self.new_end(wire, None)
+
+    def on_ready(self, end: LinkEnd) -> None:
+        """HELLO was exchanged: admit the link as mesh/link/peers.py does."""
+        peer = end.peer
+        if not self.book.active(peer):
+            end.close("not an active member")
+            return
+        if self.book.record(KEY, peer) != end.key_record:
+            self.merge((end.key_record,))
+        old = self.mains.get(peer)
+        if old is not None:
+            lower = self.name < peer
+            if not newer_stays(
+                lower_dialled_old=old.dialled == lower,
+                lower_dialled_new=end.dialled == lower,
+                restarted=old.peer_hello.session != end.peer_hello.session,
+                old_age_s=self.clock.now - old.since,
+            ):
+                end.close("another link stays")
+                return
+            old.close("a newer link stays")
+        self.mains[peer] = end
+        self.fleet.on_link(self, peer)
+        self.dialling.on_ready(end)
+        if end.dialled and not end.wire.via:
+            self._remember(peer, end.address)
+        self.link(peer, end.number)
+        if self.detector is not None:
+            self.sense(self.detector.on_link_up(peer, self.clock.now))
+        self._links_changed()
+
+    def _remember(self, peer: str, address: str) -> None:
+        known = self.cache.setdefault(peer, [])
+        if address in known:
+            known.remove(address)
+        known.insert(0, address)
+        del known[CACHED_MAX:]
+
+    def on_end(self, end: LinkEnd, reason: str) -> None:
+        """A link is over."""
+        self.ends.pop(end, None)
+        if self.mains.get(end.peer) is end:
+            del self.mains[end.peer]
+            self.unlink(end.peer)
+            self._links_changed()
+        self.dialling.on_end(end)
+
+    def _links_changed(self) -> None:
+        links = {
+            peer: None if end.core is None else end.core.round_trip_s
+            for peer, end in self.mains.items()
+        }
+        in_ms = {peer: None if s is None else 1000 * s for peer, s in links.items()}
+        self._wants(self.overlay.on_links(in_ms, self.clock.now))
+
+    def on_service(self, end: LinkEnd, kind: str, body: Any) -> None:
+        """A message of a service came."""
+        if self.mains.get(end.peer) is not end or (self.old and kind in MORE_SERVICES):
+            return
+        if kind == "detect":
+            if self.detector is not None:
+                self.sense(self.detector.on_frame(end.peer, body, self.clock.now))
+        else:
+            self.on_frame(end.peer, end.number, kind, body)
+
+    # -- whom to link with -----------------------------------------------------------------
+
+    def wanted(self) -> Collection[str]:
+        """Return the peers to keep links with."""
+        if self.is_hub:
+            return [hub.node_id for hub in self.book.hubs() if hub.node_id != self.name]
+        return self.overlay.wanted
+
+    def _wants(self, effects: list[Wanted]) -> None:
+        if effects and self.up:
+            self.dialling.look()
+        at = self.overlay.deadline
+        if at is not None:
+            self.timer(at, self._overlay_timer, at)
+
+    def _overlay_timer(self, at: float) -> None:
+        if self.overlay.deadline == at:
+            self._links_changed()
+
+    def ways(self, peer: str) -> tuple[list[Way], list[Way]]:
+        """Return the ways to a peer: its own addresses, then relays."""
+        found: dict[str, None] = {}
+        for row in authored_rows(self.disk, FLEET, NODE, peer):
+            if row.author == peer:
+                found.update((str(host), None) for host, *_ in row.body.get("addresses", ()))
+        found.update(dict.fromkeys(self.cache.get(peer, ())))
+        found.update(dict.fromkeys(self.fleet.heard_on_lan(self, peer)))
+        for hub in self.book.hubs():
+            if hub.node_id == peer:
+                found.update(dict.fromkeys(hub.urls))
+        relays = [(peer, via) for via in self.mains if via != peer and self._relays(via)]
+        return [(address, "") for address in found][:CACHED_MAX], relays[:4]
+
+    def _relays(self, node: str) -> bool:
+        member = self.book.member(node)
+        return member is not None and ("hub" in member.roles or "relay" in member.capabilities)
+
+    # -- failure detection -----------------------------------------------------------------
+
+    def on_datagram(self, source: str, data: bytes) -> None:
+        """A heartbeat or another short word."""
+        if self.stalled_until > self.clock.now:
+            self.later(self.on_datagram, source, data)
+        elif self.detector is not None:
+            self.sense(self.detector.on_datagram(source, data, self.clock.now))
+
+    def on_refused(self, peer: str) -> None:
+        """Nobody listens where a member did."""
+        if self.detector is not None:
+            self.sense(self.detector.on_refused(peer, self.clock.now))
+
+    def sense(self, effects: list[Any]) -> None:
+        """Carry out what the detector asks for."""
+        detector = self.detector
+        assert detector is not None
+        for effect in effects:
+            if isinstance(effect, Changed):
+                self.fleet.checks.on_verdict(self, effect.down)  # type: ignore[attr-defined]
+                self._wants(self.overlay.on_absent(detector.unreachable, self.clock.now))
+                continue
+            for peer in effect.peers:
+                end = self.mains.get(peer)
+                if end is not None and effect.way != "cheap":
+                    end.post("detect", effect.data)
+                if end is not None and effect.way != "link":
+                    self.net.datagram(self.name, peer, effect.data)
+        at = detector.deadline
+        if at is not None and (self._sense_at is None or at < self._sense_at):
+            at = max(at, self.clock.now + TICK_S)
+            self._sense_at = at
+            self.timer(at, self._sense_timer, at)
+
+    def _sense_timer(self, at: float) -> None:
+        if self._sense_at != at or self.detector is None:
+            return
+        self._sense_at = None
+        if self.detector.deadline is not None and self.detector.deadline > self.clock.now:
+            self.sense([])
+        else:
+            self.sense(self.detector.on_timer(self.clock.now))
+
+    # -- what it says of itself --------------------------------------------------------------
+
+    def tell_address(self, more: dict[str, Any] | None = None) -> None:
+        """Write the row that says where we are."""
+        body = {"name": self.plan.label, "site": self.plan.site,
+                "addresses": [[self.address, 4770, 4770]], **(more or {})}  # fmt: skip
+        self.submit(lambda tx: tx.put(FLEET, NODE, self.name, body), lambda _: None)
+
+    def scopes(self) -> list[str]:
+        """Return the scopes in which this member writes."""
+        return [FLEET, site_scope(self.plan.site)] if self.plan.site else [FLEET]
