@@ -224,33 +224,38 @@ class Fleet(Clockwork):
             self._remove(member, scope, table, key)
             return
         body = {"v": value, "field of a later release": value}
-        member.submit(
-            lambda tx: tx.put(scope, table, key, body),
-            lambda _: self._wrote(member, scope, table, key, value),
-        )
+
+        def work(tx: Tx) -> int | None:
+            tx.put(scope, table, key, body)
+            return entry_stamp(member, scope, table, key)
+
+        self._submit(member, work, (scope, table, key, value))
 
     def _remove(self, member: FleetMember, scope: str, table: str, key: str) -> None:
-        def work(tx: Tx) -> bool:
+        def work(tx: Tx) -> int | None:
             if table == SERVER:
                 there = tx.get(scope, table, key) is not None
                 tx.delete(scope, table, key)
             else:
                 there = tx.own(scope, table, key) is not None
                 tx.drop(scope, table, key)
-            return there
+            return entry_stamp(member, scope, table, key) if there else None
 
-        def done(there: bool) -> None:
-            if there:
-                self._wrote(member, scope, table, key, None)
+        self._submit(member, work, (scope, table, key, None))
+
+    def _submit(
+        self,
+        member: FleetMember,
+        work: Callable[[Tx], int | None],
+        row: tuple[str, str, str, int | None],
+    ) -> None:
+        """Write; once it is durable, remember what the row should show."""
+
+        def done(stamp: int | None) -> None:
+            if stamp is not None:
+                self.checks.wrote(member.name, *row, stamp)
 
         member.submit(work, done)
-
-    def _wrote(
-        self, member: FleetMember, scope: str, table: str, key: str, value: int | None
-    ) -> None:
-        stamp = entry_stamp(member, scope, table, key)
-        if stamp is not None:
-            self.checks.wrote(member.name, scope, table, key, value, stamp)
 
     def keep_writing(self, every_s: float, until: float, among: Sequence[str] = ()) -> None:
         """Let somebody write now and then."""

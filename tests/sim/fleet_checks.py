@@ -34,6 +34,13 @@ class FleetChecks(Checks):
         self._books: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
         self._ended: dict[str, dict[str, tuple[int, int, bytes]]] = {}
 
+    def wrote(
+        self, author: str, scope: str, table: str, key: str, value: Any, hlc: int
+    ) -> None:
+        """A write was acknowledged; one of a member that is out promises nothing."""
+        if self._correct(author):
+            super().wrote(author, scope, table, key, value, hlc)
+
     # -- what happens ------------------------------------------------------------------------
 
     def on_published(self, records: Iterable[bytes]) -> None:

@@ -44,11 +44,24 @@ MORE_SERVICES: Final = frozenset({"detect", "broadcast"})
 
 def book_like(register: Register) -> Register:
     """Return a register that says the same, without checking every record once more."""
-    twin = copy.copy(register)
-    for name, value in vars(register).items():
-        if isinstance(value, (dict, list, set)):
-            setattr(twin, name, copy.copy(value))
+    twin: Register = _twin(register)
     return twin
+
+
+def _twin(value: Any) -> Any:
+    """Copy what changes; signed records and what was read from them do not."""
+    if isinstance(value, dict):
+        copied = copy.copy(value)
+        copied.update({key: _twin(one) for key, one in value.items()})
+        return copied
+    if isinstance(value, (list, set)):
+        return copy.copy(value)
+    if not hasattr(value, "__dict__") or isinstance(value, type):
+        return value
+    copied = copy.copy(value)
+    for name, one in vars(value).items():
+        setattr(copied, name, _twin(one))
+    return copied
 
 
 class MemberClock:
