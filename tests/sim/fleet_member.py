@@ -408,10 +408,13 @@ class FleetMember(SimMember):
 
     def on_datagram(self, source: str, data: bytes) -> None:
         """A heartbeat or another short word."""
-        if self.stalled_until > self.clock.now:
+        detector, now = self.detector, self.clock.now
+        if self.stalled_until > now:
             self.later(self.on_datagram, source, data)
-        elif self.detector is not None:
-            self.sense(self.detector.on_datagram(source, data, self.clock.now))
+        elif detector is not None:
+            effects = detector.on_datagram(source, data, now)
+            if effects or self._sense_at is None or detector.deadline < self._sense_at:
+                self.sense(effects)
 
     def on_refused(self, peer: str) -> None:
         """Nobody listens where a member did."""

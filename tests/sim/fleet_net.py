@@ -129,6 +129,7 @@ class Network:
         self.dead: dict[Wire, None] = {}
         """Ends whose NAT box has forgotten them."""
         self.counters: Counter[str] = Counter()
+        self.messages = self.datagrams = self.lan_bytes = self.wan_bytes = 0
         self.relays: Callable[[str, str], bool] = lambda relay, target: False
         self._relayed: dict[str, list[Wire]] = {}
         self._cut: dict[tuple[str, str], None] = {}
@@ -250,26 +251,32 @@ class Network:
 
     def datagram(self, source: str, target: str, data: bytes) -> None:
         """Send a datagram; it may come, late, twice, or not at all."""
-        rng = self.clockwork.rng
-        self.counters["datagrams"] += 1
-        here, there = self.hosts[source].place, self.hosts[target].place
-        self._count_bytes(here == there, len(data) + HEADERS)
-        if here in self.hidden:
-            self._open_udp[target, source] = self.clockwork.now
-        if there in self.hidden and here != there:
-            seen = self._open_udp.get((source, target), float("-inf"))
-            if self.clockwork.now - seen > NAT_UDP_S:
-                return
-        lost = self.datagram_loss + self.one_way_loss.get((source, target), 0.0)
-        if (lost and rng.random() < lost) or not self.is_open(source, target):
+        clockwork, hosts = self.clockwork, self.hosts
+        rng = clockwork.rng
+        here, there = hosts[source].place, hosts[target].place
+        self.datagrams += 1
+        self._count(here == there, len(data) + HEADERS)
+        if self.hidden and not self._through_nat(source, target, here, there):
+            return
+        lost = self.datagram_loss
+        if self.one_way_loss:
+            lost += self.one_way_loss.get((source, target), 0.0)
+        if (lost and rng.random() < lost) or (self._cut and not self.is_open(source, target)):
             self.counters["datagrams lost"] += 1
             return
-        copies = 1 + (self.duplicates > 0 and rng.random() < self.duplicates)
-        for _ in range(copies):
-            delay_s = self.one_way_s(source, target)
-            if self.duplicates and rng.random() < 0.05:
-                delay_s += rng.uniform(0.0, 0.3)  # overtaken by later ones
-            self.clockwork.after(delay_s, self._arrived, source, target, data)
+        delay_s = self.geography.one_way_s(here, there)
+        clockwork.after(delay_s, self._arrived, source, target, data)
+        if self.duplicates and rng.random() < self.duplicates:
+            delay_s += rng.uniform(0.0, 0.3)  # a second one, overtaken by later ones
+            clockwork.after(delay_s, self._arrived, source, target, data)
+
+    def _through_nat(self, source: str, target: str, here: str, there: str) -> bool:
+        now = self.clockwork.now
+        if here in self.hidden:
+            self._open_udp[target, source] = now
+        if there not in self.hidden or here == there:
+            return True
+        return now - self._open_udp.get((source, target), float("-inf")) <= NAT_UDP_S
 
     def _arrived(self, source: str, target: str, data: bytes) -> None:
         host = self.hosts[target]
@@ -280,9 +287,13 @@ class Network:
 
     def count(self, wire: Wire, size: int) -> None:
         """Count a message."""
-        self.counters["messages"] += 1
-        near = self.hosts[wire.owner].place == self.hosts[wire.far.owner].place
-        self._count_bytes(near, size + HEADERS)
+        self.messages += 1
+        hosts = self.hosts
+        near = hosts[wire.owner].place == hosts[wire.far.owner].place
+        self._count(near, size + HEADERS)
 
-    def _count_bytes(self, near: bool, size: int) -> None:
-        self.counters["lan_bytes" if near else "wan_bytes"] += size
+    def _count(self, near: bool, size: int) -> None:
+        if near:
+            self.lan_bytes += size
+        else:
+            self.wan_bytes += size

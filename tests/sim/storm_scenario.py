@@ -71,10 +71,9 @@ def _restart(fleet: Fleet) -> None:
 
 
 def _bytes_per_s(fleet: Fleet) -> float:
-    counters = fleet.net.counters
-    before = counters["lan_bytes"] + counters["wan_bytes"]
+    before = fleet.net.lan_bytes + fleet.net.wan_bytes
     fleet.run_until(fleet.now + IDLE_S)
-    return (counters["lan_bytes"] + counters["wan_bytes"] - before) / IDLE_S
+    return (fleet.net.lan_bytes + fleet.net.wan_bytes - before) / IDLE_S
 
 
 def _settled(fleet: Fleet) -> bool:
