@@ -1,10 +1,10 @@
 """chaos: all faults at once, by seed, over the whole stack; then calm, and all must be well.
 
 Each seed picks some faults (``fleet_faults.FAULTS``; ``--faults NAME,NAME`` picks them by hand)
-and lets each strike a few times. Afterwards everybody must have the same register and rows within
-``CALM_S`` and nothing may be lost or come back. Figures: ``runs``, ``converge_s_max``, ``lost``,
-``resurrected``, ``faults`` (how often each struck). Signature checks are remembered by (key,
-bytes) across members, records are not sealed; handshakes are real.
+and lets each strike a few times. Afterwards everybody must have the same register and rows
+within ``CALM_S`` and nothing may be lost or come back. Figures: ``runs``, ``converge_s_max``,
+``lost``, ``resurrected``, ``faults`` (how often each struck). Signature checks are remembered
+by (key, bytes) across members, records are not sealed; handshakes are real.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """darkhub: no hub anywhere for 14 days; sites go on by themselves.
 
-Every day somebody writes at each site, members lose power and come back, X25519 keys are rotated;
-a site admits a new node and revokes one with its own delegated key. Every write must reach
-everybody who carries it, between sites as well. Figures: ``days``, ``writes``, ``admitted``,
-``revoked``, ``spread_s_max`` (until a day's writes were at all who were up), ``lost``, ``resurrected``.
-Quiet hours are skipped, clocks go on. Signature checks are remembered by (key, bytes) across
-members, records are not sealed; handshakes are real.
+Every day somebody writes at each site, members lose power and come back, X25519 keys are
+rotated; a site admits a new node and revokes one with its own delegated key. Every write must
+reach everybody who carries it, between sites as well. Figures: ``days``, ``writes``,
+``admitted``, ``revoked``, ``spread_s_max`` (until a day's writes were at all who were up),
+``lost``, ``resurrected``. Quiet hours are skipped, clocks go on. Signature checks are
+remembered by (key, bytes) across members, records are not sealed; handshakes are real.
 """
 
 import argparse
@@ -99,14 +99,14 @@ class DarkHub:
         new = fleet.add(NEWCOMER)
         fleet.register.merge(new.identity.key_record)
         new.merge((new.identity.key_record,))
-        self.done["admitted"] += desk.book.active(new.name)
+        self.done["admitted"] += desk.book.active(new.author)
 
     def _revoke(self) -> None:
         """A site's own key revokes a node of that site."""
         fleet = self.fleet
         gone, desk = fleet.member("s2n1"), fleet.member("s2n0")
         revoke_member(fleet, gone, desk, fleet.org.site_keys["site2"])
-        self.done["revoked"] += not desk.book.active(gone.name)
+        self.done["revoked"] += not desk.book.active(gone.author)
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
@@ -127,4 +127,9 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
         slowest_s = max(slowest_s, figures["spread_s"])
         trace.update(bytes.fromhex(figures["trace"]))
         say(f"seed {seed}: {figures}")
-    return {**total, "spread_s_max": slowest_s, "trace": trace.hexdigest(), "failures": failures}
+    return {
+        **total,
+        "spread_s_max": slowest_s,
+        "trace": trace.hexdigest(),
+        "failures": failures,
+    }

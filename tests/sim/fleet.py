@@ -69,6 +69,8 @@ class Fleet(Clockwork):
         self.checks = FleetChecks(self)
         self.checks.on_published(founding)
         self.members: dict[str, FleetMember] = {}
+        self.clones: dict[str, FleetMember] = {}
+        """Copies that run beside members, by their hosts' names."""
         self.values = 0
         self._moves = 0
         for plan in members:
@@ -84,11 +86,21 @@ class Fleet(Clockwork):
 
     def settle(self, member: FleetMember) -> None:
         """Give a member its place in the network."""
-        self.members[member.name] = member
+        if member.name == member.author:
+            self.members[member.name] = member
         self.net.add(member)
         self.move(member)
         if member.is_hub:
             self.net.listeners[hub_url(member.plan.label, 1)] = member.name
+
+    def clone(self, member: FleetMember) -> FleetMember:
+        """Start a copy of a member beside it, as a cloned virtual machine."""
+        self.note("clone", member.plan.label)
+        self.counters["cloned"] += 1
+        self.checks.on_clone(member)
+        twin = FleetMember(self, member.plan, twin=member)
+        self.clones[twin.name] = twin
+        return twin
 
     def member(self, label: str) -> FleetMember:
         """Return the member with a label."""
@@ -107,7 +119,7 @@ class Fleet(Clockwork):
         return [
             m
             for m in self.members.values()
-            if m.up and m.name not in self.rogues and self.register.active(m.name)
+            if m.up and m.author not in self.rogues and self.register.active(m.author)
         ]
 
     def move(self, member: FleetMember) -> None:
@@ -128,7 +140,7 @@ class Fleet(Clockwork):
 
     def rotate_key(self, member: FleetMember) -> None:
         """Let a member make its next X25519 key."""
-        member.rotate_key(member.identity.kem_epoch + 1)
+        member.rotate_key()
         self.register.merge(member.identity.key_record)
 
     def _relays(self, relay: str, target: str) -> bool:
@@ -152,7 +164,7 @@ class Fleet(Clockwork):
     def on_dropped(self, member: FleetMember, peer: str, reason: str) -> None:
         """A session ended a link because of what the peer sent."""
         self.counters["dropped"] += 1
-        one_is_bad = peer in self.rogues or member.name in self.rogues
+        one_is_bad = peer in self.rogues or member.author in self.rogues
         self.expect(one_is_bad, f"{member.plan.label} drops correct {peer}: {reason}")
 
     # -- time ------------------------------------------------------------------------------
@@ -161,6 +173,11 @@ class Fleet(Clockwork):
         """Let quiet days go by."""
         self.skipped_s += days * DAY_S
         self.note("skip", days)
+        for member in self.members.values():
+            for end in member.ends:
+                end.since -= days * DAY_S
+            if member.up:
+                member.timer(self.now + self.rng.uniform(0.0, 1.0), member.check_key)
 
     def wait(self, what: str, holds: Callable[[], Any], within_s: float) -> float:
         """Run until something holds; return how long it took. Violation when it does not."""
@@ -181,7 +198,7 @@ class Fleet(Clockwork):
             if member.book.digest() != digest:
                 return f"{member.plan.label} has another register than {members[0].plan.label}"
         for author in members:
-            own = [set_id for set_id in author.heads if set_id.author == author.name]
+            own = [set_id for set_id in author.heads if set_id.author == author.author]
             for set_id in own:
                 lacks = self._lacks(set_id, author, members)
                 if lacks is not None:
@@ -193,7 +210,7 @@ class Fleet(Clockwork):
     ) -> str | None:
         point = author.heads[set_id].head.point
         for member in members:
-            if not self.register.carries(member.name, set_id.scope, author.name):
+            if not self.register.carries(member.author, set_id.scope, author.author):
                 continue
             held = member.heads.get(set_id)
             if held is None or held.head.point != point:
@@ -253,7 +270,7 @@ class Fleet(Clockwork):
 
         def done(stamp: int | None) -> None:
             if stamp is not None:
-                self.checks.wrote(member.name, *row, stamp)
+                self.checks.wrote(member.author, *row, stamp)
 
         member.submit(work, done)
 
@@ -263,8 +280,7 @@ class Fleet(Clockwork):
             return
         labels = [m for m in self.members.values() if not among or m.plan.label in among]
         writer = self.rng.choice(labels)
-        if self.register.active(writer.name):
+        if self.register.active(writer.author):
             self.write(writer)
         pause_s = self.rng.expovariate(1 / every_s)
         self.after(pause_s, self.keep_writing, every_s, until, among)
-

@@ -1,8 +1,8 @@
 """Whom a simulated member dials, when, and where: the rules of mesh/link/keeper.py.
 
-It knows no handshake; which way of a peer starts when is mesh/proto/race.py's. Rules: full-jitter
-back-off per peer, the higher node id waits a little longer, a node keeps a link to one hub in
-its own order and goes to the next when that is lost; the first session to a peer wins.
+It knows no handshake; which way of a peer starts when is mesh/proto/race.py's. Rules: full-
+jitter back-off per peer, the higher node id waits a little longer, a node keeps a link to one
+hub in its own order and goes to the next when that is lost; the first session to a peer wins.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -80,7 +80,7 @@ class _Try:
             self.dialling.trying[end] = self
             end.start()
 
-        member.net.dial(member.author, address, connected, via)
+        member.net.dial(member.name, address, connected, via)
 
     def _failed(self, way: int) -> None:
         if not self.over:

@@ -23,7 +23,7 @@ TEN_YEARS_MS: Final = 10 * 365 * 86_400_000
 
 
 def _some(fleet: "Fleet") -> "FleetMember":
-    return fleet.rng.choice([m for m in fleet.members.values() if m.name not in fleet.rogues])
+    return fleet.rng.choice([m for m in fleet.members.values() if m.author not in fleet.rogues])
 
 
 def _places(fleet: "Fleet") -> list[str]:
@@ -126,6 +126,20 @@ def _put_back(fleet: "Fleet", member: "FleetMember") -> None:
         fleet.after(3.0, member.start)
 
 
+def clone(fleet: "Fleet", until: float) -> None:
+    """A member runs twice for a while: disk, register and keys were copied."""
+    member = _some(fleet)
+    if member.up and not member.flushing and not member.awaits_peer and not fleet.clones:
+        twin = fleet.clone(member)
+        fleet.at(_end(fleet, until, 30.0), _end_clone, fleet, twin)
+
+
+def _end_clone(fleet: "Fleet", twin: "FleetMember") -> None:
+    if twin.up:
+        twin.crash(power=True)
+    fleet.clones.pop(twin.name, None)
+
+
 def move(fleet: "Fleet", until: float) -> None:
     """A member gets another address, and says so when it is up."""
     member = _some(fleet)
@@ -183,7 +197,7 @@ def revoke_member(
     fleet: "Fleet", member: "FleetMember", at: "FleetMember", signer: KeySigner | None = None
 ) -> None:
     """Revoke one member, with the last heads that are known at ``at``."""
-    known = [s.head for s in at.heads.values() if s.head.author == member.name]
+    known = [s.head for s in at.heads.values() if s.head.author == member.author]
     heads = {head.scope: (head.epoch, head.seq, head.root) for head in known}
     fleet.note("revoke", member.plan.label)
     fleet.checks.on_ended(member, heads)
@@ -196,7 +210,7 @@ def rogue(fleet: "Fleet", until: float) -> None:
         return
     member = fleet.rng.choice([m for m in fleet.active() if not m.is_hub])
     fleet.note("rogue", member.plan.label)
-    fleet.rogues[member.name] = None
+    fleet.rogues[member.author] = None
     fleet.checks.on_rogue(member)
     Rogue(fleet, member, until).go_on()
 
@@ -254,7 +268,8 @@ FAULTS: Final[dict[str, Fault]] = {
     fault.__name__: fault
     for fault in (
         loss, one_way_loss, partition_site, partition_region, stall, crash, power_cut,
-        clock_jump, restore, move, nat, rotate_keys, rotate_role_key, restart_all, revoke, rogue,
+        clock_jump, restore, clone, move, nat, rotate_keys, rotate_role_key, restart_all,
+        revoke, rogue,
     )
 }  # fmt: skip
 
@@ -265,6 +280,8 @@ def calm(fleet: "Fleet") -> None:
     net.loss = net.datagram_loss = net.duplicates = 0.0
     net.one_way_loss.clear()
     net.heal()
+    for twin in list(fleet.clones.values()):
+        _end_clone(fleet, twin)
     for name, member in fleet.members.items():
         if name not in fleet.rogues and fleet.register.active(name):
             member.start()

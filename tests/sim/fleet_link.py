@@ -43,6 +43,7 @@ class LinkEnd:
         self.closed = self.ready = False
         self.since = 0.0
         self.key_record = b""
+        self.made_ms = 0
         self.counters: Counter[str] = Counter()
         self._outbox: dict[str, deque[Any]] = {}
         self._timer_at: float | None = None
@@ -72,6 +73,7 @@ class LinkEnd:
                     self.member.learn(record)
                 case Done():
                     self.peer, self.key_record = effect.peer, effect.key_record
+                    self.made_ms = effect.key.made_ms
                     self.member.clock.counters["handshakes"] += 1
                     self.core = LinkCore(self.member.hello(), dialled=self.dialled)
                     self._perform(self.core.start(self.member.clock.now))

@@ -1,4 +1,5 @@
-"""A member of a simulated fleet: every real core it runs, over one disk, one register, one clock.
+"""A member of a simulated fleet: every real core it runs, over one disk, one register, one
+clock.
 
 Disk, writer and sessions are ``SimMember``'s; this adds identity and register with real
 signatures, links (fleet_link.py), dialling (fleet_dialling.py), the wall clock, the failure
@@ -6,62 +7,39 @@ detector and the overlay. It decides nothing that a core decides; what shells de
 they do. Rules: whatever happens in a stall happens after it; a life's timers end with it.
 """
 
-import copy
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh.identity import Identity
+from mesh.key_rotation import RESTORED_S
 from mesh.proto.crossing import newer_stays
-from mesh.proto.detector import Changed, Detector
 from mesh.proto.frames import Hello, make_hello
 from mesh.proto.hlc import milliseconds
+from mesh.proto.key_age import is_due, is_expired
 from mesh.proto.overlay import Overlay, Wanted
 from mesh.proto.register import Merged, Register
 from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.proto.steady_time import SteadyTime
+from mesh.proto.sync import SyncSession
 from mesh.proto.tables import FLEET, NODE, site_scope
-from mesh.proto.trust import KEY, open_key_record
-from mesh.roster import RegisterRoster
+from mesh.proto.trust import KEY
+from mesh.roster import RegisterOnly, RegisterRoster
 from mesh.store_tx import authored_rows
 from tests.sim.fleet_dialling import Dialling, Way
 from tests.sim.fleet_link import LinkEnd
 from tests.sim.fleet_net import Network, Wire
-from tests.sim.fleet_org import Plan, identity
+from tests.sim.fleet_org import FLEET_MS, Plan, book_like, identity
+from tests.sim.fleet_senses import Senses
 from tests.sim.member import SimMember
 
 if TYPE_CHECKING:
     from tests.sim.fleet import Fleet
 
-FLEET_MS: Final = 1_798_000_000_000
-"""Where simulated time begins: late 2026."""
 BOOTED_MS: Final = 10_000_000
 CACHED_MAX: Final = 8
-TICK_S: Final = 1e-6
-"""Real time never stands still between two timers."""
+CLONE: Final = "#2"
 MORE_SERVICES: Final = frozenset({"detect", "broadcast"})
 """What a member of an older release does not have."""
-
-
-def book_like(register: Register) -> Register:
-    """Return a register that says the same, without checking every record once more."""
-    twin: Register = _twin(register)
-    return twin
-
-
-def _twin(value: Any) -> Any:
-    """Copy what changes; signed records and what was read from them do not."""
-    if isinstance(value, dict):
-        copied = copy.copy(value)
-        copied.update({key: _twin(one) for key, one in value.items()})
-        return copied
-    if isinstance(value, (list, set)):
-        return copy.copy(value)
-    if not hasattr(value, "__dict__") or isinstance(value, type):
-        return value
-    copied = copy.copy(value)
-    for name, one in vars(value).items():
-        setattr(copied, name, _twin(one))
-    return copied
 
 
 class MemberClock:
@@ -96,15 +74,29 @@ class MemberClock:
 class FleetMember(SimMember):
     """See the module."""
 
-    def __init__(self, fleet: "Fleet", plan: Plan, *, old: bool = False) -> None:
-        """``old``: it runs a release before the detector and the broadcast."""
+    def __init__(
+        self,
+        fleet: "Fleet",
+        plan: Plan,
+        *,
+        old: bool = False,
+        twin: "FleetMember | None" = None,
+    ) -> None:
+        """``old``: it runs a release before the detector and the broadcast.
+
+        ``twin``: it is a copy of that member, disk, keys and all (a cloned virtual machine).
+        """
         self.fleet = self.clock = fleet
         self.net: Network = fleet.net
         self.plan, self.old, self.is_hub = plan, old, plan.is_hub
         self.identity: Identity = identity(plan.label)
-        self.name = self.identity.node_id
+        if twin is not None:
+            self.identity = twin.identity
+        self.author = self.identity.node_id
+        self.name = self.author + (CLONE if twin else "")
+        """The host's name in the network."""
         self.place = plan.site or f"hub {plan.label}"
-        self.book = book_like(fleet.register)
+        self.book = book_like(twin.book if twin else fleet.register)
         self.powered = True
         self.stalled_until = self.busy_until = self.silent_until = 0.0
         self.drift_ppm = self.cpu_s = 0.0
@@ -114,8 +106,13 @@ class FleetMember(SimMember):
         """Addresses that have worked, on disk."""
         self.address = ""
         fleet.settle(self)
-        roster = RegisterRoster(self.book, self.name)
-        super().__init__(MemberClock(fleet, self), self.name, roster, 0)  # type: ignore[arg-type]
+        roster = RegisterRoster(self.book, self.author)
+        clock = MemberClock(fleet, self)
+        super().__init__(clock, self.author, roster, 0)  # type: ignore[arg-type]
+        if twin is not None:
+            self.crash()
+            self.disk = twin.disk.copy()
+            self.boot()
 
     # -- life ------------------------------------------------------------------------------
 
@@ -125,17 +122,15 @@ class FleetMember(SimMember):
         self.time = SteadyTime(wall_ms, steady_ms)
         self.session = self.entropy(8)
         self.mains, self.ends = {}, {}
-        self._sense_at: float | None = None
+        self._restored_at = float("-inf")
         super().boot()
         self.time.begin(milliseconds(self.replica.hlc.last), wall_ms, steady_ms)
         self.dialling = Dialling(self)
         key = self.book.root_fp
-        self.overlay = Overlay(self.name, self.plan.site, key, self.fleet.rng)
-        self.detector: Detector | None = None
-        if self.plan.site and not self.old:
-            self.detector = Detector(self.name, self.plan.site.encode(), self.fleet.rng.random)
-            self.sense(self.detector.start(self.fleet.now))
+        self.overlay = Overlay(self.author, self.plan.site, key, self.fleet.rng)
+        self.senses = Senses(self) if self.plan.site and not self.old else None
         self._members_changed()
+        self.check_key()
         self.dialling.look()
 
     def crash(self, *, power: bool = False) -> None:
@@ -175,7 +170,7 @@ class FleetMember(SimMember):
         super().restore_backup()
         self.book, self.identity = self._kept
         self._kept = (book_like(self.book), self.identity)
-        self.roster = RegisterRoster(self.book, self.name)  # type: ignore[assignment]
+        self.roster = RegisterRoster(self.book, self.author)  # type: ignore[assignment]
         self.fleet.checks.on_restored_register(self)
 
     def timer(self, at: float, fn: Callable[..., None], *args: Any) -> None:
@@ -230,6 +225,16 @@ class FleetMember(SimMember):
         """Return all identities that this member knows."""
         return self.roster.nodes()  # type: ignore[attr-defined,no-any-return]
 
+    def session_with(self, peer: str) -> SyncSession:
+        """Return a session; whoever shows an expired key gets the register alone."""
+        end = self.mains[peer]
+        if not is_expired(end.made_ms, self.now_ms()):
+            return super().session_with(peer)
+        self.clock.counters["renewals"] += 1
+        only = RegisterOnly(self.book, self.author)
+        jitter = self.fleet.rng.random
+        return SyncSession(peer, self, only, self.book, self.claims, jitter, None)
+
     def register(self) -> Register:
         """Return the register that sessions compare."""
         return self.book
@@ -259,21 +264,34 @@ class FleetMember(SimMember):
                 now = self.clock.now
                 self.perform(peer, link, link.session.on_register_change(now))
         self._members_changed()
+        self.check_key()
         self.dialling.look()
 
     def learn(self, record: bytes) -> None:
         """Take a key record that a handshake has shown."""
-        key = open_key_record(record)
-        if key.identity_public == self.identity.public:
-            if key.kem_epoch >= self.identity.kem_epoch:
-                self.rotate_key(key.kem_epoch + 1)  # we were restored: nobody else has this key
-        else:
-            self.merge((record,))
+        self.merge((record,))
 
-    def rotate_key(self, epoch: int) -> None:
-        """Go on with a new X25519 key."""
-        self.identity = identity(self.plan.label, epoch)
+    def rotate_key(self, above: int = 0) -> None:
+        """Go on with a new X25519 key, and make all links anew (mesh/key_rotation.py)."""
+        epoch = max(above, self.identity.kem_epoch) + 1
+        self.identity = identity(self.plan.label, epoch, self.now_ms())
+        self.clock.counters["keys replaced"] += 1
         self.merge((self.identity.key_record,))
+        for end in list(self.mains.values()):
+            end.close("this node has a new key")
+
+    def check_key(self) -> None:
+        """Replace our key when its time has come, or when somebody knows a later one."""
+        ours, known = self.identity, self.book.member(self.author)
+        if known is not None and known.kem_public != ours.kem_public:
+            if known.kem_epoch >= ours.kem_epoch:
+                if self.clock.now >= self._restored_at + RESTORED_S:
+                    self._restored_at = self.clock.now
+                    self.rotate_key(known.kem_epoch)
+                return
+            self.merge((ours.key_record,))
+        if is_due(ours.kem_made_ms, self.now_ms(), ours.public[0] / 255):
+            self.rotate_key()
 
     def _members_changed(self) -> None:
         now = self.fleet.now
@@ -282,9 +300,8 @@ class FleetMember(SimMember):
             if member.status == "member" and member.site and "node" in member.roles:
                 found.setdefault(member.site, []).append(member.node_id)
         self._wants(self.overlay.on_members(found, now))
-        if self.detector is not None:
-            near = found.get(self.plan.site, [])
-            self.sense(self.detector.set_members(near, now))
+        if self.senses is not None:
+            self.senses.on_members(found.get(self.plan.site, []))
 
     # -- links -----------------------------------------------------------------------------
 
@@ -313,7 +330,7 @@ class FleetMember(SimMember):
             self.merge((end.key_record,))
         old = self.mains.get(peer)
         if old is not None:
-            lower = self.name < peer
+            lower = self.author < peer
             if not newer_stays(
                 lower_dialled_old=old.dialled == lower,
                 lower_dialled_new=end.dialled == lower,
@@ -329,8 +346,8 @@ class FleetMember(SimMember):
         if end.dialled and not end.wire.via:
             self._remember(peer, end.address)
         self.link(peer, end.number)
-        if self.detector is not None:
-            self.sense(self.detector.on_link_up(peer, self.clock.now))
+        if self.senses is not None:
+            self.senses.on_link_up(peer)
         self._links_changed()
 
     def _remember(self, peer: str, address: str) -> None:
@@ -362,17 +379,34 @@ class FleetMember(SimMember):
         if self.mains.get(end.peer) is not end or (self.old and kind in MORE_SERVICES):
             return
         if kind == "detect":
-            if self.detector is not None:
-                self.sense(self.detector.on_frame(end.peer, body, self.clock.now))
+            if self.senses is not None:
+                self.senses.on_frame(end.peer, body)
         else:
             self.on_frame(end.peer, end.number, kind, body)
+
+    def on_refused(self, peer: str) -> None:
+        """Nobody listens where a member did."""
+        if self.senses is not None:
+            self.senses.on_refused(peer)
+
+    def on_datagram(self, source: str, data: bytes) -> None:
+        """A heartbeat or another short word."""
+        if self.stalled_until > self.clock.now:
+            self.later(self.on_datagram, source, data)
+        elif self.senses is not None:
+            self.senses.on_datagram(source.removesuffix(CLONE), data)
+
+    def on_absent(self, absent: Collection[str], down: tuple[str, ...]) -> None:
+        """Members of the site were given up, or are back."""
+        self.fleet.checks.on_verdict(self, down)
+        self._wants(self.overlay.on_absent(absent, self.clock.now))
 
     # -- whom to link with -----------------------------------------------------------------
 
     def wanted(self) -> Collection[str]:
         """Return the peers to keep links with."""
         if self.is_hub:
-            return [hub.node_id for hub in self.book.hubs() if hub.node_id != self.name]
+            return [hub.node_id for hub in self.book.hubs() if hub.node_id != self.author]
         return self.overlay.wanted
 
     def _wants(self, effects: list[Wanted]) -> None:
@@ -404,60 +438,13 @@ class FleetMember(SimMember):
         member = self.book.member(node)
         return member is not None and ("hub" in member.roles or "relay" in member.capabilities)
 
-    # -- failure detection -----------------------------------------------------------------
-
-    def on_datagram(self, source: str, data: bytes) -> None:
-        """A heartbeat or another short word."""
-        detector, now = self.detector, self.clock.now
-        if self.stalled_until > now:
-            self.later(self.on_datagram, source, data)
-        elif detector is not None:
-            effects = detector.on_datagram(source, data, now)
-            if effects or self._sense_at is None or detector.deadline < self._sense_at:
-                self.sense(effects)
-
-    def on_refused(self, peer: str) -> None:
-        """Nobody listens where a member did."""
-        if self.detector is not None:
-            self.sense(self.detector.on_refused(peer, self.clock.now))
-
-    def sense(self, effects: list[Any]) -> None:
-        """Carry out what the detector asks for."""
-        detector = self.detector
-        assert detector is not None
-        for effect in effects:
-            if isinstance(effect, Changed):
-                self.fleet.checks.on_verdict(self, effect.down)  # type: ignore[attr-defined]
-                self._wants(self.overlay.on_absent(detector.unreachable, self.clock.now))
-                continue
-            for peer in effect.peers:
-                end = self.mains.get(peer)
-                if end is not None and effect.way != "cheap":
-                    end.post("detect", effect.data)
-                if end is not None and effect.way != "link":
-                    self.net.datagram(self.name, peer, effect.data)
-        at = detector.deadline
-        if at is not None and (self._sense_at is None or at < self._sense_at):
-            at = max(at, self.clock.now + TICK_S)
-            self._sense_at = at
-            self.timer(at, self._sense_timer, at)
-
-    def _sense_timer(self, at: float) -> None:
-        if self._sense_at != at or self.detector is None:
-            return
-        self._sense_at = None
-        if self.detector.deadline is not None and self.detector.deadline > self.clock.now:
-            self.sense([])
-        else:
-            self.sense(self.detector.on_timer(self.clock.now))
-
     # -- what it says of itself --------------------------------------------------------------
 
     def tell_address(self, more: dict[str, Any] | None = None) -> None:
         """Write the row that says where we are."""
         body = {"name": self.plan.label, "site": self.plan.site,
                 "addresses": [[self.address, 4770, 4770]], **(more or {})}  # fmt: skip
-        self.submit(lambda tx: tx.put(FLEET, NODE, self.name, body), lambda _: None)
+        self.submit(lambda tx: tx.put(FLEET, NODE, self.author, body), lambda _: None)
 
     def scopes(self) -> list[str]:
         """Return the scopes in which this member writes."""

@@ -5,13 +5,16 @@ from labels and epochs; a role key is replaced in two steps, as an operator does
 that names both, every roster record signed anew, a document that names the new one alone.
 """
 
+import copy
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, Final
 
 from mesh.identity import Identity, make_identity
 from mesh.proto.ids import root_fingerprint
+from mesh.proto.register import Register
 from mesh.proto.sign import KeySigner
 from mesh.proto.trust import (
     OrderKeys,
@@ -28,10 +31,15 @@ def seed(label: str) -> bytes:
     return hashlib.blake2b(label.encode(), digest_size=32).digest()
 
 
+FLEET_MS: Final = 1_798_000_000_000
+"""Where simulated time begins: late 2026."""
+
+
 @lru_cache(maxsize=4096)
-def identity(label: str, kem_epoch: int = 1) -> Identity:
-    """Return a member's identity with its X25519 key of an epoch."""
-    return make_identity(seed(f"{label}/id"), seed(f"{label}/kem/{kem_epoch}"), kem_epoch)
+def identity(label: str, kem_epoch: int = 1, made_ms: int = FLEET_MS) -> Identity:
+    """Return a member's identity with its X25519 key of an epoch; nobody may change it."""
+    kem = seed(f"{label}/kem/{kem_epoch}/{made_ms}")
+    return make_identity(seed(f"{label}/id"), kem, kem_epoch, made_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +178,25 @@ class Organisation:
 def hub_url(label: str, version: int) -> str:
     """Return where a hub answers."""
     return f"https://{label}-{version}.example:8443"
+
+
+def book_like(register: Register) -> Register:
+    """Return a register that says the same, without checking every record once more."""
+    twin: Register = _twin(register)
+    return twin
+
+
+def _twin(value: Any) -> Any:
+    """Copy what changes; signed records and what was read from them do not."""
+    if isinstance(value, dict):
+        copied = copy.copy(value)
+        copied.update({key: _twin(one) for key, one in value.items()})
+        return copied
+    if isinstance(value, (list, set)):
+        return copy.copy(value)
+    if not hasattr(value, "__dict__") or isinstance(value, type):
+        return value
+    copied = copy.copy(value)
+    for name, one in vars(value).items():
+        setattr(copied, name, _twin(one))
+    return copied

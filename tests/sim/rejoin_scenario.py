@@ -1,14 +1,15 @@
 """rejoin: a site that was dark for 8 weeks comes back by itself.
 
-While it is dark everybody rotates X25519 keys four times, the membership key is replaced twice by
-new trust documents, a hub leaves and another joins, the hubs' TLS keys change, members move to
-other addresses, rows get fields of a later release; the dark site goes on working, rotates its own
-keys and loses power once. One thread stays: by seed a hub's name (its TLS key is new), a far
-member's address, or the dark site's own address. Then light; nobody does anything.
-Figures: ``rejoined`` (share of the seeds), ``manual_steps`` (operator's actions after the light
-came back), ``back_s_max`` (until register and rows were equal everywhere).
-Quiet days are skipped: eight weeks are some minutes of full detail, clocks go on. Signature
-checks are remembered by (key, bytes) across members, records are not sealed; handshakes are real.
+While it is dark everybody rotates X25519 keys four times, the membership key is replaced twice
+by new trust documents, a hub leaves and another joins, the hubs' TLS keys change, members move
+to other addresses, rows get fields of a later release; the dark site goes on working, rotates
+its own keys and loses power once, or (every fourth seed) is switched off all the time, until
+its keys have expired. One thread stays: by seed a hub's name (its TLS key is new), a far
+member's address, or the dark site's own address. Then light; nobody does anything. Figures:
+``rejoined`` (share of the seeds), ``manual_steps`` (operator's actions after the light came
+back), ``back_s_max`` (until register and rows were equal everywhere). Quiet days are skipped:
+eight weeks are some minutes of full detail, clocks go on. Signature checks are remembered by
+(key, bytes) across members, records are not sealed; handshakes are real.
 """
 
 import argparse
@@ -51,7 +52,7 @@ class Rejoin:
     """One run."""
 
     def __init__(self, seed: int) -> None:
-        self.thread = THREADS[seed % 3]
+        self.thread, self.off = THREADS[seed % 3], seed % 4 == 3
         hidden = [DARK] if self.thread != "own address" and seed % 2 else []
         self.fleet = Fleet(seed, plans(3, 2, 2), hidden=hidden, later=[NEW_HUB])
 
@@ -62,7 +63,9 @@ class Rejoin:
         fleet.wait("the fleet is up", fleet.equal, 60.0)
         fleet.note("dark", self.thread)
         fleet.net.cut(DARK, "*")
-        fleet.keep_writing(3.0, fleet.now + WEEKS * (WEEK_S + 2))
+        for member in self._dark() if self.off else ():
+            member.crash(power=True)
+        fleet.keep_writing(3.0, fleet.now + WEEKS * (WEEK_S + 2.0))
         for week in range(WEEKS):
             self._week(week)
             fleet.run_until(fleet.now + WEEK_S)
@@ -70,12 +73,15 @@ class Rejoin:
             fleet.wait("those with light agree", lambda: fleet.equal(self._lit()), 120.0)
         done = fleet.counters["operator"]
         fleet.note("light")
+        for member in self._dark():
+            member.start()
         fleet.net.heal()
         back_s = fleet.wait("the dark site is back", self._back, BACK_S)
         return {
             "back_s": back_s,
             "manual_steps": fleet.counters["operator"] - done,
             "thread": self.thread,
+            "off": self.off,
             "days": round(fleet.skipped_s / 86_400),
             **fleet.checks.at_rest(),
             "node_s": round(fleet.now * len(fleet.members)),
@@ -91,7 +97,7 @@ class Rejoin:
     def _back(self) -> bool:
         """Everything is equal, the news has come through, links lead out of the site."""
         fleet = self.fleet
-        far = {m.name for m in self._lit()}
+        far = {m.author for m in self._lit()}
         linked = any(peer in far for member in self._dark() for peer in member.mains)
         return linked and fleet.equal() and all(map(self._has_news, fleet.active()))
 
@@ -111,14 +117,14 @@ class Rejoin:
             self._rotate_role_key, self._new_hub, self._new_tls, self._old_hub_goes,
             self._move, self._news, self._rotate_role_key, self._lose_power,
         )[week]  # fmt: skip
-        step()
+        fleet.after(WEEK_S / 2, step)
 
     def _desk(self) -> FleetMember:
         """The hub at which the operator works."""
         return next(hub for hub in self._hubs() if hub.up)
 
     def _hubs(self) -> list[FleetMember]:
-        return [hub for hub in self.fleet.hubs() if self.fleet.register.active(hub.name)]
+        return [hub for hub in self.fleet.hubs() if self.fleet.register.active(hub.author)]
 
     def _rotate_role_key(self) -> None:
         self.fleet.publish(self.fleet.org.begin_rotation(), self._desk())
@@ -163,7 +169,8 @@ class Rejoin:
         if self.thread != "own address":
             for member in self._dark():
                 fleet.move(member)
-                member.tell_address()
+                if member.up:
+                    member.tell_address()
 
     def _thread(self) -> FleetMember | None:
         if self.thread == "hub name":
@@ -176,8 +183,9 @@ class Rejoin:
 
     def _lose_power(self) -> None:
         for member in self._dark():
-            member.crash(power=True)
-            self.fleet.after(self.fleet.rng.uniform(1.0, 4.0), member.start)
+            if member.up:
+                member.crash(power=True)
+                self.fleet.after(self.fleet.rng.uniform(1.0, 4.0), member.start)
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:

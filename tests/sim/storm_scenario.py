@@ -2,11 +2,11 @@
 
 Handshakes and anti-entropy must be over within 60 s, and traffic must be back at what it was
 before. A handshake costs each side 0.2 ms of its one processor, hubs included. ``--sites`` and
-``--nodes`` set the size. Figures: ``settled_s`` (all links that are wanted are up, every session
-has completed an exchange, all are equal), ``handshakes``, ``busiest_cpu_s`` (CPU of handshakes at
-the busiest member), ``before_bytes_per_s`` and ``after_bytes_per_s`` (all links together).
-Signature checks are remembered by (key, bytes) across members, records are not sealed;
-handshakes are real.
+``--nodes`` set the size. Figures: ``settled_s`` (all links that are wanted are up, every
+session has completed an exchange, all are equal), ``handshakes``, ``busiest_cpu_s`` (CPU of
+handshakes at the busiest member), ``before_bytes_per_s`` and ``after_bytes_per_s`` (all links
+together). Signature checks are remembered by (key, bytes) across members, records are not
+sealed; handshakes are real.
 """
 
 import argparse
@@ -82,8 +82,8 @@ def _settled(fleet: Fleet) -> bool:
 
 
 def _linked(member: FleetMember) -> bool:
-    near = {m.name for m in member.fleet.site(member.plan.site)} - {member.name}
-    hub = member.is_hub or any(h.name in member.mains for h in member.fleet.hubs())
+    near = {m.author for m in member.fleet.site(member.plan.site)} - {member.author}
+    hub = member.is_hub or any(h.author in member.mains for h in member.fleet.hubs())
     return hub and (member.is_hub or near <= set(member.mains))
 
 

@@ -4,6 +4,7 @@
 one likes; this is the portion for every run of the tests.
 """
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_a_seed_gives_the_same_trace_whatever_the_hash_seed():
     assert len(set(first.split())) == 2
 
 
-# -- negative controls: a planted bug is found ---------------------------------------------------
+# -- negative controls: a planted bug is found -------------------------------------------------
 
 
 def _small(seed: int = 1, **changes) -> Fleet:
@@ -140,7 +141,7 @@ def test_observers_in_a_hurry_are_found(monkeypatch):
 def test_a_register_that_believes_anybody_is_found():
     fleet = _small()
     member = fleet.member("s0n1")
-    name = fleet.member("s1n0").name
+    name = fleet.member("s1n0").author
     fleet.checks.on_register(member)
     fleet.checks._published.discard(member.book.record("roster", name))
     with pytest.raises(Violation, match="nobody signed"):
@@ -150,10 +151,10 @@ def test_a_register_that_believes_anybody_is_found():
 def test_a_register_that_goes_back_is_found():
     fleet = _small()
     member, hub = fleet.member("s0n1"), fleet.hubs()[0]
-    old = fleet.register.record("roster", fleet.member("s1n0").name)
+    old = fleet.register.record("roster", fleet.member("s1n0").author)
     fleet.publish(fleet.org.begin_rotation(), hub)
     fleet.wait("all know", fleet.equal, 60.0)
-    subject = ("roster", fleet.member("s1n0").name)
+    subject = ("roster", fleet.member("s1n0").author)
     kept = member.book._entries[subject]
     assert kept.wire != old
     older = fleet.register.__class__(fleet.org.root_fp)
@@ -170,9 +171,9 @@ def test_a_member_that_lets_the_revoked_in_is_found():
     member, gone = fleet.member("s0n1"), fleet.member("s0n2")
     revoke_member(fleet, gone, fleet.hubs()[0])
     fleet.run_until(fleet.now + 5.0)
-    assert not member.book.active(gone.name)
+    assert not member.book.active(gone.author)
     with pytest.raises(Violation, match="no member"):
-        fleet.on_link(member, gone.name)
+        fleet.on_link(member, gone.author)
     for other in fleet.members.values():
         other.book.active = lambda name: True
     with pytest.raises(Violation, match=r"no member|revoked"):
@@ -197,7 +198,7 @@ def test_rows_that_vanish_or_come_back_are_found():
         fleet.write(fleet.member("s0n0"))
     fleet.run_until(fleet.now + 5.0)
     assert fleet.checks.at_rest()["lost"] == 0
-    place, truth = next(item for item in fleet.checks.truth.items() if item[1].value)
+    truth = next(one for one in fleet.checks.truth.values() if one.value)
     truth.value = -1
     assert fleet.checks.at_rest()["lost"] > 0
     truth.value = None
@@ -209,6 +210,44 @@ def test_a_handshake_that_costs_seconds_is_found(monkeypatch):
     monkeypatch.setattr(fleet_link, "HANDSHAKE_CPU_S", 2.0)
     with pytest.raises(Violation, match="not within"):
         storm_scenario.one_seed(0, sites=4, nodes=4)
+
+
+def test_a_rejoin_without_the_news_is_found(monkeypatch):
+    """Members of the later release write no new field: what must come through is not there."""
+    monkeypatch.setattr(rejoin_scenario, "BACK_S", 60.0)
+    monkeypatch.setattr(rejoin_scenario.Rejoin, "_news", lambda self: None)
+    with pytest.raises(Violation, match="the dark site is back: not within"):
+        rejoin_scenario.one_seed(0)
+
+
+def test_sites_without_keys_of_their_own_are_found(monkeypatch):
+    """Nobody believes a site that admits and revokes when no document says that it may."""
+    build = darkhub_scenario.Fleet
+
+    def undelegated(seed, members, **given):
+        fleet = build(seed, members, **given)
+        for member in (fleet, *fleet.members.values()):
+            book = getattr(member, "book", None) or fleet.register
+            book.trust = dataclasses.replace(book.trust, site_keys={})
+            book._chain.current = book.trust
+        return fleet
+
+    monkeypatch.setattr(darkhub_scenario, "Fleet", undelegated)
+    figures = darkhub_scenario.one_seed(0)
+    assert (figures.get("admitted", 0), figures.get("revoked", 0)) == (0, 0)
+
+
+def test_a_clone_is_noticed_and_all_is_well_without_it():
+    fleet = _small()
+    member = fleet.member("s0n1")
+    before = fleet.checks.noticed(member.author)
+    twin = fleet.clone(member)
+    fleet.run_until(fleet.now + 3.0)
+    fleet.write(member)
+    fleet.write(twin)
+    fleet.wait("it is noticed", lambda: fleet.checks.noticed(member.author) > before, 75.0)
+    twin.crash(power=True)
+    fleet.wait("all agree", fleet.equal, 150.0)
 
 
 def test_a_hostile_peer_is_dropped_and_a_correct_one_that_is_dropped_is_found():
