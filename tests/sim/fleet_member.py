@@ -391,7 +391,7 @@ class FleetMember(SimMember):
 
     def on_datagram(self, source: str, data: bytes) -> None:
         """A heartbeat or another short word."""
-        if self.stalled_until > self.clock.now:
+        if self.stalled_until > self.fleet.now:
             self.later(self.on_datagram, source, data)
         elif self.senses is not None:
             self.senses.on_datagram(source.removesuffix(CLONE), data)

@@ -8,7 +8,7 @@ and reordered. A site behind NAT (``hidden``) cannot be dialled from outside.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -265,6 +265,27 @@ class Network:
         if self.duplicates and rng.random() < self.duplicates:
             delay_s += rng.uniform(0.0, 0.3)  # a second one, overtaken by later ones
             clockwork.after(delay_s, self._arrived, source, target, data)
+
+    def to_all(self, source: str, targets: Sequence[str], data: bytes) -> None:
+        """Send one datagram each to members of the same place; in fair weather they all
+        arrive at one time, which is one event and not many."""
+        foul = self.datagram_loss or self.duplicates or self.one_way_loss or self._cut
+        if foul or len(targets) < 2:
+            for target in targets:
+                self.datagram(source, target, data)
+            return
+        place = self.hosts[source].place
+        self.datagrams += len(targets)
+        self.lan_bytes += len(targets) * (len(data) + HEADERS)
+        delay_s = self.geography.one_way_s(place, place)
+        self.clockwork.after(delay_s, self._arrived_at_all, source, targets, data)
+
+    def _arrived_at_all(self, source: str, targets: Sequence[str], data: bytes) -> None:
+        hosts = self.hosts
+        for target in targets:
+            host = hosts[target]
+            if host.up:
+                host.on_datagram(source, data)
 
     def _through_nat(self, source: str, target: str, here: str, there: str) -> bool:
         now = self.clockwork.now

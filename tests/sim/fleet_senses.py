@@ -63,12 +63,14 @@ class Senses:
             if isinstance(effect, Changed):
                 member.on_absent(self.unreachable, effect.down)
                 continue
-            for peer in effect.peers:
-                end = member.mains.get(peer)
-                if end is not None and effect.way != "cheap":
-                    end.post("detect", effect.data)
-                if end is not None and effect.way != "link":
-                    member.net.datagram(member.name, peer, effect.data)
+            linked = [peer for peer in effect.peers if peer in member.mains]
+            if effect.way != "link":
+                member.net.to_all(member.name, linked, effect.data)
+            if effect.way != "cheap":
+                for peer in linked:
+                    end = member.mains.get(peer)
+                    if end is not None:
+                        end.post("detect", effect.data)
         at = core.deadline
         if at is not None and (self._timer_at is None or at < self._timer_at):
             self._timer_at = max(at, self._now() + TICK_S)
