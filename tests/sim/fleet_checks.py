@@ -179,7 +179,7 @@ class FleetChecks(Checks):
         for name in down:
             self.counters["verdicts"] += 1
             subject = fleet.members[name]
-            fair = fleet.net.is_open(name, member.author)
+            fair = fleet.net.is_open(name, member.author) and name in member.mains
             sending = subject.up and fleet.now - subject.silent_until > SILENT_S
             honest = all(map(self._correct, (member.author, name)))
             honest = honest and not {member.author, name} & self._cloned.keys()
