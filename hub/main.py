@@ -52,6 +52,7 @@ from mesh.rest.alike import Alike
 from mesh.secrets import exposed_secrets
 from mesh.store import Tx
 from mesh.sync import Replication
+from mesh.topology import Topology
 
 log = get_log("hub")
 
@@ -62,6 +63,7 @@ class Parts:
 
     replication: Replication
     keys: KeyRotation
+    topology: Topology
     peers: Peers
     ingest: Ingest
     live: Live
@@ -79,8 +81,8 @@ def compose(ground: founding.Ground) -> Parts:
     """Build the hub over what was opened; touches nothing."""
     store, register, clock = ground.store, ground.register, ground.clock
     own, node_id, build = ground.identity, ground.identity.node_id, BUILD
-    bus = EventBus(f"{clock.now_ms():x}")
-    replication = Replication(store, register)
+    bus, topology = EventBus(f"{clock.now_ms():x}"), Topology(node_id, "", register)
+    replication = Replication(store, register, place=topology)
     assets = AssetDesk(
         AssetParts(
             store=store, cache=ground.cache, register=register.register, key=ground.keys.assets,
@@ -91,8 +93,8 @@ def compose(ground: founding.Ground) -> Parts:
     peers = Peers(
         own, register, listen=None, hub_link=True, rpc=rpc,
         listen_udp=(ground.config.listen, ground.port), relay_bulk=ground.config.relay_bulk,
-        services={"sync": replication.service, "receipt": replication.receipt_service},
-        addresses=dict, clock=clock, build=build, renewal=replication.renewal,
+        services=replication.services(), addresses=dict, clock=clock, build=build,
+        renewal=replication.renewal,
     )  # fmt: skip
     contacts = Contacts(register.register, peers)
     rpc |= contacts.handlers()
@@ -143,7 +145,7 @@ def compose(ground: founding.Ground) -> Parts:
     return Parts(
         replication=replication, keys=alike.keys, peers=peers, ingest=ingest, live=live,
         contacts=contacts, assets=assets, tokens=tokens, restored=restored, secrets=secrets,
-        trust=trust, front=Front(web, ground.tls, mesh_door), status=status,
+        trust=trust, front=Front(web, ground.tls, mesh_door), status=status, topology=topology,
     )  # fmt: skip
 
 
@@ -201,6 +203,7 @@ async def _run(
             await mesh.start(parts.replication.run)
             await mesh.start(parts.keys.run)
             await mesh.start(parts.peers.run)
+            await mesh.start(parts.topology.run, parts.peers)
             async with trio.open_nursery() as views:
                 await views.start(parts.ingest.run)
                 await views.start(parts.assets.run)

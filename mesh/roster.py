@@ -56,6 +56,7 @@ class RegisterStorePort(Protocol):
     @property
     def register(self) -> RegisterPort: ...  # noqa: D102
     def merge_all(self, records: Iterable[bytes]) -> int: ...  # noqa: D102
+    def news_since(self, version: int) -> list[bytes] | None: ...  # noqa: D102
     async def wait_past(self, version: int) -> int: ...  # noqa: D102
 
 

@@ -224,6 +224,10 @@ class MeshStore:
             finally:
                 self._server.execute("COMMIT")
 
+    def now_ms(self) -> int:
+        """Return the time as the store sees it, Unix milliseconds."""
+        return self._clock.now_ms()
+
     # -- level -----------------------------------------------------------------------------
 
     async def wait_past(self, version: int) -> int:

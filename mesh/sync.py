@@ -9,13 +9,14 @@ worst in its own link being closed.
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import trio
 
-from mesh.errors import Refused, RemoteError, StoreBroken, StoreFull, Unreachable
+from mesh.errors import Refused, StoreBroken, StoreFull
 from mesh.host.log import get_log
+from mesh.news import LINK_OVER, News, PlacePort
 from mesh.proto.heads_digest import HeadsDigest
 from mesh.proto.intake import Outcome, Roster, uncovered
 from mesh.proto.receipts import Receipts
@@ -32,6 +33,7 @@ from mesh.proto.sync_ports import (
     SendReceipt,
     Serve,
 )
+from mesh.proto.sync_wire import Known
 from mesh.roster import RegisterOnly, RegisterRoster, RegisterStorePort
 from mesh.store import MeshStore
 
@@ -39,13 +41,6 @@ __all__ = ["LinkPort", "Replication"]
 
 OUTBOX_MAX: Final = 256
 """Frames that wait to be sent to one peer; one more and its link is closed."""
-
-LINK_OVER: Final = (
-    RemoteError,
-    Unreachable,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-)
 
 _RANDOM = random.SystemRandom()
 _LOG = get_log("sync")
@@ -79,8 +74,13 @@ class Replication:
         *,
         carries: Callable[[str], bool] | None = None,
         jitter: Callable[[], float] = _RANDOM.random,
+        place: PlacePort | None = None,
     ) -> None:
-        """``carries`` narrows the scopes that we keep below what the register gives us."""
+        """``carries`` narrows the scopes that we keep below what the register gives us.
+
+        ``place``: where we stand in the topology; without it nothing is pushed, all is
+        announced and pulled.
+        """
         self.counters: Counter[str] = Counter()
         self._store, self._register_store = store, register_store
         self._roster = RegisterRoster(register_store.register, store.author, carries)
@@ -90,10 +90,23 @@ class Replication:
         self._digest = HeadsDigest(store, self._roster, register_store.register)
         self.met_peers: set[str] = set()
         """Peers with which an exchange was completed since the start."""
+        self._sessions: dict[str, _LinkSync] = {}
+        self._compared_ms: dict[str, int] = {}
+        self.news: News | None = None
+        if place is not None:
+            self.news = News(store, register_store, lambda: self.roster, place, self._pull)
         self._receipts = Receipts(store.author)
         self._receipt_news = trio.Event()
 
     # -- link services ---------------------------------------------------------------------
+
+    def services(self) -> dict[str, Callable[[LinkPort], Awaitable[None]]]:
+        """Return what serves the kinds of frames that are replication's."""
+        served: dict[str, Callable[[LinkPort], Awaitable[None]]] = {
+            "sync": self.service,
+            "receipt": self.receipt_service,
+        }
+        return served if self.news is None else {**served, "broadcast": self.news.service}
 
     async def service(self, link: LinkPort) -> None:
         """Serve the frames of kind ``sync`` of one link until it ends."""
@@ -115,12 +128,36 @@ class Replication:
             self._claims,
             self._jitter,
             self._digest if meets else None,
+            lambda set_id, point: self._pushed(link.peer, set_id, point),
         )
+        served = _LinkSync(self, link, session, meets=meets)
+        if meets:
+            self._sessions[link.peer] = served
         try:
-            await _LinkSync(self, link, session, meets=meets).run()
+            await served.run()
         finally:
             session.close()
+            if self._sessions.get(link.peer) is served:
+                del self._sessions[link.peer]
             self.counters.update(session.counters)
+
+    def _pushed(self, peer: str, set_id: SetId, point: tuple[int, int]) -> bool:
+        """Tell whether the tree brings a peer the news of a set, so that we do not announce."""
+        core = self.news.core if self.news is not None else None
+        return core is not None and core.takes_part(peer) and core.carries(set_id, point)
+
+    def _pull(self, peer: str, heads: Sequence[Known]) -> None:
+        if peer in self._sessions:
+            self._sessions[peer].told(heads)
+
+    def compared(self, peer: str) -> None:
+        """A comparison of digests with a peer was completed."""
+        self.met_peers.add(peer)
+        self._compared_ms[peer] = self._store.now_ms()
+
+    def ages(self) -> Mapping[str, int]:
+        """Return when (Unix milliseconds) digests were last compared with each peer."""
+        return dict(self._compared_ms)
 
     async def receipt_service(self, link: LinkPort) -> None:
         """Take the frames of kind ``receipt`` of one link until it ends."""
@@ -154,8 +191,14 @@ class Replication:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Let go of rows that nobody needs, once a minute, until cancelled."""
-        task_status.started()
+        """Spread news, and let go of rows that nobody needs once a minute, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            if self.news is not None:
+                await nursery.start(self.news.run)
+            task_status.started()
+            await self._keep_collecting()
+
+    async def _keep_collecting(self) -> None:
         while True:
             await trio.sleep(EXCHANGE_S * (1 + JITTER * (2 * self._jitter() - 1)))
             try:
@@ -174,6 +217,8 @@ class Replication:
         counted = Counter(self.counters)
         for name, count in self._receipts.counters.items():
             counted[f"receipts {name}"] += count
+        for name, count in (self.news.statistics() if self.news is not None else {}).items():
+            counted[f"news {name}"] += count
         return counted
 
     # -- for _LinkSync ---------------------------------------------------------------------
@@ -231,6 +276,12 @@ class _LinkSync:
         self._send, self._outbox = trio.open_memory_channel[tuple[str, Any]](OUTBOX_MAX)
         self._kick = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._compared = 0
+
+    def told(self, heads: Sequence[Known]) -> None:
+        """Pull what the peer was heard to hold."""
+        if self._nursery is not None:
+            self._perform(self._session.on_told(heads, trio.current_time()))
 
     async def run(self) -> None:
         version = self._store.version
@@ -267,8 +318,9 @@ class _LinkSync:
                 case Drop(reason):
                     self._drop(reason)
         self._kick.set()
-        if self._meets and self._session.counters["completed"]:
-            self._parent.met_peers.add(self._link.peer)
+        if self._meets and self._session.counters["completed"] > self._compared:
+            self._compared = self._session.counters["completed"]
+            self._parent.compared(self._link.peer)
             if self._store.awaits_peer:
                 self._nursery.start_soon(self._parent.met, self._link.peer)
 
@@ -313,8 +365,11 @@ class _LinkSync:
 
     async def _watch_register(self, version: int) -> None:
         while True:
-            version = await self._parent.register_store.wait_past(version)
+            seen, version = version, await self._parent.register_store.wait_past(version)
             self._parent.refresh()
+            news = self._parent.news
+            if news is not None and news.core.takes_part(self._link.peer) and news.floods(seen):
+                continue
             self._perform(self._session.on_register_change(trio.current_time()))
 
     async def _serve(self, effect: Serve) -> None:

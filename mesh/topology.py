@@ -81,6 +81,7 @@ class Topology:
         self._level = Level()
         self._kick = trio.Event()
         self._detection: DetectionPort | None = None
+        self._sites: dict[str, str] = {}
         self._overlay.on_members(self._members(), -math.inf)
 
     @property
@@ -104,6 +105,10 @@ class Topology:
     def gateways(self, site: str) -> list[str]:
         """Return the gateways of a site, as far as known here, first one first."""
         return self._overlay.gateways(site)
+
+    def site_of(self, node: str) -> str | None:
+        """Return the site of an active member, "" for a hub, None for anybody else."""
+        return self._sites.get(node)
 
     async def run(
         self,
@@ -156,9 +161,12 @@ class Topology:
             links.look_again()
 
     def _members(self) -> dict[str, list[str]]:
+        """Return the nodes of each site; note of everybody where it belongs."""
+        active = [m for m in self._register.register.members() if m.status == "member"]
+        self._sites = {m.node_id: "" if "hub" in m.roles else m.site for m in active}
         found: dict[str, list[str]] = {}
-        for member in self._register.register.members():
-            if member.status == "member" and member.site and "node" in member.roles:
+        for member in active:
+            if member.site and "node" in member.roles and "hub" not in member.roles:
                 found.setdefault(member.site, []).append(member.node_id)
         return found
 

@@ -88,9 +88,9 @@ class Node:
         self.started_ms = self.clock.now_ms()
         self.cache = Cache.open(data / "cache", config.cache.quota_gib << 30, self.clock)
         self.secrets = SiteSecrets(self.store, self.register, self.identity)
-        self.replication = Replication(self.store, self.register)
-        self.rpc: dict[str, Any] = {}
         self.topology = Topology(self.identity.node_id, self.joined.site, self.register)
+        self.replication = Replication(self.store, self.register, place=self.topology)
+        self.rpc: dict[str, Any] = {}
         self.book = AddressBook(
             self.identity.node_id,
             self.store,
@@ -104,10 +104,7 @@ class Node:
             self.register,
             listen=(config.mesh.listen, config.mesh.port),
             hub_link=True,
-            services={
-                "sync": self.replication.service,
-                "receipt": self.replication.receipt_service,
-            },
+            services=self.replication.services(),
             rpc=self.rpc,
             addresses=self.book,
             wanted=self.topology.wanted,

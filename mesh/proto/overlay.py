@@ -75,6 +75,7 @@ class Overlay:
         self.deadline: float | None = None
         self._me, self._site, self._key, self._chance = me, site, key, chance
         self._members: Mapping[str, Sequence[str]] = {}
+        self._site_of: dict[str, str] = {}
         self._ring: list[str] = []
         self._absent: frozenset[str] = frozenset()
         self._links: Mapping[str, float | None] = {}
@@ -88,6 +89,7 @@ class Overlay:
         self._probe_pause_s = PROBE_S
         self._probe_at = float("-inf")
         self._now = float("-inf")
+        self._seen_unhad: frozenset[str] = frozenset()
 
     # -- what it says ----------------------------------------------------------------------
 
@@ -111,6 +113,7 @@ class Overlay:
         """The register says who is an active node of which site."""
         self._members = {site: nodes for site, nodes in members.items() if nodes}
         self._ring = sorted(self._members, key=self._place)
+        self._gateways.clear()
         self._random = [site for site in self._random if site in self._members]
         self._round_trips = {
             site: rt for site, rt in self._round_trips.items() if site in self._members
@@ -119,13 +122,14 @@ class Overlay:
             self._near = None
         if self._probe is not None and self._probe[0] not in self._members:
             self._probe = None
-        known = {node for nodes in members.values() for node in nodes}
-        self._failed = {node: mark for node, mark in self._failed.items() if node in known}
+        self._site_of = {n: site for site, nodes in self._members.items() for n in nodes}
+        self._failed = {n: mark for n, mark in self._failed.items() if n in self._site_of}
         return self._choose(now)
 
     def on_absent(self, absent: Collection[str], now: float) -> list[Wanted]:
         """The site knows these members to be unreachable; this takes the place of before."""
         self._absent = frozenset(absent) - {self._me}
+        self._gateways.clear()
         return self._choose(now)
 
     def on_links(self, links: Mapping[str, float | None], now: float) -> list[Wanted]:
@@ -143,8 +147,11 @@ class Overlay:
     # -- within ----------------------------------------------------------------------------
 
     def _choose(self, now: float) -> list[Wanted]:
-        self._gateways.clear()
         self._give_up(now)
+        unhad = frozenset(self._unhad())
+        if unhad != self._seen_unhad:
+            self._seen_unhad = unhad
+            self._gateways.clear()
         near = self._in_site()
         far = self._far(now) if self.is_gateway else set[str]()
         for node in [node for node in self._trying if node not in far]:
@@ -231,21 +238,24 @@ class Overlay:
             for site in self._random
             if site not in used and not unhad.issuperset(self._candidates(site))
         ]
+        if len(self._random) == RANDOM_SITES:
+            return
         free = [s for s in self._ring if s != self._site and s not in (*used, *self._random)]
-        free = [site for site in free if not unhad.issuperset(self.gateways(site))]
         while free and len(self._random) < RANDOM_SITES:
-            self._random.append(free.pop(int(self._chance.random() * len(free))))
+            site = free.pop(int(self._chance.random() * len(free)))
+            if not unhad.issuperset(self.gateways(site)):
+                self._random.append(site)
 
     # -- the nearest site ------------------------------------------------------------------
 
     def _look_near(self, used: set[str], now: float) -> None:
         """Remember how far the linked sites are, and probe another one now and then."""
-        for site in self._ring:
-            seen = [rt for node in self._members[site] if (rt := self._links.get(node))]
-            if seen and site != self._site:
-                self._round_trips[site] = min(seen)
+        for node, round_trip in self._links.items():
+            site = self._site_of.get(node, self._site)
+            if round_trip is not None and site != self._site:
+                self._round_trips[site] = round_trip
         unhad = self._unhad()
-        for site in list(self._round_trips):
+        for site in list(self._round_trips) if unhad else ():
             if unhad.issuperset(self._candidates(site)):
                 del self._round_trips[site]
         best = min(

@@ -43,7 +43,7 @@ def serve(reader: Reader, wants: Sequence[Want], roster: Roster, peer: str) -> l
         if part is None:
             break
         parts.append(part)
-        bytes_left -= HEAD_OVERHEAD_BYTES + sum(map(_size, part.entries))
+        bytes_left -= HEAD_OVERHEAD_BYTES + sum(map(size_of, part.entries))
         rows_left -= len(part.entries)
         if not part.final:
             break
@@ -58,7 +58,7 @@ def _delta(
     since = want.since if same else 0
     taken: list[Entry] = []
     for entry in reader.entries_since(want.id, since):
-        bytes_left -= _size(entry)
+        bytes_left -= size_of(entry)
         if len(taken) >= rows_left or (bytes_left < 0 and taken):
             return Delta(signed, since, tuple(taken), final=False) if taken else None
         if bytes_left < 0 and rows_left < ROWS_MAX:
@@ -67,7 +67,8 @@ def _delta(
     return Delta(signed, since, tuple(taken), final=True)
 
 
-def _size(entry: Entry) -> int:
+def size_of(entry: Entry) -> int:
+    """Return about how many bytes a row takes in a frame."""
     body = entry.body
     return ROW_OVERHEAD_BYTES + len(entry.key) + (len(body) if body else 0)
 

@@ -10,6 +10,7 @@ announced is only what a peer carries, at most once in ``ANNOUNCE_S``.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from mesh.errors import CodecError
@@ -21,7 +22,9 @@ from mesh.proto.sets import SetId, SignedHead
 from mesh.proto.sync_ports import (
     FULL_PAUSE_S,
     GARBAGE_MAX,
+    NEVER,
     RETRY_S,
+    STRIKES_MAX,
     WAITING_MAX,
     YIELD_S,
     YIELDS_MAX,
@@ -61,15 +64,13 @@ from mesh.proto.sync_wire import (
     parse,
     receipt_body,
 )
-from mesh.proto.wanted import forks, reach, shares, want
+from mesh.proto.wanted import forks, reach, shares, urgency, want
 
 ANNOUNCE_S: Final = 0.1
 EXCHANGE_S: Final = 60.0
 """Digests are compared this often, give or take ``JITTER``, even when nothing is announced."""
 JITTER: Final = 0.2
 REPLY_S: Final = 20.0
-STRIKES_MAX: Final = 8
-"""Hostile deltas after which the link is dropped."""
 
 
 class SyncSession:
@@ -84,19 +85,21 @@ class SyncSession:
         claims: Claims,
         jitter: Callable[[], float],
         digest: HeadsDigest | None = None,
+        carried: Callable[[SetId, tuple[int, int]], bool] = lambda _set_id, _point: False,
     ) -> None:
-        """``jitter`` returns a number from 0 to 1; all sessions of a view share ``digest``."""
+        """``jitter`` returns a number from 0 to 1; all sessions of a view share ``digest``;
+        ``carried`` tells what comes to the peer without being announced."""
         self.peer = peer
         self.counters: Counter[str] = Counter()
         self.dropped = False
         self._view, self._roster, self._register = view, roster, register
-        self._claims, self._jitter = claims, jitter
+        self._claims, self._jitter, self._carried = claims, jitter, carried
         self._state = "idle"
         self._n = 0
         self._reply_by: float | None = None
         self._next_s = 0.0
         self._again = False
-        self._again_s: float | None = None
+        self._again_s = NEVER
         self._serving = False
         self._wants: dict[SetId, Want] = {}
         self._asked: frozenset[SetId] = frozenset()
@@ -113,7 +116,7 @@ class SyncSession:
         self._digest = digest or HeadsDigest(view, roster, register)
         self._peer_asked = False
         self._put_off = 0
-        self._groups = False
+        self._comparing = self._groups = False
         """The peer understands the messages about groups."""
         self._by_ref: set[SetId] = set()
         self._reach = WANTS_MAX
@@ -137,8 +140,7 @@ class SyncSession:
 
     def start(self, now: float) -> list[Effect]:
         """The link is up: tell what we hold of the peer's own, and compare."""
-        mine = [head for head in self._view.heads.values() if head.head.author == self.peer]
-        return [*self._receipts(mine), *self._begin(now)]
+        return [*self._receipts(self._view.heads.values()), *self._begin(now)]
 
     def close(self) -> None:
         """The link is gone."""
@@ -147,9 +149,9 @@ class SyncSession:
 
     def on_timer(self, now: float) -> list[Effect]:
         """Do what is due."""
-        effects: list[Effect] = []
         if self.dropped:
-            return effects
+            return []
+        effects: list[Effect] = []
         if self._announce_at is not None and self._announce_at <= now:
             effects += self._flush_announce(now)
         if self._reply_by is not None and self._reply_by <= now:
@@ -166,10 +168,11 @@ class SyncSession:
         heads = [signed for signed in changed.values() if signed is not None]
         for signed in heads:
             head = signed.head
-            if self._peer_has.get(head.id, (0, 0)) < head.point and self._shares(signed):
+            known = self._peer_has.get(head.id, (0, 0)) >= head.point
+            if not (known or self._carried(head.id, head.point)) and self._shares(signed):
                 self._announce[head.id] = None
                 self._schedule_announce(now)
-        effects = self._receipts([h for h in heads if h.head.author == self.peer])
+        effects = self._receipts(heads)
         return [*effects, *self._announce_if_due(now)]
 
     def on_register_change(self, now: float) -> list[Effect]:
@@ -178,6 +181,13 @@ class SyncSession:
             return []
         self._schedule_announce(now)
         return self._announce_if_due(now)
+
+    def on_told(self, heads: Sequence[Known], now: float) -> list[Effect]:
+        """The peer has said that it holds these: pull what is newer."""
+        self._note(heads, now)
+        if self.dropped or self._state != "idle":
+            return []
+        return self._begin(now) if self._again else self._pull(now)
 
     def on_frame(self, body: Any, now: float) -> list[Effect]:
         """Take one ``sync`` frame, whatever it is."""
@@ -255,8 +265,7 @@ class SyncSession:
     # -- asking ----------------------------------------------------------------------------
 
     def _begin(self, now: float) -> list[Effect]:
-        self._again = False
-        self._put_off = 0
+        self._again, self._comparing, self._put_off = False, True, 0
         self.counters["exchanges"] += 1
         return self._ask("root", RootAsk(self._n + 1, groups=True), now)
 
@@ -329,10 +338,7 @@ class SyncSession:
     def _on_announce(self, message: Announce, now: float) -> list[Effect]:
         if message.register != self._register.digest() or message.more:
             self._again = True
-        self._note(message.heads, now)
-        if self._state != "idle":
-            return []
-        return self._begin(now) if self._again else self._pull(now)
+        return self.on_told(message.heads, now)
 
     def _note(self, heads: Iterable[Known], now: float) -> None:
         """Remember what the peer says it has, want what is newer, tell what is older there."""
@@ -357,7 +363,7 @@ class SyncSession:
     def _pull(self, now: float) -> list[Effect]:
         """Ask for the next of the wanted deltas, or be done."""
         ask: list[Want] = []
-        for one in list(self._wants.values()):
+        for one in sorted(self._wants.values(), key=partial(urgency, self._roster)):
             if len(ask) == self._reach:
                 break
             if self._claims.take(one.id, self, now):
@@ -392,11 +398,9 @@ class SyncSession:
             again = self._settle(part, outcome)
             self.counters["strikes"] += outcome in HOSTILE and not again
         if not self._applying:  # the peer no longer has what it said, or not in that place
-            for set_id in self._asked:
-                if set_id in self._by_ref:
-                    self._by_ref.discard(set_id)
-                else:
-                    self._give_up(set_id)
+            for set_id in self._asked - self._by_ref:
+                self._give_up(set_id)
+            self._by_ref -= self._asked
         if self.counters["strikes"] >= STRIKES_MAX:
             return self._drop("too many deltas that do not hold")
         return self._pull(now)
@@ -431,14 +435,11 @@ class SyncSession:
         self._claims.release(self, set_id)
 
     def _finish(self, now: float) -> list[Effect]:
-        self.counters["completed"] += 1
-        early = self._next_s if self._next_s > now else None
+        self.counters["completed"] += self._comparing
+        early = self._next_s if self._next_s > now else NEVER
         self._idle(now, EXCHANGE_S * (1 + JITTER * (2 * self._jitter() - 1)))
-        if early is not None:
-            self._next_s = min(self._next_s, early)
-        if self._again_s is not None:
-            self._next_s = min(self._next_s, now + self._again_s)
-            self._again_s = None
+        self._next_s = min(self._next_s, early, now + self._again_s)
+        self._again_s = NEVER
         return self._begin(now) if self._again else []
 
     def _idle(self, now: float, pause_s: float) -> None:
@@ -446,7 +447,7 @@ class SyncSession:
         self._wants.clear()
         self._by_ref.clear()
         self._asked = frozenset()
-        self._state, self._reply_by = "idle", None
+        self._state, self._reply_by, self._comparing = "idle", None, False
         self._next_s = now + pause_s
 
     def _drop(self, reason: str) -> list[Effect]:
@@ -480,18 +481,18 @@ class SyncSession:
         self._announce.clear()
         heads = [known_of(h) for h in signed if self._shares(h)]
         heads = [k for k in heads if self._peer_has.get(k.id, (0, 0)) < k.point]
-        if len(heads) > ANNOUNCED_MAX and self._groups:
-            return [_send(Announce(self._register.digest(), (), more=True))]
-        said = self._register.digest()
+        more, said = len(heads) > ANNOUNCED_MAX, self._register.digest()
+        if more and self._groups:
+            return [_send(Announce(said, (), more=True))]
         if not heads and said == self._register_said:
             return []
         self._register_said = said
-        more = len(heads) > ANNOUNCED_MAX
         return [_send(Announce(said, tuple(heads[:ANNOUNCED_MAX]), more))]
 
     def _receipts(self, heads: Iterable[SignedHead]) -> list[Effect]:
         """Tell the peer which of its own sets are durable here."""
-        points = [(h.head.scope, h.head.epoch, h.head.seq) for h in heads]
+        own = [signed.head for signed in heads if signed.head.author == self.peer]
+        points = [(head.scope, head.epoch, head.seq) for head in own]
         return [SendReceipt(receipt_body(points[:RECEIPTS_MAX]))] if points else []
 
 

@@ -19,6 +19,9 @@ RETRY_S: Final = 2.0
 """Pause after an answer that did not come, or a set that another link is pulling."""
 FULL_PAUSE_S: Final = 30.0
 """Pause when our disk is full."""
+NEVER: Final = float("inf")
+STRIKES_MAX: Final = 8
+"""Hostile deltas after which the link is dropped."""
 GARBAGE_MAX: Final = 64
 """Frames that are no messages after which the link is dropped."""
 YIELD_S: Final = 2.0

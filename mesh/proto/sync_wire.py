@@ -258,7 +258,7 @@ def parse(body: Any) -> Message:
             have = fields.raw(body, "have", bytes_max=HAVE_BYTES_MAX)
             return RecordsAsk(n, _whole(have, MARK_BYTES))
         case "records":
-            return Records(n, _records(body), fields.flag(body, "more"))
+            return Records(n, parse_records(body), fields.flag(body, "more"))
         case "heads?":
             buckets = fields.raw(body, "buckets")
             if len(_whole(buckets, MARK_BYTES)) // MARK_BYTES not in BUCKETS:
@@ -277,7 +277,7 @@ def parse(body: Any) -> Message:
             return Heads(n, *_heads(body, HEADS_MAX))
         case "pull":
             wants = fields.items(body, "wants", count_max=WANTS_MAX)
-            return Pull(n, tuple(_want(value) for value in wants), _refs(body))
+            return Pull(n, tuple(parse_want(value) for value in wants), _refs(body))
         case "delta":
             parts = _packed(body) if "z" in body else _parts(body)
             return Deltas(n, parts)
@@ -355,7 +355,8 @@ def _part_list(part: Delta) -> list[Any]:
     return [part.signed.body, part.signed.signature, part.since, rows, part.final]
 
 
-def _records(body: dict[str, Any]) -> tuple[bytes, ...]:
+def parse_records(body: dict[str, Any]) -> tuple[bytes, ...]:
+    """Read register records of a frame body; raise CodecError."""
     records = fields.items(body, "records", count_max=RECORDS_MAX)
     for record in records:
         if not isinstance(record, bytes) or len(record) > RECORD_BYTES_MAX:
@@ -375,7 +376,8 @@ def _known(value: Any) -> Known:
     return Known(_set_id(author, scope), _number(epoch), _number(seq), root)
 
 
-def _want(value: Any) -> Want:
+def parse_want(value: Any) -> Want:
+    """Read one want; raise CodecError."""
     author, scope, epoch, since = _tuple(value, 4)
     return Want(_set_id(author, scope), _number(epoch), _number(since))
 

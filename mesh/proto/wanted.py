@@ -53,3 +53,10 @@ def reach(answered: int, asked: int) -> int:
     """Return how many sets to ask for next: a little more than one answer has room for."""
     found = 2 * answered if answered == asked else answered * 9 // 8 + 1
     return min(max(found, REACH_MIN), WANTS_MAX)
+
+
+def urgency(roster: Roster, want: Want) -> int:
+    """Return the rank of a want: secrets, what hubs wrote (orders among it), the rest."""
+    if want.id.scope.startswith("pair:"):
+        return 0
+    return 1 if roster.is_hub(want.id.author) else 2

@@ -79,13 +79,18 @@ class FakeRegisterStore:
         self.register = register
         self.version = 0
         self._changed = trio.Event()
+        self._news: list[tuple[int, bytes]] = []
 
     def merge_all(self, records: Iterable[bytes]) -> int:
         new = {r for r in records if not r.startswith(b"bad")} - self.register.kept
         if new:
             self.register.kept |= new
             self.touch()
+            self._news += [(self.version, record) for record in sorted(new)]
         return len(new)
+
+    def news_since(self, version: int) -> list[bytes] | None:
+        return [record for when, record in self._news if when > version]
 
     def touch(self) -> None:
         self.version += 1
@@ -132,7 +137,7 @@ class FakeLink:
         for link in (self, self.other):
             if link is not None and link.reason is None:
                 link.reason = reason
-                for kind in ("sync", "receipt"):
+                for kind in ("sync", "receipt", "broadcast"):
                     link._channel(kind)[0].close()
 
 
