@@ -18,7 +18,6 @@ import trio
 
 from hub.errors import NotFound
 from hub.proto.rollup import ReadOrder
-from hub.show import age
 from hub.store import ReportStore
 from mesh.host.clock import Clock
 from mesh.host.files import write_json
@@ -165,12 +164,8 @@ class RestoreDesk:
     def problems(self) -> list[str]:
         """Return what /status says of it."""
         found: list[str] = []
-        if self.store.own.twin_ms is not None:
-            seen = age(self.store.own.twin_ms, self.clock.now_ms())
-            found.append(
-                f"another process writes with this hub's keys (seen {seen}): two hubs were made"
-                " of one by a restore; stop one of them for good"
-            )
+        twin = self.store.own.twin_problem(self.clock.now_ms())
+        found += [twin] if twin else []
         if self.store.awaits_peer:
             missing = ", ".join(self._waits_for()) or "a member"
             found.append(

@@ -22,6 +22,16 @@ class OwnSets:
         self.twin_ms: int | None = None
         self._opened_ms = opened_ms
 
+    def twin_problem(self, now_ms: int) -> str | None:
+        """Say for people that somebody else writes as us, None when nobody does."""
+        if self.twin_ms is None:
+            return None
+        ago_s = (now_ms - self.twin_ms) // 1000
+        return (
+            f"another process writes with this member's keys (seen {ago_s} s ago): its data"
+            " folder was copied, or restored twice; stop one of the two for good"
+        )
+
     def on_taken_back(self, floor: int, restoring: bool, now_ms: int) -> None:
         """A set of ours was taken back from a peer; ``floor`` is its head's stamp."""
         self.taken_back += 1

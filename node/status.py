@@ -21,7 +21,8 @@ def node_status(node: "Node") -> Status:
     hubs = [hub.node_id for hub in register.hubs()]
     linked = [hub for hub in hubs if hub in connected]
     names = {row.author: row.body.get("name") for row in node.store.authored(FLEET, NODE)}
-    said = (node.store.room.problem, node.clock.problem)
+    twin = node.store.own.twin_problem(node.clock.now_ms())
+    said = (node.store.room.problem, node.clock.problem, twin)
     problems = [problem for problem in said if problem]
     if node.secrets.current() is None:
         problems.append("the site secret is not known yet: machines cannot be given work")

@@ -294,7 +294,13 @@ def _take_back(replica: Replica, signed: SignedHead, came: _Came, now_ms: int) -
     came.save(replica, head)
     replica.set_tree(head.id, tree)
     rows = {(e.table, e.key): e for e in replica.storage.entries(head.id)}
-    kept = [e for e in mine if _ours_is_newer(e, rows.get((e.table, e.key)), head.floor)]
+    beside = held is not None and head.shares_epoch(held.head.epoch)
+    kept = [
+        ours
+        for ours in mine
+        if _ours_is_newer(ours, rows.get((ours.table, ours.key)), head.floor)
+        or (beside and _written_beside(ours, rows.get((ours.table, ours.key)), head.base))
+    ]
     replica.hlc.last = max(replica.hlc.last, head.floor)
     replica.hlc.floor(now_ms)
     last_epoch = max(head.epoch, held.head.epoch if held else 0)
@@ -312,6 +318,14 @@ def _take_back(replica: Replica, signed: SignedHead, came: _Came, now_ms: int) -
     for entry in kept:
         replica.rewrite(head.scope, entry)
     return Outcome.TAKEN_BACK
+
+
+def _written_beside(ours: Entry, theirs: Entry | None, base: int) -> bool:
+    """Tell whether another process with our keys never saw a row of ours.
+
+    In one history a row above the base is there, or a later one of its key is.
+    """
+    return ours.body is not None and theirs is None and ours.seq > base
 
 
 def _ours_is_newer(ours: Entry, theirs: Entry | None, floor: int) -> bool:

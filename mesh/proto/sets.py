@@ -94,6 +94,10 @@ class Head:
         """(epoch, seq): heads of one set are ordered by it."""
         return (self.epoch, self.seq)
 
+    def shares_epoch(self, epoch: int) -> bool:
+        """Tell whether an epoch is this head's or one that it names as earlier."""
+        return epoch == self.epoch or any(epoch == past for past, _ in self.past)
+
     def covers(self, point: tuple[int, int]) -> bool:
         """Tell whether this head's history goes through a point, or the point is ahead of it.
 

@@ -187,6 +187,6 @@ async def test_two_hubs_made_of_one_are_noticed_by_both(tmp_path: Path) -> None:
                 await until(lambda: new.store.own.twin_ms is not None)
             desk = new.report()
             assert any(
-                "another process writes with this hub's keys" in p for p in desk.problems()
+                "another process writes with this member's keys" in p for p in desk.problems()
             )
             desk.reports.close()

@@ -248,6 +248,26 @@ def test_an_author_takes_its_later_set_back_and_keeps_what_it_wrote_since():
     assert b.keys("a") == {"lost", "old2", "since"}
 
 
+@pytest.mark.parametrize("longer", [0, 1])
+def test_two_processes_with_one_set_of_keys_keep_what_either_wrote(longer: int):
+    """A folder that was copied: both go on from one head, and write under the same seqs."""
+    a = Side("a")
+    a.put("old", "goes")
+    copy = Side("a")
+    copy.disk = a.disk.copy()
+    copy.replica = Replica(copy.disk, "a", plain_sign("a"), Hlc())
+    assert copy.replica.load(NOW) == []
+    copy.now = a.now
+    copy.put("there")
+    a.put("goes", body=None)
+    a.put(*(f"here{n}" for n in range(longer)))
+    assert copy.pull(a, A, full=True) is Outcome.TAKEN_BACK
+    both = {"old", "there", *(f"here{n}" for n in range(longer))}
+    assert copy.keys("a") == both, "what one has deleted does not come back"
+    assert a.pull(copy, A, full=True) is Outcome.TAKEN_BACK
+    assert a.keys("a") == both
+
+
 def test_undo_leaves_no_trace_in_trees_and_counters():
     a = Side("a")
     a.put("k1", "k2")
