@@ -35,6 +35,7 @@ from hub.trust_desk import TrustDesk
 from mesh.answers import Answers
 from mesh.courier import Courier
 from mesh.errors import StoreFull
+from mesh.holdings import holdings
 from mesh.host.build import BUILD
 from mesh.host.clock import SteadyClock
 from mesh.host.local_socket import listen_local
@@ -158,7 +159,10 @@ def _make_alike(ground: founding.Ground, peers: Peers) -> Alike:
     )  # fmt: skip
     keys = KeyRotation(own, register, store, ground.clock, peers.renew)
     courier = Courier(store, register)
-    return Alike(node=own.node_id, members=members, keys=keys, courier=courier)
+    return Alike(
+        node=own.node_id, members=members, keys=keys, courier=courier,
+        holdings=partial(holdings, store, register),
+    )  # fmt: skip
 
 
 # ---- above: objects only ---- below: sockets, files, signals, tasks --------------------------

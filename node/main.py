@@ -23,6 +23,7 @@ from mesh.answers import SCHEMA as ANSWERS_SCHEMA
 from mesh.answers import Answers
 from mesh.courier import Courier
 from mesh.errors import Refused
+from mesh.holdings import holdings
 from mesh.host.build import BUILD
 from mesh.host.clock import SteadyClock
 from mesh.host.files import make_private_folder, write_file, write_json
@@ -247,7 +248,10 @@ class Node:
         voice = Voice(self.identity.signer, site)
         members = MemberDesk(register, node, voice, lambda: self.store.heads, exposed)
         courier = Courier(self.store, register)
-        return Alike(node=node, members=members, keys=self.keys, courier=courier)
+        return Alike(
+            node=node, members=members, keys=self.keys, courier=courier,
+            holdings=partial(holdings, self.store, register),
+        )  # fmt: skip
 
     def credentials(self, secret_id: str) -> Mapping[str, object]:
         """Return a BMC's login from the secret sealed to this node."""

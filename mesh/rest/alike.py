@@ -18,6 +18,7 @@ from mesh.key_rotation import KeyRotation
 from mesh.member_desk import MemberDesk
 from mesh.rest.calls import Call
 from mesh.rest.trust_types import KeyRotated, MemberChanged, StatePiece, StateTaken
+from mesh.rest.types import Holdings
 
 Handler = Callable[[Call], Awaitable[Any]]
 
@@ -30,10 +31,12 @@ class Alike:
     members: MemberDesk
     keys: KeyRotation
     courier: Courier
+    holdings: Callable[[], Holdings]
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers by operation."""
         return {
+            "getHoldings": self._hold,
             "revokeNode": self._change("revoke"),
             "suspendNode": self._change("suspend"),
             "resumeNode": self._change("resume"),
@@ -54,6 +57,10 @@ class Alike:
             )
 
         return change
+
+    async def _hold(self, _call: Call) -> Holdings:
+        await trio.lowlevel.checkpoint()
+        return self.holdings()
 
     async def _rotate(self, _call: Call) -> KeyRotated:
         await trio.lowlevel.checkpoint()

@@ -79,6 +79,8 @@ _READS: Final = (
     _get("getOpenapi", "/openapi.json", "openapi", dict[str, Any],
          "Describe this API as an OpenAPI 3.1 document.", form="document"),
     _get("getStatus", "/status", "status", show.Status, "Say how the hub or node fares."),
+    _get("getHoldings", "/holdings", "holdings", show.Holdings,
+         "Show digests of all that is held, to compare members."),
     _list("sites", show.Site, "List the sites with their counts."),
     _list("nodes", show.Node, "List the members of the mesh."),
     _list("servers", show.Server, "List the accepted servers."),

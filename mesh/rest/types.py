@@ -408,6 +408,13 @@ class Status(TypedDict):
     services: dict[str, Any]
 
 
+class Holdings(TypedDict):
+    """What a member holds; where digests are equal, everything is."""
+
+    register: str
+    scopes: dict[str, str]
+
+
 class Event(TypedDict):
     """What changed: read that resource again."""
 

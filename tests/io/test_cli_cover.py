@@ -24,6 +24,7 @@ from tests.support.hub_bench import Bench, fill, hub_bench, second_hub
 
 BY_PROGRAMS = {
     "getOpenapi": "read by programs: rackmesh api GET /openapi.json",
+    "getHoldings": "compared by programs: rackmesh api GET /holdings",
     "getVersion": "rackmesh status says the daemon's build",
     "signIn": "a browser's session; the command line has the socket or a token",
     "signOut": "a browser's session",

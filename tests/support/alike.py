@@ -7,6 +7,7 @@ import trio
 from mesh.errors import Refused
 from mesh.rest.calls import Call
 from mesh.rest.trust_types import KeyRotated, MemberChanged, StatePiece, StateTaken
+from mesh.rest.types import Holdings
 
 STATUS = {"revokeNode": "revoked", "suspendNode": "suspended", "resumeNode": "member"}
 
@@ -30,6 +31,10 @@ def fake_alike(node: str) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
         return KeyRotated(node=node, epoch=2)
 
+    async def hold(_call: Call) -> Holdings:
+        await trio.lowlevel.checkpoint()
+        return Holdings(register="00", scopes={"fleet": "00"})
+
     async def give(_call: Call) -> StatePiece:
         await trio.lowlevel.checkpoint()
         return StatePiece(piece="AAAA", next=None, done=0, of=0)
@@ -39,4 +44,5 @@ def fake_alike(node: str) -> dict[str, Any]:
         return StateTaken(records=1, sets=0, known=0, refused={})
 
     changes = {operation: change(operation) for operation in STATUS}
-    return {**changes, "rotateKey": rotate, "exportState": give, "importState": take}
+    rest = {"rotateKey": rotate, "exportState": give, "importState": take, "getHoldings": hold}
+    return {**changes, **rest}
