@@ -15,7 +15,7 @@ class Carrier(Protocol):
 
     @property
     def name(self) -> str:
-        """``tcp`` or ``websocket``."""
+        """``tcp``, ``websocket``, ``udp`` or ``relay NODE``."""
         ...
 
     @property
@@ -23,9 +23,8 @@ class Carrier(Protocol):
         """The other end, for people."""
         ...
 
-    @property
-    def host(self) -> str | None:
-        """The other end's IP address, when we are connected to it ourselves."""
+    def datagram_address(self, port: int) -> tuple[str, int] | None:
+        """Return where the other end takes datagrams if its port is this, or None."""
         ...
 
     async def send(self, records: Iterable[bytes | memoryview]) -> None:

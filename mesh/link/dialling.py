@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import trio
 
 from mesh.errors import RemoteError, Unreachable
+from mesh.link.carrier import Carrier
 from mesh.link.flow import LinkClosed
 from mesh.link.link import Link
 from mesh.link.session import (
@@ -117,9 +118,20 @@ class Dialler:
     async def open(self, node_id: str, kind: LinkKind, *, relayed: bool = True) -> Link:
         """Dial a peer and run the link; raise Unreachable or LinkClosed."""
         late = self._relay_ways(node_id, bulk=kind == "bulk") if relayed else ()
-        link = await self._links.start_link(await self._session(node_id, late), kind)
+        return await self._start(await self._session(node_id, late), kind)
+
+    async def open_over(self, node_id: str, carrier: Carrier) -> Link:
+        """Make a main link over a carrier that leads to a peer; errors as those of ``open``."""
+
+        async def way() -> Carrier:
+            return carrier
+
+        return await self._start(await self._dial(node_id, way), "main")
+
+    async def _start(self, session: Session, kind: LinkKind) -> Link:
+        link = await self._links.start_link(session, kind)
         if link.closed:
-            raise LinkClosed(f"{node_id} closed the link: {link.close_reason}")
+            raise LinkClosed(f"{session.peer} closed the link: {link.close_reason}")
         return link
 
     async def _session(self, node_id: str, late: Sequence[Way]) -> Session:

@@ -25,6 +25,7 @@ from mesh.link.flow import MessageStream
 from mesh.link.keeper import Keeper, Wanted
 from mesh.link.level import Level
 from mesh.link.link import Link, RpcHandler, StreamHandler
+from mesh.link.puncher import METHOD, Puncher
 from mesh.link.relay import Relay, is_relayed
 from mesh.link.session import (
     LinkIdentity,
@@ -36,6 +37,7 @@ from mesh.link.session import (
 )
 from mesh.link.tcp import TcpCarrier, peer_address
 from mesh.link.udp import UdpEndpoint
+from mesh.link.udp_stream import UdpStreams
 from mesh.link.ways import KnownAddresses
 from mesh.proto.crossing import newer_stays
 from mesh.proto.frames import LinkKind, make_hello
@@ -145,6 +147,8 @@ class Peers:
         self.udp = UdpEndpoint(self._counters)
         self.relay = Relay(self.node_id, register, self, self._counters, bulk=relay_bulk)
         self._streams = {**(streams or {}), STREAM: self.relay.serve}
+        self._udp_streams = UdpStreams(self.udp, self.accept, self._counters)
+        self._puncher = Puncher(self, self.udp, self._udp_streams, addresses, self._counters)
         self._handshakes = 0
         self._pending = 0  # connections that have not shown who they are
         self._dialler = Dialler(identity, register, addresses, self, self.relay.ways)
@@ -176,6 +180,12 @@ class Peers:
     async def connect(self, node_id: str, *, relayed: bool = True) -> Link:
         """Make the main link to a peer; ``relayed``: or over another member."""
         return await self._dialler.connect(node_id, relayed=relayed)
+
+    async def open_direct(self, node_id: str, carrier: Carrier | None = None) -> Link:
+        """Make a main link by the peer's own ways, or over a carrier; raise Unreachable."""
+        if carrier is None:
+            return await self._dialler.open(node_id, "main", relayed=False)
+        return await self._dialler.open_over(node_id, carrier)
 
     def look_again(self) -> None:
         """The addresses have changed: dial now and not at the next poll."""
@@ -236,6 +246,7 @@ class Peers:
                 listeners = await self._open_listeners()
                 if await self._open_udp():
                     nursery.start_soon(self.udp.run)
+                    nursery.start_soon(self._udp_streams.run)
                 self._nursery = nursery
                 if listeners:
                     nursery.start_soon(trio.serve_listeners, self._serve_tcp, listeners)
@@ -317,9 +328,8 @@ class Peers:
         if self._is_expired(session.key):
             self._counters["expired_keys"] += 1
             return Link(session, hello, rpc={}, streams={}, counters=self._counters)
-        return Link(
-            session, hello, rpc=self._rpc, streams=self._streams, counters=self._counters
-        )
+        rpc = {**self._rpc, METHOD: self._puncher.answer}
+        return Link(session, hello, rpc=rpc, streams=self._streams, counters=self._counters)
 
     def _is_expired(self, key: KeyRecord) -> bool:
         return is_expired(key.made_ms, self._clock.now_ms())
@@ -348,6 +358,7 @@ class Peers:
                 services = {"renewal": self._renewal} if self._renewal else {}
             else:
                 stack.enter_context(self.udp.path_of(link.session, link.peer_hello.udp))
+                nursery.start_soon(self._puncher.improve, link)
             for name, service in services.items():
                 nursery.start_soon(self._run_service, name, service, link)
             await link.wait_closed()

@@ -57,7 +57,6 @@ class RelayCarrier:
     def __init__(self, stream: MessageStream, relay: str) -> None:
         self.name = f"{PREFIX}{relay}"
         self.address = self.name
-        self.host: str | None = None
         self._stream = stream
         self._buffer = RecordBuffer(BUFFER_BYTES)
         self._rest = memoryview(b"")
@@ -84,6 +83,10 @@ class RelayCarrier:
             self._buffer.wrote(len(part))
         return record
 
+    def datagram_address(self, _port: int) -> tuple[str, int] | None:
+        """Return where the other end takes datagrams: nobody knows from here."""
+        return None
+
     async def aclose(self) -> None:
         """Close at once."""
         self._stream.drop()
@@ -93,6 +96,12 @@ class RelayCarrier:
 def is_relayed(link: Link) -> bool:
     """Tell whether a link goes over a third member."""
     return link.path.startswith(PREFIX)
+
+
+def relay_of(link: Link) -> str:
+    """Return the node id of the member over which a relayed link goes."""
+    assert is_relayed(link)
+    return link.path.removeprefix(PREFIX)
 
 
 class Relay:

@@ -26,7 +26,7 @@ class TcpCarrier:
 
     def __init__(self, stream: trio.SocketStream, address: str) -> None:
         self.address = address
-        self.host = peer_host(stream)
+        self._host = peer_host(stream)
         self._stream = stream
         self._buffer = RecordBuffer(BUFFER_BYTES)
 
@@ -68,6 +68,10 @@ class TcpCarrier:
                 raise CarrierLost("the connection ended")
             self._buffer.wrote(count)
         return record
+
+    def datagram_address(self, port: int) -> tuple[str, int] | None:
+        """Return where the other end takes datagrams if its port is this, or None."""
+        return (self._host, port) if self._host is not None and port else None
 
     async def aclose(self) -> None:
         """Close at once."""

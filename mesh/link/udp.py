@@ -21,7 +21,13 @@ from mesh.errors import Refused
 from mesh.host.log import get_log
 from mesh.link.level import Level
 from mesh.link.session import Session
-from mesh.proto.datagram import DATAGRAM_BYTES_MAX, PUNCH, DatagramSession, peek_receiver
+from mesh.proto.datagram import (
+    DATAGRAM_BYTES_MAX,
+    PUNCH,
+    STREAM,
+    DatagramSession,
+    peek_receiver,
+)
 from mesh.proto.punch import Address, Effect, PathCore, PathDown, PathUp, SeenAs, SendProbe
 
 BUFFER_BYTES: Final = 1 << 20
@@ -48,7 +54,6 @@ class UdpPath:
         self.bytes_in = 0
         self.bytes_out = 0
         self.level = Level()  # bumped when the path comes up or goes down
-        self.on_payload: dict[int, Callable[[bytes], None]] = {}
         self.holders = 0
         self._endpoint = endpoint
 
@@ -96,6 +101,7 @@ class UdpEndpoint:
         self._by_receiver: dict[int, UdpPath] = {}
         self._current: dict[str, UdpPath] = {}
         self._handlers: dict[int, Handler] = {}
+        self.on_stream: Callable[[UdpPath, bytes], None] | None = None
         self._plan = Level()
         self._wake_at = math.inf
 
@@ -175,9 +181,10 @@ class UdpEndpoint:
         path.hold()
         self._by_receiver[datagrams.receiver] = path
         self._current[session.peer] = path
-        host = session.carrier.host
-        if self._socket is not None and port and host is not None:
-            self._carry_out(path, path.core.start([(host, port)], now), now)
+        where = session.carrier.datagram_address(port)
+        if self._socket is not None and where is not None:
+            known = canonical(*where)
+            self._carry_out(path, path.core.start([known] if known else [], now), now)
         return path
 
     def forget(self, path: UdpPath) -> None:
@@ -190,6 +197,12 @@ class UdpEndpoint:
         if self._socket is not None:
             now = trio.current_time()
             self._carry_out(path, path.core.punch(addresses, now), now)
+
+    def ask(self, path: UdpPath) -> None:
+        """Ask the peer of a usable path once more where it sees us; ``level`` grows then."""
+        if path.core.address is not None:
+            now = trio.current_time()
+            self._carry_out(path, path.core.punch([path.core.address], now), now)
 
     def planned(self, path: UdpPath) -> None:
         """A core's deadline may have moved."""
@@ -246,10 +259,10 @@ class UdpEndpoint:
         self._hand_out(path, opened.kind, opened.payload)
 
     def _hand_out(self, path: UdpPath, kind: int, payload: bytes) -> None:
-        own, handler = path.on_payload.get(kind), self._handlers.get(kind)
+        handler = self._handlers.get(kind)
         try:
-            if own is not None:
-                own(payload)
+            if kind == STREAM and self.on_stream is not None:
+                self.on_stream(path, payload)
             elif handler is not None:
                 handler(path.peer, payload)
             elif kind != PUNCH:
@@ -266,6 +279,7 @@ class UdpEndpoint:
                     path.post(PUNCH, payload, address, now)
                 case SeenAs(address):
                     path.seen_as = address
+                    path.level.bump()
                 case PathUp(address, round_trip_s):
                     path.round_trip_s = round_trip_s
                     _LOG.debug("udp path up", peer=path.peer, address=f"{address}")

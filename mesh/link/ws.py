@@ -63,7 +63,7 @@ class WsCarrier:
         host: str | None = None,
     ) -> None:
         self.address = address
-        self.host = host
+        self._host = host
         self._stream = stream
         self._connection = WSConnection(role)
         self._events: deque[Event] = deque()
@@ -92,6 +92,10 @@ class WsCarrier:
                     pass
                 case _:
                     raise CarrierLost("the peer closed the WebSocket")
+
+    def datagram_address(self, port: int) -> tuple[str, int] | None:
+        """Return where the other end takes datagrams if its port is this, or None."""
+        return (self._host, port) if self._host is not None and port else None
 
     async def aclose(self) -> None:
         """Close at once."""

@@ -106,6 +106,7 @@ class DatagramSession:
         ours, theirs = keys.initiator, keys.responder
         if not dialled:
             ours, theirs = theirs, ours
+        self.dialled = dialled
         self.receiver = receiver_id(theirs)
         self.counters: Counter[str] = Counter()
         self._peer_receiver = receiver_id(ours)
