@@ -9,7 +9,7 @@ that waits for a link; nothing is passed on that is not durable.
 import hashlib
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import trio
@@ -35,12 +35,15 @@ from mesh.proto.sync_wire import RECORDS_BYTES, RECORDS_MAX, Known
 from mesh.roster import RegisterRoster, RegisterStorePort
 from mesh.store import MeshStore
 
-__all__ = ["News", "PlacePort"]
+__all__ = ["LinkPort", "News", "PlacePort"]
 
 OUTBOX_MAX: Final = 1024
 """Frames that wait to be sent to one peer; one more and its link is closed."""
 TAKES_MAX: Final = 256
 """Takes of one peer that wait; its frames are not read meanwhile."""
+SURPLUS_S: Final = 60.0
+"""How often links to other sites that nobody wants are looked for: what a call or a probe of
+the overlay has left. The dialler closes them, so that both sides cannot disagree for long."""
 ORIGINS_MAX: Final = 1024
 """Register records of which we remember who brought them."""
 
@@ -67,15 +70,21 @@ class PlacePort(Place, Protocol):
 
 
 class LinkPort(Protocol):
-    """The part of a link that is used."""
+    """The part of a link (``mesh/link/link.py``) that replication uses."""
 
     peer: str
+    dialled: bool
+
+    @property
+    def in_use(self) -> bool:
+        """Tell whether a call or a stream is under way."""
+        ...
 
     async def send(self, frame_kind: str, body: Any) -> None:
         """Send a frame."""
         ...
 
-    def receive(self, frame_kind: str) -> Any:
+    def receive(self, frame_kind: str) -> AsyncIterator[Any]:
         """Return the bodies of a kind of frame; ends with the link."""
         ...
 
@@ -123,6 +132,7 @@ class News:
             nursery.start_soon(self._watch_store, self._store.version)
             nursery.start_soon(self._watch_register)
             nursery.start_soon(self._watch_place)
+            nursery.start_soon(self._keep_closing)
             task_status.started()
             await self._keep_time()
 
@@ -245,6 +255,16 @@ class News:
             self.perform(self._core.on_place(trio.current_time()))
             await self._place.wait_past(version)
 
+    async def _keep_closing(self) -> None:
+        while True:
+            await trio.sleep(SURPLUS_S)
+            self.close_surplus()
+
+    def close_surplus(self) -> None:
+        """Close links to other sites that we dialled and that were of no use last time too."""
+        for peer, served in list(self._links.items()):
+            served.close_if_surplus(unwanted=self._core.unwanted(peer))
+
     async def _keep_time(self) -> None:
         while True:
             self._kick = kick = trio.Event()
@@ -263,6 +283,7 @@ class _Link:
         self._urgent: deque[Message] = deque()
         self._outbox: deque[Message] = deque()
         self._takes: deque[tuple[Delta, ...]] = deque()
+        self._was_idle = False
         self._taking: tuple[Delta, ...] = ()
         self._posted, self._queued, self._taken = trio.Event(), trio.Event(), trio.Event()
 
@@ -277,6 +298,13 @@ class _Link:
         """Close the link."""
         _LOG.warning("news ended", peer=self._link.peer, reason=reason)
         self._link.close(reason)
+
+    def close_if_surplus(self, *, unwanted: bool) -> None:
+        """Close the link when it is of no use for the second time in a row."""
+        idle = unwanted and self._link.dialled and not self._link.in_use
+        if idle and self._was_idle:
+            self._link.close("no longer wanted")
+        self._was_idle = idle
 
     async def write(self, scope: trio.CancelScope) -> None:
         """Send what is posted until the link ends."""

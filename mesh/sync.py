@@ -9,14 +9,14 @@ worst in its own link being closed.
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 import trio
 
 from mesh.errors import Refused, StoreBroken, StoreFull
 from mesh.host.log import get_log
-from mesh.news import LINK_OVER, News, PlacePort
+from mesh.news import LINK_OVER, LinkPort, News, PlacePort
 from mesh.proto.heads_digest import HeadsDigest
 from mesh.proto.intake import Outcome, Roster, uncovered
 from mesh.proto.receipts import Receipts
@@ -44,24 +44,6 @@ OUTBOX_MAX: Final = 256
 
 _RANDOM = random.SystemRandom()
 _LOG = get_log("sync")
-
-
-class LinkPort(Protocol):
-    """The part of a link (``mesh/link/link.py``) that replication uses."""
-
-    peer: str
-
-    async def send(self, frame_kind: str, body: Any) -> None:
-        """Send a frame."""
-        ...
-
-    def receive(self, frame_kind: str) -> AsyncIterator[Any]:
-        """Return the bodies of a kind of frame; ends with the link."""
-        ...
-
-    def close(self, reason: str) -> None:
-        """Close the link."""
-        ...
 
 
 class Replication:

@@ -125,6 +125,11 @@ class Link:
         return self._core.peer_hello
 
     @property
+    def in_use(self) -> bool:
+        """Tell whether a call or a stream is under way."""
+        return bool(self._answers or self._handlers) or len(self._inboxes) > len(SERVICES)
+
+    @property
     def round_trip_s(self) -> float | None:
         """The last measured round trip."""
         return self._core.round_trip_s

@@ -96,6 +96,10 @@ class Broadcast:
         """Tell whether a peer gets news this way."""
         return self._links.here(peer)
 
+    def unwanted(self, peer: str) -> bool:
+        """Tell whether neither side wants the link to a peer of another site."""
+        return peer in self._links.all and self._links.unwanted(peer)
+
     def carries(self, set_id: SetId, point: tuple[int, int]) -> bool:
         """Tell whether news of a set up to a point go this way: nobody announces them."""
         if set_id.scope != FLEET:

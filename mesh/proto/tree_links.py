@@ -56,6 +56,16 @@ class TreeLinks:
         link = self.all.get(name)
         return link is not None and link.here
 
+    def unwanted(self, name: str) -> bool:
+        """Tell whether a link to another site is of no use to either side's tree."""
+        link, theirs = self.all[name], self._place.site_of(name)
+        return (
+            link.here
+            and bool(theirs)
+            and link.role == "silent"
+            and (theirs != self._place.site_of(self._me))
+        )
+
     def look(self) -> list[tuple[str, bool]]:
         """See which link is what; return whom to tell if we want its link in the tree."""
         site = self._place.site_of(self._me)

@@ -187,3 +187,23 @@ async def test_ages_say_when_digests_were_compared(tmp_path):
         await linked(one, two)
         await eventually(lambda: two.id in one.replication.ages())
         assert one.replication.ages() == {two.id: NOW_MS}
+
+
+async def test_a_link_to_another_site_that_nobody_wants_is_closed_again(tmp_path):
+    async with fleet(tmp_path, {"left": 3, "right": 3}) as (_, members):
+        left, (one,) = split(members, "left")
+        right, (two,) = split(members, "right")
+        await linked(left[0], *left, one, right[0])
+        await one.peers.connect(two.id)
+        await linked(two, one)
+        news, back = one.replication.news, two.replication.news
+        assert news is not None
+        assert back is not None
+        await eventually(lambda: news.core.unwanted(two.id) and back.core.unwanted(one.id))
+        back.close_surplus()
+        news.close_surplus()
+        assert two.id in one.peers.connected()
+        back.close_surplus()
+        news.close_surplus()
+        await eventually(lambda: two.id not in one.peers.connected())
+        assert right[0].id in left[0].peers.connected()

@@ -108,6 +108,7 @@ class FakeLink:
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
+        self.dialled, self.in_use = True, False
         self.reason: str | None = None
         self.sent_bytes = 0
         self.frames: list[tuple[str, Any]] = []

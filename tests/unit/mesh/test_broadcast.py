@@ -342,6 +342,14 @@ def test_records_go_to_everybody_but_where_they_came_from():
     assert sent(g1.cast.on_records([b"r"], "m1", 0.0), News) == ["f1", "g2"]
 
 
+def test_a_link_that_neither_side_wants_in_the_tree_is_unwanted():
+    m1 = Member("m1")
+    m1.join("g1", "m2", "h", "f1", tree=False)
+    assert [peer for peer in ("g1", "m2", "h", "f1", "f2") if m1.cast.unwanted(peer)] == ["f1"]
+    m1.cast.on_frame("f1", body_of(Here(True)), 0.0)
+    assert not m1.cast.unwanted("f1")
+
+
 MESSAGES = [
     Here(True), Prune(), News((b"r", b"s")), Graft((Want(AUTHOR, 1, 2),), False),
     Have((Known(AUTHOR, 1, 2, EMPTY),), True), Push((Source().delta(),)),
