@@ -207,8 +207,8 @@ class Ingest:
 def _facts(members: Members) -> list[Any]:
     """Return what documents take from the register: versions count from each start."""
     return sorted(
-        [member.node_id, member.site, member.status, sorted(member.roles), member.name]
-        for member in members.register.members()
+        [m.node_id, m.site, m.status, m.kem_epoch, sorted(m.roles), m.name]
+        for m in members.register.members()
     )
 
 

@@ -20,7 +20,6 @@ from mesh.proto.ids import ROOT_FINGERPRINT_BYTES
 from mesh.proto.sync_wire import Deltas, Records, body_of, parse
 
 MAGIC: Final = b"rmstate1"
-HEAD_BYTES: Final = len(MAGIC) + ROOT_FINGERPRINT_BYTES
 PIECE_HEAD: Final = struct.Struct(">I8s")
 PIECE_BYTES_MAX: Final = 512 << 10
 """Above a frame of anti-entropy (256 KiB and one row more)."""
@@ -64,12 +63,12 @@ def read_pieces(read: Callable[[int], bytes], root_fp: bytes) -> Iterator[bytes]
 
     ``read(n)`` returns at most n bytes, nothing at the end. What was yielded is whole.
     """
-    head = _exactly(read, HEAD_BYTES)
-    if not head.startswith(MAGIC):
+    if _at_most(read, len(MAGIC)) != MAGIC:
         raise CodecError("this is no file of rackmesh state export")
-    if head[len(MAGIC) :] != root_fp:
-        whose = head[len(MAGIC) :].hex()[:8]
-        raise CodecError(f"this is state of organisation {whose}, not of {root_fp.hex()[:8]}")
+    whose = _exactly(read, ROOT_FINGERPRINT_BYTES)
+    if whose != root_fp:
+        other, own = whose.hex()[:8], root_fp.hex()[:8]
+        raise CodecError(f"this is state of organisation {other}, not of {own}")
     for count in range(PIECES_MAX):
         size, check = PIECE_HEAD.unpack(_exactly(read, PIECE_HEAD.size))
         if size == 0:
@@ -86,13 +85,17 @@ def read_pieces(read: Callable[[int], bytes], root_fp: bytes) -> Iterator[bytes]
 
 
 def _exactly(read: Callable[[int], bytes], count: int) -> bytes:
-    found = bytearray()
-    while len(found) < count:
-        data = read(count - len(found))
-        if not data:
-            raise CodecError("the file is cut short; export it again")
+    found = _at_most(read, count)
+    if len(found) < count:
+        raise CodecError("the file is cut short; export it again")
+    return found
+
+
+def _at_most(read: Callable[[int], bytes], count: int) -> bytes:
+    found = b""
+    while len(found) < count and (data := read(count - len(found))):
         found += data
-    return bytes(found)
+    return found
 
 
 def _check(piece: bytes) -> bytes:
