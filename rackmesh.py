@@ -34,6 +34,10 @@ TABLE: dict[str, Any] = {
                 {
                     "admit": (f"{_ROOT}:root_admit", "Name the keys of a hub that joined."),
                     "void": (f"{_ROOT}:root_void", "Take keys back, of a hub that is gone."),
+                    "delegate": (
+                        f"{_ROOT}:root_delegate",
+                        "Let a node end others of its site.",
+                    ),
                     "export": ("hub.commands:root_export", "Move the root key off this hub."),
                 },
                 "The organisation's root key.",

@@ -47,7 +47,7 @@ from mesh.link.join import JoinService
 from mesh.link.peers import Peers
 from mesh.link.ws import serve_websocket
 from mesh.member_desk import MemberDesk
-from mesh.membership import Voice
+from mesh.membership import Voice, speak_for_self
 from mesh.proto import tables
 from mesh.rest.alike import Alike
 from mesh.secrets import exposed_secrets
@@ -212,6 +212,7 @@ async def _run(
                 await views.start(parts.ingest.run)
                 await views.start(parts.assets.run)
                 views.start_soon(parts.live.run)
+                views.start_soon(_keep_own_record, ground)
                 views.start_soon(parts.contacts.run)
                 views.start_soon(parts.restored.run)
                 views.start_soon(parts.secrets.run)
@@ -233,6 +234,18 @@ async def _run(
             mesh.cancel_scope.cancel()
         base.cancel_scope.cancel()
     log.info("stopped")
+
+
+async def _keep_own_record(ground: founding.Ground) -> None:
+    """Sign our own roster record anew when the key that signed it becomes void."""
+    voice, register = Voice(ground.keys.membership), ground.register
+    while True:
+        version = register.version
+        try:
+            speak_for_self(voice, register, ground.identity.node_id)
+        except StoreFull:
+            pass  # it holds for this process and is written when there is room
+        await register.wait_past(version)
 
 
 async def _describe(ground: founding.Ground, trust: TrustDesk) -> None:

@@ -180,8 +180,8 @@ class TrustSource(Protocol):
         """Return the hubs and what their keys are worth."""
         ...
 
-    async def replace(self, document: str) -> Trust:
-        """Take the next one; raises BadRequest or Conflict."""
+    async def replace(self, document: str, lists: Sequence[str] = ()) -> Trust:
+        """Take the next one, with the lists that it names; raises BadRequest or Conflict."""
         ...
 
     def read_only(self) -> str | None:

@@ -9,6 +9,7 @@ also over ``--hub``.
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def root_admit(
             2,
         )
 
-    def amend(item: dict[str, Any], trust: Any) -> Any:
-        hub = next((one for one in item["hubs"] if one["id"] == hub_id), None)
+    def amend(asked: Any, trust: Any, _root: Any) -> Any:
+        hub = next((one for one in asked.hubs if one["id"] == hub_id), None)
         if hub is None:
             raise Failure(f"no hub {hub_id} has joined, or this hub has not met it", NOT_FOUND)
         if hub["state"] not in ("waits", "named", "silent"):
@@ -97,14 +98,12 @@ def root_admit(
                 CONFLICT,
             )
         try:
-            keys = open_role_keys_record(
-                b64decode(hub["record"]), bytes.fromhex(item["root_fingerprint"])
-            )
+            keys = open_role_keys_record(b64decode(hub["record"]), asked.root_fp)
         except (CodecError, ValueError) as exc:
             raise Failure(f"what is said to be of hub {hub_id} is not: {exc}") from exc
         if keys.hub_id != hub_id:
             raise Failure(f"what is said to be of hub {hub_id} is signed by {keys.hub_id}")
-        return with_keys(trust, keys)
+        return with_keys(trust, keys), []
 
     key = _root_source(where, root_file, root_data)
     answer = _sign(where, amend, key, passphrase_file)
@@ -114,21 +113,38 @@ def root_admit(
 
 @click.command("void")
 @click.argument("what", metavar="HUB|KEY")
+@click.option("--leaked", is_flag=True, help="Somebody else may have signed with it, too.")
+@click.option(
+    "--except", "but", multiple=True, metavar="NODE",
+    help="With --leaked: a node that it has not admitted, or not so; may be repeated.",
+)  # fmt: skip
 @signing
 @options
 def root_void(
-    where: Where, as_json: bool, what: str, root_file: Path | None, root_data: Path | None,
-    passphrase_file: Path | None,
+    where: Where, as_json: bool, what: str, leaked: bool, but: tuple[str, ...],
+    root_file: Path | None, root_data: Path | None, passphrase_file: Path | None,
 ) -> None:  # fmt: skip
     """Let the root take role keys back: all of a HUB (its whole id), or one KEY (hexadecimal).
 
     Orders, names and admissions that such a key signs afterwards count nowhere. The hub itself
-    stays a member that reads.
+    stays a member that reads. Members that it has admitted stay; with --leaked those alone that
+    the hub which is asked knows, whatever date somebody puts on others.
     """
     from mesh.proto.role_keys import without_keys
+    from mesh.proto.void import make_kept_records, with_void
 
-    def amend(item: dict[str, Any], trust: Any) -> Any:
-        return without_keys(trust, _meant(item, what))
+    if but and not leaked:
+        raise Failure("--except goes with --leaked", 2)
+
+    def amend(asked: Any, trust: Any, root: Any) -> Any:
+        keys = _meant(asked, what)
+        made, lists = without_keys(trust, keys), []
+        for key in [key for key in keys if leaked and key in trust.membership]:
+            lists = make_kept_records(root, asked.root_fp, asked.standing(key, but))
+            made = replace(
+                with_void(made, key, "", lists, asked.root_fp), version=trust.version + 1
+            )
+        return made, lists
 
     key = _root_source(where, root_file, root_data)
     answer = _sign(where, amend, key, passphrase_file)
@@ -136,9 +152,48 @@ def root_void(
     print_json(answer) if as_json else click.echo(said)
 
 
-def _meant(item: dict[str, Any], what: str) -> list[bytes]:
+@click.command("delegate")
+@click.argument("node", metavar="NODE")
+@click.option("--take-back", is_flag=True, help="It shall not speak for its site any more.")
+@click.option(
+    "--leaked", is_flag=True, help="With --take-back: somebody else may have signed as it."
+)
+@signing
+@options
+def root_delegate(
+    where: Where, as_json: bool, node: str, take_back: bool, leaked: bool,
+    root_file: Path | None, root_data: Path | None, passphrase_file: Path | None,
+) -> None:  # fmt: skip
+    """Let NODE (its whole id), a site-operator, revoke nodes of its own site without a hub."""
+    from mesh.proto.void import make_kept_records, with_retired, with_site_key, with_void
+
+    if leaked and not take_back:
+        raise Failure("--leaked goes with --take-back", 2)
+
+    def amend(asked: Any, trust: Any, root: Any) -> Any:
+        if not take_back:
+            member = asked.operator(node)
+            return with_site_key(trust, member.site, member.identity_public), []
+        member = asked.site_node(node)
+        if member.identity_public not in trust.site_keys.get(member.site, ()):
+            raise Failure(f"node {node} does not speak for its site", CONFLICT)
+        if not leaked:
+            return with_retired(trust, [member.identity_public]), []
+        key = member.identity_public
+        lists = make_kept_records(root, asked.root_fp, asked.standing(key, ()))
+        return with_void(trust, key, member.site, lists, asked.root_fp), lists
+
+    key = _root_source(where, root_file, root_data)
+    answer = _sign(where, amend, key, passphrase_file)
+    does = "speaks for its site no more" if take_back else "speaks for its site"
+    said = f"by trust document {answer['item']['version']} node {node} {does}"
+    print_json(answer) if as_json else click.echo(said)
+
+
+def _meant(asked: Any, what: str) -> list[bytes]:
     """Return the keys that are meant by a hub's id or by the beginning of one key."""
-    for hub in item["hubs"]:
+    item = asked.item
+    for hub in asked.hubs:
         if hub["id"] == what:
             if not hub["keys"]:
                 raise Failure(f"hub {what} has said no keys", NOT_FOUND)
@@ -176,11 +231,15 @@ def _root_source(where: Where, root_file: Path | None, root_data: Path | None) -
 
 def _sign(
     where: Where,
-    amend: Callable[[dict[str, Any], Any], Any],
+    amend: Callable[[Any, Any, Any], Any],
     root_file: Path,
     passphrase_file: Path | None,
 ) -> Any:
-    """Have the root sign what ``amend`` makes of the present document, and hand it over."""
+    """Have the root sign what ``amend`` makes of the present document, and hand it over.
+
+    ``amend(asked, document, root)`` returns the next document and the lists that it names.
+    """
+    from hub.root_asked import Asked
     from mesh.errors import MeshError
     from mesh.hub_keys import read_root
     from mesh.proto.ids import root_fingerprint
@@ -189,7 +248,7 @@ def _sign(
 
     with where.client() as client:
         item = client.get("/trust")["item"]
-        item["hubs"] = client.every("/hubs")["items"]
+        hubs = client.every("/hubs")["items"]
         try:
             root = read_root(root_file, _passphrase(root_file, passphrase_file))
             present = b64decode(item["document"])
@@ -199,10 +258,15 @@ def _sign(
                     f"{root_file} is the root key of organisation {own.hex()[:8]}; the hub"
                     f" belongs to {item['root_fingerprint'][:8]}"
                 )
-            made = sign_document(root, amend(item, open_trust_document(present, own)))
+            asked = Asked(client, own, item, hubs)
+            made, lists = amend(asked, open_trust_document(present, own), root)
+            body = {
+                "document": b64encode(sign_document(root, made)).decode(),
+                "lists": [b64encode(one).decode() for one in lists],
+            }
         except (MeshError, ValueError) as exc:
             raise Failure(str(exc)) from exc
-        return client.put_json("/trust", {"document": b64encode(made).decode()})
+        return client.put_json("/trust", body)
 
 
 def _passphrase(root_file: Path, file: Path | None) -> str | None:

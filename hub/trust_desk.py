@@ -7,6 +7,7 @@ hub are shown only as that hub's own signed record, which whoever signs checks a
 """
 
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hub.errors import BadRequest, Conflict
@@ -18,6 +19,7 @@ from mesh.proto import tables
 from mesh.proto.role_keys import RoleKeys, make_role_keys_record, open_role_keys_record
 from mesh.proto.sign import RECORD_BYTES_MAX
 from mesh.proto.trust import MEMBER, ROLE_HUB, TRUST, open_trust_document
+from mesh.proto.void import open_kept_record
 from mesh.register_store import RegisterStore
 from mesh.rest.types import Hub, Region, Trust
 from mesh.store import MeshStore, Tx
@@ -50,14 +52,19 @@ class TrustDesk:
             ],
         )
 
-    async def replace(self, document: str) -> Trust:
-        """Take the next trust document; raises BadRequest or Conflict."""
+    async def replace(self, document: str, lists: Sequence[str] = ()) -> Trust:
+        """Take the next trust document, with the lists that it names.
+
+        Raises BadRequest or Conflict; nothing has changed then.
+        """
         register = self.register.register
         try:
             data = b64decode(document, validate=True)
             if len(data) > RECORD_BYTES_MAX:
                 raise CodecError("it is too long")
             trust = open_trust_document(data, self.keys.root_fp)
+            kept = [b64decode(one, validate=True) for one in lists]
+            given = {open_kept_record(one, self.keys.root_fp)[0] for one in kept}
         except (CodecError, ValueError) as exc:
             raise BadRequest(f"this is no trust document of this organisation: {exc}") from exc
         have = register.trust.version if register.trust else 0
@@ -66,7 +73,10 @@ class TrustDesk:
                 f"trust document {have} is in force, so the next one is {have + 1} and not"
                 f" {trust.version}; do it again"
             )
-        self.register.merge(data)
+        missing = {name for void in trust.void.values() for name in void.lists} - given
+        if missing - register.lists():
+            raise BadRequest("lists are missing that the trust document names")
+        self.register.merge_all([data, *kept])
         log.info("trust document taken", version=trust.version)
         return self.describe()
 

@@ -126,6 +126,30 @@ class Voice:
         return self.signer.public in named
 
 
+def speak_for_self(voice: Voice, store: RegisterStore, node_id: str) -> bool:
+    """Sign a hub's own record anew when the key that signed it is void; return whether it was.
+
+    It stands by a list until then, and who joins has no lists: it would not know the hub.
+    """
+    register = store.register
+    trust, known, signer = register.trust, register.member(node_id), register.signer_of(node_id)
+    if trust is None or known is None or known.status != MEMBER or signer not in trust.void:
+        return False
+    if voice.signer.public not in trust.membership:
+        return False
+    record = RosterRecord(
+        identity_public=known.identity_public,
+        trust_version=trust.version,
+        version=VERSION_FIRST,
+        site=known.site,
+        roles=known.roles,
+        capabilities=known.capabilities,
+        name=known.name,
+    )
+    _keep(voice.signer, store, record, known)
+    return True
+
+
 def set_status(
     voice: Voice,
     store: RegisterStore,

@@ -40,4 +40,4 @@ def bind(on: Bindings, services: Services) -> None:
 
     @on.on("replaceTrust")
     async def replace_trust(call: Call) -> Trust:
-        return await services.trust.replace(call.body.document)
+        return await services.trust.replace(call.body.document, call.body.lists or [])

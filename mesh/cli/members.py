@@ -75,6 +75,7 @@ def _say(item: dict[str, Any]) -> None:
     where = f" of site {item['site']}" if item["site"] else ""
     click.echo(f"{item['name'] or item['id']} ({item['id']}){where} is {item['status']}")
     if item["secrets"]:
-        click.echo("change these secrets, it could read them:", err=True)
+        change = f"rackmesh secret change --exposed-to {item['id']}"
+        click.echo(f"it could read these secrets; change them: {change}", err=True)
         for secret in item["secrets"]:
             click.echo(secret)

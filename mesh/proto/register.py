@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mesh.errors import CodecError
-from mesh.proto import fields, tables
+from mesh.proto import fields
 from mesh.proto.codec import unpack_map
 from mesh.proto.held import Held
-from mesh.proto.ids import NODE_ID_PATTERN, ROOT_FINGERPRINT_BYTES, node_id
+from mesh.proto.ids import ROOT_FINGERPRINT_BYTES, node_id
+from mesh.proto.scope_rules import allowed, is_site_node
 from mesh.proto.sign import DIGEST_BYTES, RECORD_BYTES_MAX, Signed, digest_of, split_record
 from mesh.proto.standing import Early, Stands, holding, standing, surplus
 from mesh.proto.trust import (
@@ -28,8 +29,6 @@ from mesh.proto.trust import (
     MEMBER,
     REVOKED,
     ROLE_HUB,
-    ROLE_NODE,
-    ROLE_SITE_OPERATOR,
     ROSTER,
     TRUST,
     HubRecord,
@@ -388,10 +387,28 @@ class Register:
             version=roster.version,
         )
 
+    def signer_of(self, node_id: str) -> bytes | None:
+        """Return the key that signed the roster record that holds about a node."""
+        entry = self._entries.get((ROSTER, node_id))
+        return entry.signer if entry else None
+
+    def lists(self) -> set[bytes]:
+        """Return the names of the lists (``void.py``) that are here."""
+        return {name for name, _ in self._chain.lists()}
+
     def admitted_by(self, node_id: str) -> str | None:
         """Return whose key speaks for a node: "" membership, else its site; None: nobody."""
         slots = self._slots.get(node_id)
         return holding({slot: _says(entry) for slot, entry in slots.items()}) if slots else None
+
+    def signed_by(self, key: bytes) -> list[tuple[str, bytes]]:
+        """Return (node id, digest) of every roster record of a key that stands."""
+        return [
+            (subject, entry.digest)
+            for subject, slots in sorted(self._slots.items())
+            for entry in slots.values()
+            if entry.signer == key
+        ]
 
     def active(self, node_id: str) -> bool:
         """Tell whether an identity is a member now."""
@@ -402,7 +419,7 @@ class Register:
         return [
             member
             for member in self.members()
-            if member.status == MEMBER and member.site == site and _is_site_node(member.roles)
+            if member.status == MEMBER and member.site == site and is_site_node(member.roles)
         ]
 
     def hubs(self) -> list[HubAddress]:
@@ -428,7 +445,7 @@ class Register:
     def may_author(self, node_id: str, scope: str) -> bool:
         """Tell whether a member may write rows into a scope."""
         roster = self._roster(node_id)
-        return roster is not None and _allowed(node_id, roster, scope)
+        return roster is not None and allowed(node_id, roster, scope)
 
     def carries(self, node_id: str, scope: str, author: str | None = None) -> bool:
         """Tell whether a member keeps a copy of a scope.
@@ -437,7 +454,7 @@ class Register:
         may be the author.
         """
         roster = self._roster(node_id)
-        if roster is None or not _allowed(node_id, roster, scope):
+        if roster is None or not allowed(node_id, roster, scope):
             return False
         target = scope.removeprefix("pair:")
         if target != scope and author is not None:
@@ -474,22 +491,3 @@ def _says(entry: _Entry) -> RosterRecord:
 
 def _holding(slots: Mapping[str, _Entry]) -> _Entry:
     return slots[holding({slot: _says(entry) for slot, entry in slots.items()})]
-
-
-def _is_site_node(roles: frozenset[str]) -> bool:
-    return bool(roles & {ROLE_NODE, ROLE_SITE_OPERATOR})
-
-
-def _allowed(node_id: str, roster: RosterRecord, scope: str) -> bool:
-    """Tell whether the scope rules let an active member author in, and carry, a scope."""
-    is_hub = ROLE_HUB in roster.roles
-    if scope == tables.FLEET:
-        return True
-    if scope == tables.HUBS:
-        return is_hub
-    kind, mark, name = scope.partition(":")
-    if kind == "site" and mark:
-        return is_hub or (bool(name) and roster.site == name and _is_site_node(roster.roles))
-    if kind == "pair" and mark and NODE_ID_PATTERN.match(name):
-        return is_hub or node_id == name
-    return False

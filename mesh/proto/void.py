@@ -15,6 +15,7 @@ from mesh.proto import fields
 from mesh.proto.sign import Signer, digest_of, open_record, sign_record
 from mesh.proto.trust import (
     HASH_BYTES,
+    KEYS_PER_ROLE_MAX,
     VOID_LISTS_MAX,
     Retired,
     TrustDocument,
@@ -75,11 +76,18 @@ def with_retired(trust: TrustDocument, keys: Iterable[bytes]) -> TrustDocument:
 
 def with_site_key(trust: TrustDocument, site: str, key: bytes) -> TrustDocument:
     """Return the next document, in which a key speaks for one site; raises Refused."""
-    if key in trust.void or key in trust.retired or key in trust.membership:
-        raise Refused("this key has or had another place in the trust document; make a new one")
-    keys = tuple(dict.fromkeys((*trust.site_keys.get(site, ()), key)))
+    elsewhere = any(key in keys for other, keys in trust.site_keys.items() if other != site)
+    was = trust.retired.get(key)
+    if elsewhere or key in trust.void or key in trust.membership or (was and was.site != site):
+        raise Refused("this key is void, or has another place in the trust document")
+    if key in trust.site_keys.get(site, ()):
+        raise Refused(f"this key speaks for site {site} already; there is nothing to do")
+    if len(trust.site_keys.get(site, ())) >= KEYS_PER_ROLE_MAX:
+        raise Refused(f"a site has at most {KEYS_PER_ROLE_MAX} keys; take one back first")
+    keys = (*trust.site_keys.get(site, ()), key)
+    retired = {one: how for one, how in trust.retired.items() if one != key}
     named = {**trust.site_keys, site: keys}
-    return replace(trust, version=trust.version + 1, site_keys=named)
+    return replace(trust, version=trust.version + 1, site_keys=named, retired=retired)
 
 
 def _without(trust: TrustDocument, key: bytes) -> TrustDocument:

@@ -29,6 +29,8 @@ GROUP_MAX: Final = 1000
 """Most servers of one group."""
 PASSWORD_CHARS_MIN: Final = 8
 PASSWORD_BYTES_MAX: Final = 256
+LISTS_MAX: Final = 8
+"""Lists with one document: more do not fit a request of 1 MiB."""
 PLACE_CHARS_MAX: Final = 600
 PIECE_CHARS_MAX: Final = 700 << 10
 """Base64 of mesh.proto.courier.PIECE_BYTES_MAX."""
@@ -178,6 +180,10 @@ class TrustRequest(Closed):
     """The next trust document, signed by the root."""
 
     document: Annotated[str, Meta(min_length=1, max_length=DOCUMENT_CHARS_MAX)]
+    lists: Annotated[
+        list[Annotated[str, Meta(max_length=DOCUMENT_CHARS_MAX)]], Meta(max_length=LISTS_MAX)
+    ] | None = None  # fmt: skip
+    """Signed lists of what stands of the keys that it voids."""
 
 
 class SecretRequest(Closed):
