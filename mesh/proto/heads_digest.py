@@ -175,14 +175,24 @@ class Shared:
 
     def listed(self, n: int, keys: bytes) -> Heads:
         """Return all heads of some groups."""
+        found = [known_of(signed) for signed in self._within(keys)]
+        return Heads(n, tuple(found[:HEADS_MAX]), len(found) > HEADS_MAX)
+
+    def lacking(self, keys: bytes, theirs: Heads) -> list[SignedHead]:
+        """Return our heads of some groups whose sets a peer's whole list does not have."""
+        if theirs.more:
+            return []
+        ids = {known.id for known in theirs.heads}
+        return [signed for signed in self._within(keys) if signed.head.id not in ids]
+
+    def _within(self, keys: bytes) -> list[SignedHead]:
         wanted = {keys[at : at + MARK_BYTES] for at in range(0, len(keys), MARK_BYTES)}
-        found = [
-            known_of(group.heads[set_id])
+        return [
+            group.heads[set_id]
             for key, group in self.groups.items()
             if key in wanted
             for set_id in group.order()
         ]
-        return Heads(n, tuple(found[:HEADS_MAX]), len(found) > HEADS_MAX)
 
     def resolve(self, ref: Ref) -> Iterator[Want]:
         """Return what a peer names by its place in a group."""

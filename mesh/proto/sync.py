@@ -1,9 +1,8 @@
 """Anti-entropy over one link: compare digests, then heads, then pull what is newer there.
 
-A core: it knows no socket and no disk; the shell reads and writes the store and tells it what
-came of it. Rules: the register goes first; one exchange is open at a time and every answer must
-match it; a claim of a newer head costs a lying peer its place, us at most one frame; what is
-announced is only what a peer carries, at most once in ``ANNOUNCE_S``.
+A core: no socket and no disk; the shell reads and writes the store. Rules: the register
+goes first; one exchange is open at a time, every answer must match it; a claim of a newer head
+costs a lying peer its place, us at most one frame; announced is only what a peer carries.
 
     idle -> root -> records -> groups -> heads -> pull -> applying -> pull ... -> idle
 """
@@ -114,7 +113,7 @@ class SyncSession:
         self._records_more = False
         self._applying: tuple[Delta, ...] = ()
         self._digest = digest or HeadsDigest(view, roster, register)
-        self._peer_asked = False
+        self._peer_asked, self._listed = False, b""  # the keys of groups that were asked for
         self._put_off = 0
         self._comparing = self._groups = False
         """The peer understands the messages about groups."""
@@ -284,7 +283,7 @@ class SyncSession:
             return self._ask_records(now)
         if message.root == self._root():
             return self._finish(now)
-        if self._peer_asked and self.peer < self._view.author:
+        if self._peer_asked and self.peer < self._view.author and not self._wants:
             self._peer_asked = False
             self.counters["yielded"] += 1  # the peer compares too: it says what is ours to get
             self._idle(now, YIELD_S)
@@ -323,15 +322,17 @@ class SyncSession:
         return self._ask("heads", HeadsAsk(self._n + 1, flat.buckets(flat.count())), now)
 
     def _on_groups(self, message: Groups, now: float) -> list[Effect]:
-        known, unclear = self._shared().compare(message.points)
+        known, self._listed = self._shared().compare(message.points)
         self._note(known, now)
         self._by_ref = {head.id for head in known if head.id in self._wants}
-        if unclear:
-            return self._ask("heads", HeadsOf(self._n + 1, unclear), now)
+        if self._listed:
+            return self._ask("heads", HeadsOf(self._n + 1, self._listed), now)
         return self._pull(now)
 
     def _on_heads(self, message: Heads, now: float) -> list[Effect]:
         self._again = self._again or message.more
+        lacking = self._shared().lacking(self._listed, message)  # and waits to hear of
+        self._announce.update((one.head.id, None) for one in lacking if self._shares(one))
         self._note(message.heads, now)
         return self._pull(now)
 
@@ -384,8 +385,7 @@ class SyncSession:
         self._reach = reach(len(parts), len(self._asked))
         self.counters["unasked"] += len(message.parts) - len(parts)
         self.counters["rows in"] += sum(len(part.entries) for part in parts)
-        self._state, self._reply_by = "applying", None
-        self._applying = parts
+        self._state, self._reply_by, self._applying = "applying", None, parts
         return [Apply(parts)]
 
     def on_applied(self, outcomes: Sequence[Outcome], now: float) -> list[Effect]:

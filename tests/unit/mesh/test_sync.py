@@ -125,6 +125,21 @@ def test_what_differs_is_pulled_both_ways_and_costs_what_changed():
     assert wire.sessions["b"].counters["rows in"] == 2
 
 
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_of_two_that_compare_at_once_none_waits_for_what_it_lacks(first: str):
+    a, b = Member("a"), Member("b")
+    a.put("k")
+    b.put("other")
+    wire = Wire(a, b)
+    begun = {name: session.start(0.0) for name, session in wire.sessions.items()}
+    for name in sorted(begun, reverse=first == "b"):
+        wire.perform(name, begun[name])
+    wire.now = 2 * ANNOUNCE_S
+    for name, session in wire.sessions.items():
+        wire.perform(name, session.on_timer(wire.now))
+    assert a.heads == b.heads
+
+
 def test_a_commit_is_announced_at_once_then_at_most_once_in_100_ms():
     a, b = Member("a"), Member("b")
     wire = Wire(a, b)
