@@ -7,7 +7,7 @@ detector and the overlay. It decides nothing that a core decides; what shells de
 they do. Rules: whatever happens in a stall happens after it; a life's timers end with it.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh.identity import Identity
@@ -18,7 +18,7 @@ from mesh.proto.hlc import milliseconds
 from mesh.proto.key_age import is_due, is_expired
 from mesh.proto.overlay import Overlay, Wanted
 from mesh.proto.register import Merged, Register
-from mesh.proto.sets import HEAD_KIND, HEAD_N
+from mesh.proto.sets import HEAD_KIND, HEAD_N, SetId, SignedHead
 from mesh.proto.steady_time import SteadyTime
 from mesh.proto.sync import SyncSession
 from mesh.proto.tables import FLEET, NODE, site_scope
@@ -28,6 +28,7 @@ from mesh.store_tx import authored_rows
 from tests.sim.fleet_dialling import Dialling, Way
 from tests.sim.fleet_link import LinkEnd
 from tests.sim.fleet_net import Network, Wire
+from tests.sim.fleet_news import News
 from tests.sim.fleet_org import FLEET_MS, Plan, book_like, identity
 from tests.sim.fleet_senses import Senses
 from tests.sim.member import SimMember
@@ -128,6 +129,7 @@ class FleetMember(SimMember):
         self.dialling = Dialling(self)
         key = self.book.root_fp
         self.overlay = Overlay(self.author, self.plan.site, key, self.fleet.rng)
+        self.news = None if self.old else News(self)
         self.senses = Senses(self) if self.plan.site and not self.old else None
         self._members_changed()
         self.check_key()
@@ -235,6 +237,15 @@ class FleetMember(SimMember):
         jitter = self.fleet.rng.random
         return SyncSession(peer, self, only, self.book, self.claims, jitter, None)
 
+    def pushed(self, peer: str, set_id: SetId, point: tuple[int, int]) -> bool:
+        """Tell whether the tree brings a peer the news of a set."""
+        return self.news is not None and self.news.pushed(peer, set_id, point)
+
+    def committed(self, changes: Mapping[SetId, SignedHead | None]) -> None:
+        """Something is durable: it is news."""
+        if self.news is not None:
+            self.news.on_change(changes)
+
     def register(self) -> Register:
         """Return the register that sessions compare."""
         return self.book
@@ -248,19 +259,24 @@ class FleetMember(SimMember):
 
     # -- register --------------------------------------------------------------------------
 
-    def merge(self, records: tuple[bytes, ...]) -> None:
-        """Merge register records; what follows from them follows at once."""
-        changed = [isinstance(self.book.merge(record), Merged) for record in records]
-        if not any(changed):
+    def merge(self, records: tuple[bytes, ...], origin: str = "") -> None:
+        """Merge register records, from a peer or our own; what follows, follows at once."""
+        outcomes = [self.book.merge(record) for record in records]
+        merged = [one for one in outcomes if isinstance(one, Merged)]
+        if not merged:
             return
         self.roster.refresh()  # type: ignore[attr-defined]
         self.fleet.checks.on_register(self)  # type: ignore[attr-defined]
         for end in list(self.mains.values()):
             if not self.book.active(end.peer):
                 end.close("no longer an active member")
+        if self.news is not None:
+            wires = [self.book.record(one.kind, one.subject) for one in merged]
+            self.news.on_records([wire for wire in wires if wire is not None], origin)
         for peer in list(self.links):
             link = self.links.get(peer)
-            if link is not None:
+            flooded = self.news is not None and self.news.floods(peer)
+            if link is not None and not flooded:
                 now = self.clock.now
                 self.perform(peer, link, link.session.on_register_change(now))
         self._members_changed()
@@ -346,6 +362,8 @@ class FleetMember(SimMember):
         if end.dialled and not end.wire.via:
             self._remember(peer, end.address)
         self.link(peer, end.number)
+        if self.news is not None:
+            self.news.on_link(peer)
         if self.senses is not None:
             self.senses.on_link_up(peer)
         self._links_changed()
@@ -363,6 +381,8 @@ class FleetMember(SimMember):
         if self.mains.get(end.peer) is end:
             del self.mains[end.peer]
             self.unlink(end.peer)
+            if self.news is not None:
+                self.news.on_link_lost(end.peer)
             self._links_changed()
         self.dialling.on_end(end)
 
@@ -381,6 +401,9 @@ class FleetMember(SimMember):
         if kind == "detect":
             if self.senses is not None:
                 self.senses.on_frame(end.peer, body)
+        elif kind == "broadcast":
+            if self.news is not None:
+                self.news.on_frame(end.peer, body)
         else:
             self.on_frame(end.peer, end.number, kind, body)
 
@@ -412,6 +435,8 @@ class FleetMember(SimMember):
     def _wants(self, effects: list[Wanted]) -> None:
         if effects and self.up:
             self.dialling.look()
+            if self.news is not None:
+                self.news.on_place()
         at = self.overlay.deadline
         if at is not None:
             self.timer(at, self._overlay_timer, at)

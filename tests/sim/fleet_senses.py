@@ -7,7 +7,8 @@ keys, so it goes only where a main link is.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from mesh.proto.detector import Changed, Detector, Effect
+from mesh.proto.detector import Detector
+from mesh.proto.detector_effects import Changed, Effect
 
 if TYPE_CHECKING:
     from tests.sim.fleet_member import FleetMember

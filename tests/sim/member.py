@@ -6,7 +6,7 @@ shell would decide (order of tasks, durations) is drawn from the world's seed.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +160,7 @@ class SimMember:
             else:
                 self.heads[set_id] = signed
         self.world.checks.on_commit(self, changes)
+        self.committed(changes)
         for peer in list(self.links):
             link = self.links[peer]
             self.perform(peer, link, link.session.on_change(changes, self.world.now))
@@ -169,6 +170,9 @@ class SimMember:
         for later in waiting:
             later()
         self._pump()
+
+    def committed(self, changes: Mapping[SetId, SignedHead | None]) -> None:
+        """Something is durable."""
 
     def collect(self, heir: Callable[[str, str], bool]) -> None:
         """Let go of what nobody needs."""
@@ -185,10 +189,18 @@ class SimMember:
 
     def session_with(self, peer: str) -> SyncSession:
         """Return a new session over a new link."""
-        jitter = self.world.rng.random
+        jitter, register = self.world.rng.random, self.register()
+
+        def pushed(set_id: SetId, point: tuple[int, int]) -> bool:
+            return self.pushed(peer, set_id, point)
+
         return SyncSession(
-            peer, self, self.roster, self.register(), self.claims, jitter, self.digest
+            peer, self, self.roster, register, self.claims, jitter, self.digest, pushed
         )
+
+    def pushed(self, peer: str, set_id: SetId, point: tuple[int, int]) -> bool:
+        """Tell whether a peer hears of a set without being told by its session."""
+        return False
 
     def register(self) -> Any:
         """Return the register that sessions compare."""
