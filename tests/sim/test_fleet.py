@@ -76,7 +76,7 @@ def test_a_mass_restart_ends_in_idle_traffic_with_seed(seed):
 
 TRACE = """
 from tests.sim.chaos_scenario import one_seed
-print(one_seed(1)["trace"], one_seed(5)["trace"])
+print(one_seed(0)["trace"], one_seed(4)["trace"])
 """
 
 
@@ -84,7 +84,7 @@ def _trace(hash_seed: str) -> str:
     env = {**os.environ, "PYTHONHASHSEED": hash_seed}
     done = subprocess.run(
         [sys.executable, "-c", TRACE], cwd=ROOT, env=env, check=True,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     return done.stdout.strip()
 
