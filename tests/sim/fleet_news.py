@@ -8,6 +8,7 @@ brought a register record does not get it back.
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mesh.news import SURPLUS_S
 from mesh.proto.broadcast import Broadcast
 from mesh.proto.broadcast_ports import (
     DropPeer,
@@ -63,6 +64,19 @@ class News:
         self._member = member
         self._core = Broadcast(member, member.roster, Place(member))  # type: ignore[arg-type]
         self._timer_at: float | None = None
+        self._idle: dict[str, int] = {}
+        """Links of no use when we last looked, by peer: the link's number."""
+        member.timer(self._now() + SURPLUS_S, self._close_surplus)
+
+    def _close_surplus(self) -> None:
+        """Close links that we dialled and that nobody wants, as mesh/news.py does."""
+        member, before = self._member, self._idle
+        member.timer(self._now() + SURPLUS_S, self._close_surplus)
+        useless = [end for peer, end in member.mains.items() if self._core.unwanted(peer)]
+        self._idle = {end.peer: end.number for end in useless if end.dialled}
+        for end in useless:
+            if end.dialled and before.get(end.peer) == end.number:
+                end.close("no longer wanted")
 
     def pushed(self, peer: str, set_id: SetId, point: tuple[int, int]) -> bool:
         """Tell whether the tree brings a peer the news of a set."""
