@@ -57,7 +57,11 @@ from mesh.proto.link_effects import (
 
 HELLO_S: Final = 10.0
 PING_S: Final = 10.0
-"""A ping goes after so long a silence of ours; below a third of SILENCE_S."""
+"""The dialler pings after so long a silence of its own; below a third of SILENCE_S."""
+ANSWERER_PING_S: Final = 15.0
+"""The other side after so long: it answers the dialler's pings, which do for both."""
+MEASURE_S: Final = 60.0
+"""Each side pings at least so often, to know the round trip; the first time after PING_S."""
 SILENCE_S: Final = 35.0
 """A peer that was silent so long is gone."""
 CALLS_MAX: Final = 64
@@ -112,6 +116,8 @@ class LinkCore:
         self._received_at = 0.0
         self._ping: tuple[int, float] | None = None
         self._pings = 0
+        self._ping_s = PING_S if dialled else ANSWERER_PING_S
+        self._measure_at = 0.0
 
     # -- events ----------------------------------------------------------------------------
 
@@ -133,7 +139,7 @@ class LinkCore:
             return self._nonsense("malformed")
         if self.peer_hello is None:
             return self._on_hello(frame, now)
-        self.deadline = min(self._sent_at + PING_S, now + SILENCE_S)
+        self.deadline = self._next_look()
         match frame:
             case None:
                 self.counters["unknown_frames"] += 1
@@ -181,13 +187,18 @@ class LinkCore:
         if now >= self._received_at + SILENCE_S:
             return self._close("the peer is silent")
         effects: list[Effect] = []
-        if now >= self._sent_at + PING_S:
+        if now >= min(self._sent_at + self._ping_s, self._measure_at):
             self._pings = (self._pings + 1) % (1 << 32)
             self._ping = (self._pings, now)
             self._sent_at = now
+            self._measure_at = now + MEASURE_S
             effects.append(self._send(Ping(self._pings)))
-        self.deadline = min(self._sent_at + PING_S, self._received_at + SILENCE_S)
+        self.deadline = self._next_look()
         return effects
+
+    def _next_look(self) -> float:
+        ping_at = min(self._sent_at + self._ping_s, self._measure_at)
+        return min(ping_at, self._received_at + SILENCE_S)
 
     # -- what our side does ------------------------------------------------------------------
 
@@ -312,7 +323,8 @@ class LinkCore:
         if frame.kind != self._hello.kind:
             return self._close("the acceptor answered with another kind of link")
         self.peer_hello = frame
-        self.deadline = min(self._sent_at + PING_S, now + SILENCE_S)
+        self._measure_at = now + PING_S
+        self.deadline = self._next_look()
         for flow in SERVICES.values():
             self._flows[flow] = _Flow(SERVICE_WINDOW, SERVICE_WINDOW, SERVICE_WINDOW)
         return [*effects, Ready(frame, wire)]

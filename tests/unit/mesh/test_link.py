@@ -307,6 +307,23 @@ def test_a_quiet_link_pings_and_measures_and_a_silent_peer_is_gone():
     assert pair.now <= 100 + link.PING_S + 0.25 + link.SILENCE_S
 
 
+def test_the_pings_of_the_dialler_do_for_both_sides_and_both_know_the_round_trip():
+    pair = ready()
+    dialler, other = pair.a, pair.b
+    until = pair.now + 600.0
+    while pair.now < until:
+        pair.now = min(pair.a.deadline or until, pair.b.deadline or until)
+        for name, side in pair.sides.items():
+            pair.do(name, side.on_timer(pair.now))
+        pair.run()
+    assert pair.a.closed is None
+    assert pair.b.closed is None
+    assert 55 <= dialler._pings <= 61
+    assert 9 <= other._pings <= 11
+    assert dialler.round_trip_s is not None
+    assert other.round_trip_s is not None
+
+
 def test_bye_closes_with_the_peers_reason_and_nothing_happens_afterwards():
     pair = ready()
     pair.do("a", pair.a.close("restart"))
