@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from mesh.proto.awaited import Awaited
+from mesh.proto.tree_links import EAGER_MAX
 from tests.sim import blackout_scenario, propagation_scenario, revocation_scenario
 from tests.sim.gossip_anchor import LAN, WAN, anchor, formula_ms, transmit_limit
-from tests.sim.tree_fleet import TreeFleet
+from tests.sim.tree_fleet import HUB, TreeFleet
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -84,8 +85,25 @@ def test_a_site_that_lost_all_its_links_is_found_again():
     assert fleet.figures()["delivered"] == 1.0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_hub_that_all_nodes_are_linked_to_is_fed_by_few_and_feeds_few(seed):
+    fleet = TreeFleet(seed, 6, 5, 0.01)
+    hub = fleet.add_hub()
+    for node in sorted(fleet.nodes.keys() - {HUB}):
+        fleet.after(fleet.rng.random(), fleet.link, HUB, node)
+    fleet.run_until(5.0)
+    fleet.settle(20, 1.5, sorted(fleet.nodes))
+    fleet.begin()
+    before = hub.cast.counters["parts in"]
+    fleet.settle(10, 1.5, [HUB, *sorted(fleet.nodes)[:10]])
+    assert fleet.figures()["delivered"] == 1.0
+    assert fleet.figures()["p99_ms"] <= 500
+    assert hub.cast.counters["parts in"] - before <= 4 * 10
+    assert sum(link.eager for link in hub.cast._links.all.values()) <= EAGER_MAX
+
+
 TRACE = """
-from tests.sim.tree_fleet import TreeFleet
+from tests.sim.tree_fleet import HUB, TreeFleet
 fleet = TreeFleet(5, 5, 4, 0.05)
 fleet.run_until(5.0)
 fleet.settle(8, 0.4, sorted(fleet.nodes))
