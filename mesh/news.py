@@ -9,7 +9,7 @@ that waits for a link; nothing is passed on that is not durable.
 import hashlib
 import math
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import trio
@@ -103,10 +103,14 @@ class News:
         roster: Callable[[], RegisterRoster],
         place: PlacePort,
         pull: Callable[[str, Sequence[Known]], None],
+        announce: Callable[[Collection[str]], None],
     ) -> None:
-        """``pull`` lets the anti-entropy session with a peer fetch sets."""
+        """``pull`` lets the anti-entropy session with a peer fetch sets; ``announce`` lets the
+        sessions with all peers but these say that the register has changed.
+        """
         self._store, self._register_store = store, register_store
-        self._roster, self._place, self._pull = roster, place, pull
+        self._roster, self._place = roster, place
+        self._pull, self._announce = pull, announce
         self._core = Broadcast(store, roster(), place)
         self._links: dict[str, _Link] = {}
         self._origins: dict[bytes, str] = {}
@@ -231,23 +235,19 @@ class News:
             await self._register_store.wait_past(self._told_version)
             self._told_version, told = self._register_store.version, self._told_version
             records = self._register_store.news_since(told)
-            now = trio.current_time()
-            if records is not None and self._fits(records):
+            flooded: set[str] = set()
+            if records is not None and _fit(records):
                 by_origin: dict[str, list[bytes]] = {}
                 for record in records:
                     by_origin.setdefault(self._origins.get(_mark(record), ""), []).append(
                         record
                     )
                 for origin, some in by_origin.items():
-                    self.perform(self._core.on_records(some, origin, now))
-
-    def _fits(self, records: Sequence[bytes]) -> bool:
-        return len(records) <= RECORDS_MAX and sum(map(len, records)) <= RECORDS_BYTES
-
-    def floods(self, since: int) -> bool:
-        """Tell whether the register's changes since a version reach peers this way."""
-        records = self._register_store.news_since(since)
-        return records is not None and self._fits(records)
+                    effects = self._core.on_records(some, origin, trio.current_time())
+                    flooded.add(origin)
+                    flooded |= {effect.peer for effect in effects if isinstance(effect, SendTo)}
+                    self.perform(effects)
+            self._announce(flooded)
 
     async def _watch_place(self) -> None:
         while True:
@@ -345,6 +345,10 @@ class _Link:
         while len(self._takes) > TAKES_MAX:
             self._taken = trio.Event()
             await self._taken.wait()
+
+
+def _fit(records: Sequence[bytes]) -> bool:
+    return len(records) <= RECORDS_MAX and sum(map(len, records)) <= RECORDS_BYTES
 
 
 def _mark(record: bytes) -> bytes:

@@ -9,7 +9,7 @@ worst in its own link being closed.
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import trio
@@ -76,7 +76,8 @@ class Replication:
         self._compared_ms: dict[str, int] = {}
         self.news: News | None = None
         if place is not None:
-            self.news = News(store, register_store, lambda: self.roster, place, self._pull)
+            told = (self._pull, self._announce)
+            self.news = News(store, register_store, lambda: self.roster, place, *told)
         self._receipts = Receipts(store.author)
         self._receipt_news = trio.Event()
 
@@ -131,6 +132,13 @@ class Replication:
     def _pull(self, peer: str, heads: Sequence[Known]) -> None:
         if peer in self._sessions:
             self._sessions[peer].told(heads)
+
+    def _announce(self, flooded: Collection[str]) -> None:
+        """The register has changed: say so to the peers that did not get the records."""
+        self.refresh()
+        for peer, served in self._sessions.items():
+            if peer not in flooded:
+                served.register_changed()
 
     def compared(self, peer: str) -> None:
         """A comparison of digests with a peer was completed."""
@@ -260,6 +268,11 @@ class _LinkSync:
         self._nursery: trio.Nursery | None = None
         self._compared = 0
 
+    def register_changed(self) -> None:
+        """Let the peer compare the register."""
+        if self._nursery is not None:
+            self._perform(self._session.on_register_change(trio.current_time()))
+
     def told(self, heads: Sequence[Known]) -> None:
         """Pull what the peer was heard to hold."""
         if self._nursery is not None:
@@ -272,7 +285,8 @@ class _LinkSync:
             self._nursery = nursery
             nursery.start_soon(self._write)
             nursery.start_soon(self._watch_store, version)
-            nursery.start_soon(self._watch_register, register_version)
+            if self._parent.news is None or not self._meets:
+                nursery.start_soon(self._watch_register, register_version)
             nursery.start_soon(self._keep_time)
             self._perform(self._session.start(trio.current_time()))
             try:
@@ -347,12 +361,9 @@ class _LinkSync:
 
     async def _watch_register(self, version: int) -> None:
         while True:
-            seen, version = version, await self._parent.register_store.wait_past(version)
+            version = await self._parent.register_store.wait_past(version)
             self._parent.refresh()
-            news = self._parent.news
-            if news is not None and news.core.takes_part(self._link.peer) and news.floods(seen):
-                continue
-            self._perform(self._session.on_register_change(trio.current_time()))
+            self.register_changed()
 
     async def _serve(self, effect: Serve) -> None:
         roster = self._parent.roster
