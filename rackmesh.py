@@ -15,7 +15,7 @@ INTERRUPTED = 130
 _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
 _UPKEEP, _ROOT = "hub.upkeep_commands", "hub.root_commands"
-_MEMBERS = "mesh.cli.members"
+_MEMBERS, _MESH = "mesh.cli.members", "mesh.cli.mesh"
 
 TABLE: dict[str, Any] = {
     "status": (f"{_NOUNS}:status", "Say how the hub or node fares."),
@@ -57,6 +57,15 @@ TABLE: dict[str, Any] = {
             "rotate-key": (f"{_MEMBERS}:rotate_key", "Replace this node's X25519 key."),
         },
         "Nodes.",
+    ),
+    "mesh": (
+        {
+            "status": (f"{_MESH}:mesh_status", "Say how the mesh looks from here."),
+            "peers": (f"{_MESH}:mesh_peers", "List the links of this hub or node."),
+            "topology": (f"{_MESH}:mesh_topology", "Show who has links with whom."),
+            "lag": (f"{_MESH}:mesh_lag", "Show how fresh what is known is."),
+        },
+        "The mesh of members.",
     ),
     "rack": (
         {"simulate": ("node.rack.commands:simulate", "Run servers without hardware.")},

@@ -16,6 +16,7 @@ from hub.api import (
     assets,
     auth,
     events,
+    mesh,
     monitor,
     problems,
     read,
@@ -84,7 +85,7 @@ def make_app(services: Services) -> QuartTrio:
     bindings = Bindings(services)
     pages, renderer = page_routes(services, sign_in, bindings)
     problems.install(app, renderer.error)
-    for room in (read, write, assets, events, accounts, upkeep):
+    for room in (read, write, assets, events, mesh, accounts, upkeep):
         room.bind(bindings, services)
     for operation, handler in services.alike.items():
         bindings.on(operation)(handler)

@@ -48,6 +48,7 @@ from mesh.link.peers import Peers
 from mesh.link.ws import serve_websocket
 from mesh.member_desk import MemberDesk
 from mesh.membership import Voice, speak_for_self
+from mesh.observer import Observer, Who
 from mesh.proto import tables
 from mesh.rest.alike import Alike
 from mesh.secrets import exposed_secrets
@@ -76,6 +77,7 @@ class Parts:
     trust: TrustDesk
     front: Front
     status: StatusDesk
+    observer: Observer
 
 
 def compose(ground: founding.Ground) -> Parts:
@@ -98,7 +100,8 @@ def compose(ground: founding.Ground) -> Parts:
         renewal=replication.renewal,
     )  # fmt: skip
     contacts = Contacts(register.register, peers)
-    rpc |= contacts.handlers()
+    observer = _observer(ground, peers, replication)
+    rpc |= contacts.handlers() | observer.rpc_handlers()
     reports, reader = ground.reports, order_reader(register.register)
     live = Live(peers, reports, bus, clock, contacts)
     join_desk = JoinDesk(store, register, ground.keys, own, clock)
@@ -132,7 +135,7 @@ def compose(ground: founding.Ground) -> Parts:
         tokens=tokens, verdicts=VerdictDesk(store, reports),
         secrets=secrets, assets=assets, exports=exports,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
-        backups=backups, restored=restored, trust=trust, alike=alike.handlers(),
+        backups=backups, restored=restored, trust=trust, alike=alike.handlers(), mesh=observer,
         not_ready=lambda: store.not_ready or trust.read_only(),
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,
@@ -147,6 +150,15 @@ def compose(ground: founding.Ground) -> Parts:
         replication=replication, keys=alike.keys, peers=peers, ingest=ingest, live=live,
         contacts=contacts, assets=assets, tokens=tokens, restored=restored, secrets=secrets,
         trust=trust, front=Front(web, ground.tls, mesh_door), status=status, topology=topology,
+        observer=observer,
+    )  # fmt: skip
+
+
+def _observer(ground: founding.Ground, peers: Peers, replication: Replication) -> Observer:
+    who = Who(node=ground.identity.node_id, name=ground.config.name, site="", role="hub")
+    return Observer(
+        who, register=ground.register.register, store=ground.store, peers=peers,
+        replication=replication, clock=ground.clock,
     )  # fmt: skip
 
 
@@ -214,6 +226,7 @@ async def _run(
                 views.start_soon(parts.live.run)
                 views.start_soon(_keep_own_record, ground)
                 views.start_soon(parts.contacts.run)
+                await views.start(parts.observer.run)
                 views.start_soon(parts.restored.run)
                 views.start_soon(parts.secrets.run)
                 greeting = await _first_words(ground, parts)

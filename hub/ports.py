@@ -20,6 +20,7 @@ from hub.store import ReportStore
 from mesh.answers import Answers
 from mesh.host.clock import Clock
 from mesh.rest.calls import Call, Keep
+from mesh.rest.mesh_types import Mesh, Topology
 from mesh.rest.roles import Role
 from mesh.rest.types import (
     GroupAccepted,
@@ -197,6 +198,22 @@ class StatusSource(Protocol):
         ...
 
 
+class MeshSource(Protocol):
+    """The mesh as this hub sees it."""
+
+    def mesh(self) -> Mesh:
+        """Return links, who is away, how fresh."""
+        ...
+
+    async def gather(self) -> Topology:
+        """Ask every linked member for its links now."""
+        ...
+
+    def looked(self) -> tuple[int, Topology] | None:
+        """Return what was gathered last and when (Unix ms), and keep it fresh a while."""
+        ...
+
+
 class Exports(Protocol):
     """Content that goes out."""
 
@@ -234,6 +251,7 @@ class Services:
     alike: Mapping[str, Callable[[Call], Awaitable[Any]]]
     """Handlers of what hub and node do alike (mesh/rest/alike.py)."""
     status: StatusSource
+    mesh: MeshSource
     settle: Callable[[], Awaitable[None]]
     """Returns when the reporting store holds every write before it."""
     not_ready: Callable[[], str | None]

@@ -35,6 +35,7 @@ from mesh.link.peers import Peers
 from mesh.mdns import Mdns, site_tag
 from mesh.member_desk import MemberDesk
 from mesh.membership import Voice
+from mesh.observer import Observer, Who
 from mesh.proto.ids import uuid7
 from mesh.proto.naming import NameReader
 from mesh.proto.order import Order, open_order, sign_order
@@ -118,6 +119,15 @@ class Node:
         self.keys = KeyRotation(
             self.identity, self.register, self.store, self.clock, self.peers.renew
         )
+        self.observer = Observer(
+            Who(
+                node=self.identity.node_id, name=self.joined.name, site=self.joined.site,
+                role="node",
+            ),
+            register=self.register.register, store=self.store, peers=self.peers,
+            replication=self.replication, clock=self.clock,
+            gateways=lambda: self.topology.gateways(self.joined.site),
+        )  # fmt: skip
         self.assets = Assets(
             node=self.identity.node_id,
             site=self.joined.site,
@@ -137,7 +147,7 @@ class Node:
         self.files = BootFiles(config.boot.files or data / "boot")
         self.boot = self._make_boot() if config.boot.enabled else None
         self.rpc |= rpc_handlers(self.cache) | self.work.rpc_handlers()
-        self.rpc |= self.desk.rpc_handlers()
+        self.rpc |= self.desk.rpc_handlers() | self.observer.rpc_handlers()
         self.api = NodeApi(self._facts())
         self.ports: dict[str, int] = {}
 
@@ -233,6 +243,7 @@ class Node:
             build=BUILD,
             answers=Answers(self.store.write, self.clock),
             status=lambda: node_status(self),
+            mesh=self.observer,
             submit=self.submit,
             job_logs=self.work.logs,
             reader=self.cache.reader,
@@ -355,6 +366,7 @@ class Node:
                 await services.start(self.secrets.run)
                 await services.start(self.assets.run)
                 services.start_soon(keep_room, self.cache)
+                await services.start(self.observer.run)
                 self.ports = {"mesh": self.peers.port, "mesh_udp": self.peers.udp.port}
                 if self.config.mesh.mdns:
                     services.start_soon(self._make_mdns().run)

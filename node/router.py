@@ -21,6 +21,7 @@ from mesh.errors import Refused, RemoteRefused, StoreFull, Unreachable
 from mesh.host.local_socket import listen_local, may_ask, peer_uid
 from mesh.host.log import get_log
 from mesh.host.memory import resident_bytes
+from mesh.observer import Observer
 from mesh.proto.order import CANCEL, DESTRUCTIVE, RETRY, Order
 from mesh.proto.tables import VERDICT
 from mesh.proto.trust import ROLE_SITE_OPERATOR
@@ -49,6 +50,7 @@ class NodeFacts:
     build: str
     answers: Answers
     status: Callable[[], Status]
+    mesh: Observer
     submit: Callable[[Sequence[Order], Callable[[Any], None]], Awaitable[None]]
     """Sign, store and start orders of ours, all or none, with what else is to be written in
     the same transaction; raises Refused."""
@@ -71,6 +73,8 @@ class NodeApi:
             "getVersion": self._version,
             "getOpenapi": self._describe,
             "getStatus": _shown(facts.status),
+            "getMesh": _shown(facts.mesh.mesh),
+            "getTopology": self._topology,
             "getServer": _shown(self._r.server, "server"),
             "getInventory": _shown(self._r.inventory, "server"),
             "getJob": _shown(self._r.job, "job"),
@@ -155,6 +159,9 @@ class NodeApi:
     async def _describe(self, _call: Call) -> Any:
         return document("node", self._f.build)
 
+    async def _topology(self, _call: Call) -> Any:
+        return await self._f.mesh.gather()
+
     async def _group(self, call: Call) -> Any:
         group = call.parts["group"]
         return groups.group(group, self._r.group_jobs(group))
@@ -213,6 +220,7 @@ class NodeApi:
             metrics.gauge("rackmesh_pending", "Machines not accepted.", len(self._r.pending())),
             metrics.by_state("rackmesh_servers", "Servers by state.", servers),
             metrics.by_state("rackmesh_jobs", "Jobs by state.", jobs),
+            *metrics.mesh(self._f.mesh.mesh(), now_ms),
         ]
         return Response(
             200, {"Content-Type": metrics.CONTENT_TYPE}, metrics.text(found).encode()

@@ -40,6 +40,7 @@ def routes(services: Services) -> Blueprint:
             metrics.by_state("rackmesh_jobs", "Jobs by state.", jobs),
             metrics.gauge("rackmesh_event_listeners", "Open event streams.",
                           services.bus.listeners),
+            *metrics.mesh(services.mesh.mesh(), now_ms),
         ]  # fmt: skip
         return Response(metrics.text(found), content_type=metrics.CONTENT_TYPE)
 

@@ -20,7 +20,8 @@ TREE_NODES_MAX: Final = 40
 """Most nodes of one site in the tree."""
 NAVIGATION: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("overview", "/", "Overview", "o"), ("sites", "/sites", "Sites", "s"),
-    ("nodes", "/nodes", "Nodes", "n"), ("servers", "/servers", "Servers", "m"),
+    ("nodes", "/nodes", "Nodes", "n"), ("mesh", "/mesh", "Mesh", "e"),
+    ("servers", "/servers", "Servers", "m"),
     ("pending", "/pending", "Pending", "p"), ("jobs", "/jobs", "Jobs", "j"),
     ("assets", "/assets", "Assets", "a"), ("install", "/install", "Install a node", "i"),
 )  # fmt: skip

@@ -10,6 +10,7 @@ from hub.pages import (
     install,
     jobs,
     kiosk,
+    mesh,
     nodes,
     overview,
     pending,
@@ -31,8 +32,8 @@ def routes(services: Services, sign_in: SignIn, api: Bindings) -> tuple[Blueprin
     render = Renderer(services)
     console = Console(services, render, sign_in, api)
     for module in (
-        overview, sites, nodes, pending, install, servers, server_orders, server, jobs, groups,
-        assets, search, kiosk, session,
+        overview, sites, nodes, mesh, pending, install, servers, server_orders, server, jobs,
+        groups, assets, search, kiosk, session,
     ):  # fmt: skip
         module.add(blueprint, console)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from mesh.rest import mesh_types as mesh
 from mesh.rest import requests as ask
 from mesh.rest import trust_types as trust
 from mesh.rest import types as show
@@ -103,6 +104,13 @@ _READS: Final = (
     _get("followEvents", "/events", "event", show.Event,
          "Follow what changes, as server-sent events.", form="events", query=ask.EventQuery,
          at=HUB),
+)  # fmt: skip
+
+_MESH: Final = (
+    _get("getMesh", "/mesh", "mesh", mesh.Mesh,
+         "Show the mesh as this member sees it: links, who is away, how fresh."),
+    _get("getTopology", "/mesh/topology", "topology", mesh.Topology,
+         "Show who has links with whom, asking every linked member now."),
 )  # fmt: skip
 
 _WRITES: Final = (
@@ -299,7 +307,7 @@ _SESSION: Final = (
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     operation.id: operation
-    for operation in (*_READS, *_WRITES, *_PEOPLE, *_UPKEEP, *_TRUST, *_SESSION)
+    for operation in (*_READS, *_MESH, *_WRITES, *_PEOPLE, *_UPKEEP, *_TRUST, *_SESSION)
 }
 
 

@@ -35,6 +35,7 @@ BY_PROGRAMS = {
 MAC = "52:54:00:aa:00:00"
 VERBS: tuple[tuple[str, ...], ...] = (
     ("hub", "restore-report"), ("hub", "restore-report", "--dismiss"), ("hub", "list"),
+    ("mesh", "status"), ("mesh", "peers"), ("mesh", "topology"), ("mesh", "lag"),
     ("status",), ("site", "list"), ("node", "list"), ("server", "list"),
     ("server", "show", "web-1"), ("server", "inventory", "web-1"), ("server", "pending"),
     ("job", "list"), ("job", "show", "j2"), ("job", "logs", "j1"), ("job", "cancel", "j2"),

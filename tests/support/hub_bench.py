@@ -39,6 +39,7 @@ from mesh.rest.types import (
 )
 from mesh.rest.verdicts import meant
 from tests.support.alike import fake_alike
+from tests.support.mesh_seen import SeenMesh, link
 from tests.support.rows import RowStore, World
 
 NODE_A = "a" * 32
@@ -382,6 +383,7 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
     services = Services(
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(clock, bus), verdicts=FakeVerdicts(rows, store, clock),
+        mesh=SeenMesh(HUB, "hub", lambda: [link(n, n[:8]) for n in peers.links]),
         secrets=FakeSecrets(), assets=fake, exports=fake, status=fake,
         backups=NoUpkeep(), restored=NoUpkeep(), settle=ingest.settle, trust=trust,
         alike=fake_alike(HUB),

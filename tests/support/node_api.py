@@ -17,6 +17,7 @@ from mesh.rest.types import Status
 from node.resources import Resources
 from node.router import NodeApi, NodeFacts
 from tests.support.alike import fake_alike
+from tests.support.mesh_seen import SeenMesh
 from tests.support.work_site import WorkSite
 
 
@@ -70,6 +71,7 @@ async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
             ),
             build="0.1.0", answers=Answers(site.store.write, site.clock),
             status=lambda: status_of(site),
+            mesh=SeenMesh(site.node.node_id, "node", list, "lab"),
             submit=submit, job_logs=site.work.logs, new_id=site.new_id,
             reader=lambda asset: None, alike=fake_alike(site.node.node_id),
         )  # fmt: skip

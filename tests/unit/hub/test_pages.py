@@ -16,8 +16,9 @@ from tests.support.hub_bench import API_TOKEN, HUB, NODE_A, Bench, Member, fill,
 
 PASSWORD = "correct horse"
 PAGES = (
-    "/", "/sites", "/sites/fra1", "/nodes", f"/nodes/{NODE_A}", "/servers", "/pending", "/jobs",
-    "/assets", "/search?q=web", "/install", "/install?site=fra1", "/about", "/password",
+    "/", "/sites", "/sites/fra1", "/nodes", f"/nodes/{NODE_A}", "/mesh", "/servers",
+    "/pending", "/jobs", "/assets", "/search?q=web", "/install", "/install?site=fra1",
+    "/about", "/password",
     "/pending?tab=aside", "/pending?filter=mac:52*", "/nodes?filter=reachable:no&sort=-name",
     "/sites/fra1?tab=nodes", "/sites/fra1?tab=pending", "/sites/fra1?tab=jobs",
     "/sites/fra1?tab=assets", "/sites/ams1",
