@@ -119,15 +119,7 @@ class Node:
         self.keys = KeyRotation(
             self.identity, self.register, self.store, self.clock, self.peers.renew
         )
-        self.observer = Observer(
-            Who(
-                node=self.identity.node_id, name=self.joined.name, site=self.joined.site,
-                role="node",
-            ),
-            register=self.register.register, store=self.store, peers=self.peers,
-            replication=self.replication, clock=self.clock,
-            gateways=lambda: self.topology.gateways(self.joined.site),
-        )  # fmt: skip
+        self.observer = self._make_observer()
         self.assets = Assets(
             node=self.identity.node_id,
             site=self.joined.site,
@@ -173,6 +165,18 @@ class Node:
         if not written_before.exists():
             write_file(written_before, b"")
         return store
+
+    def _make_observer(self) -> Observer:
+        site = self.joined.site
+        return Observer(
+            Who(node=self.identity.node_id, name=self.joined.name, site=site, role="node"),
+            register=self.register.register,
+            store=self.store,
+            peers=self.peers,
+            replication=self.replication,
+            clock=self.clock,
+            gateways=lambda: self.topology.gateways(site),
+        )
 
     def _make_work(self) -> Work:
         from drivers.api import open_bmc
