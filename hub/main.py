@@ -93,12 +93,7 @@ def compose(ground: founding.Ground) -> Parts:
         )
     )  # fmt: skip
     rpc = assets.rpc_handlers()
-    peers = Peers(
-        own, register, listen=None, hub_link=True, rpc=rpc,
-        listen_udp=(ground.config.listen, ground.port), relay_bulk=ground.config.relay_bulk,
-        services=replication.services(), addresses=dict, clock=clock, build=build,
-        renewal=replication.renewal,
-    )  # fmt: skip
+    peers = _peers(ground, replication, rpc)
     contacts = Contacts(register.register, peers)
     observer = _observer(ground, peers, replication)
     rpc |= contacts.handlers() | observer.rpc_handlers()
@@ -151,6 +146,15 @@ def compose(ground: founding.Ground) -> Parts:
         contacts=contacts, assets=assets, tokens=tokens, restored=restored, secrets=secrets,
         trust=trust, front=Front(web, ground.tls, mesh_door), status=status, topology=topology,
         observer=observer,
+    )  # fmt: skip
+
+
+def _peers(ground: founding.Ground, replication: Replication, rpc: dict[str, Any]) -> Peers:
+    return Peers(
+        ground.identity, ground.register, listen=None, hub_link=True, rpc=rpc,
+        listen_udp=(ground.config.listen, ground.port), relay_bulk=ground.config.relay_bulk,
+        services=replication.services(), addresses=dict, clock=ground.clock, build=BUILD,
+        renewal=replication.renewal,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ SITE = tables.site_scope("fra1")
 PAGES = (
     "/", "/sites", "/sites/fra1", "/sites/fra1?tab=nodes", "/sites/fra1?tab=pending",
     "/sites/fra1?tab=jobs", "/sites/fra1?tab=assets", "/sites/ams1", "/nodes",
-    f"/nodes/{NODE_B}", "/pending", "/pending?tab=aside", "/install",
+    f"/nodes/{NODE_B}", "/mesh", "/pending", "/pending?tab=aside", "/install",
     "/search?q=web", "/about", "/password",
 )  # fmt: skip
 FIRST_VISIT_BYTES_MAX = 80_000
@@ -90,7 +90,8 @@ def test_a_first_visit_is_light(bench: ConsoleBench, browser: Any) -> None:
 def test_the_keyboard_leads_everywhere(bench: ConsoleBench, browser: Any) -> None:
     with console(bench, browser) as at:
         for key, path in (
-            ("s", "/sites"), ("n", "/nodes"), ("m", "/servers"), ("p", "/pending"),
+            ("s", "/sites"), ("n", "/nodes"), ("e", "/mesh"), ("m", "/servers"),
+            ("p", "/pending"),
             ("j", "/jobs"), ("a", "/assets"), ("i", "/install"), ("o", "/"),
         ):  # fmt: skip
             at.page.wait_for_selector("#feed.good")
