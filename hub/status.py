@@ -11,6 +11,7 @@ from hub.store import ReportStore
 from hub.trust_desk import TrustDesk
 from mesh.host.clock import SteadyClock
 from mesh.hub_keys import HubKeys
+from mesh.proto.evidence import problems as proven
 from mesh.proto.register import Register
 from mesh.rest.types import Status
 from mesh.room import Room
@@ -77,6 +78,7 @@ class StatusDesk:
         read_only = self.trust.read_only()
         found += [read_only] if read_only else []
         found += self.restored.problems()
+        found += proven(self.restored.store.proofs)
         found += [
             f"two different {alarm.kind} records about {alarm.subject[:8] or 'the root'}:"
             " a key was copied or misused"

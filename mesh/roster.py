@@ -107,11 +107,15 @@ class RegisterRoster:
         return member is not None and HUB in member.roles
 
     def last_accepted(self, author: str, scope: str) -> tuple[int, int] | None:
-        """Return the last (epoch, seq) that holds of an author that left or was revoked."""
+        """Return the last (epoch, seq) that holds of an author that left or was revoked.
+
+        Of an ended author with heads for other scopes only nothing holds: (0, 0). Without any
+        head nobody has said yet, and what there is stays.
+        """
         member = self._members.get(author)
-        if member is None or member.status not in ENDED or scope not in member.heads:
+        if member is None or member.status not in ENDED or not member.heads:
             return None
-        epoch, seq, *_ = member.heads[scope]
+        epoch, seq, *_ = member.heads.get(scope, (0, 0))
         return (epoch, seq)
 
     def merged_authors(self, scope: str) -> Collection[str]:

@@ -21,6 +21,7 @@ from mesh.host.log import get_log
 from mesh.host.sqlite_errors import mapped, mapping_errors
 from mesh.own_sets import OwnSets
 from mesh.proto.collect import Collector, Heir
+from mesh.proto.evidence import Proof, holds
 from mesh.proto.hlc import Hlc
 from mesh.proto.intake import Delta, Outcome, Roster
 from mesh.proto.replica import Replica
@@ -85,6 +86,7 @@ class MeshStore:
         self.author = replica.author
         self.version = 1
         self.heads: dict[SetId, SignedHead] = dict(replica.heads)
+        self.proofs: dict[SetId, Proof] = dict(replica.proofs)
         self.damaged: list[SetId] = []
         self._lock, self._db, self._clock, self._hub = lock, db, clock, hub
         self._replica, self._collector = replica, Collector(replica)
@@ -291,6 +293,13 @@ class MeshStore:
                 self.own.on_taken_back(floor, self._awaits_peer, now_ms)
         return outcomes
 
+    async def convict(self, proofs: Sequence[Proof], roster: Roster) -> int:
+        """Keep the proofs against authors that hold; return how many do not."""
+        true = [proof for proof in proofs if holds(proof, roster.verify)]
+        if any(proof.id not in self.proofs for proof in true):
+            await self._submit(lambda tx: tx.convict(true))
+        return len(proofs) - len(true)
+
     async def collect(self, roster: Roster, heir: Heir) -> int:
         """Let go of rows that nobody needs; used by replication alone."""
         return (
@@ -365,6 +374,9 @@ class MeshStore:
 
     def _publish(self, changes: Changes | None) -> None:
         """Show what is durable now."""
+        for set_id in self._replica.proofs.keys() - self.proofs.keys():
+            self.proofs[set_id] = self._replica.proofs[set_id]
+            log.error("two histories of one author", node=set_id.author, scope=set_id.scope)
         if changes is not None:
             for set_id, signed in changes.items():
                 if signed is None:

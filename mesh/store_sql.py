@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from mesh.proto.evidence import Proof
 from mesh.proto.sets import Entry, SetId, SignedHead, parse_head
 from mesh.proto.storage import Stage
 
@@ -36,6 +37,8 @@ _SHOWN: Final = (
     " JOIN mesh_row r ON r.set_id = s.id"
     " WHERE s.scope = ? AND r.tab = ? AND r.body IS NOT NULL"
 )
+PROOF: Final = "proof "
+"""Begins the name of a remark that is a proof against an author."""
 _SAVE: Final = "INSERT OR REPLACE INTO mesh_row VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -118,6 +121,25 @@ class SqlStorage:
         """Write rows; a row of the same table and key is replaced."""
         number = self._made(set_id)
         self._db.executemany(_SAVE, ((number, *entry) for entry in entries))
+
+    def save_proof(self, proof: Proof) -> None:
+        """Keep a proof against an author, as a remark: there are few."""
+        parts = [part.hex() for signed in proof for part in signed[1:]]
+        name = f"{PROOF}{proof.id.scope} {proof.id.author}"
+        self._db.execute(
+            "INSERT OR REPLACE INTO mesh_meta VALUES (?, ?)", (name, " ".join(parts))
+        )
+
+    def proofs(self) -> list[Proof]:
+        """Return the proofs against authors."""
+        found: list[Proof] = []
+        for (value,) in self._db.execute(
+            "SELECT value FROM mesh_meta WHERE substr(name, 1, ?) = ? ORDER BY name",
+            (len(PROOF), PROOF),
+        ):
+            one, signature, two, other = map(bytes.fromhex, value.split(" "))
+            found.append(Proof(parse_head(one, signature), parse_head(two, other)))
+        return found
 
     def delete_entries(self, set_id: SetId, keys: Iterable[tuple[str, str]]) -> None:
         """Remove rows for good."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mesh.proto.codec import pack, unpack_map
 from mesh.proto.collect import Collector, Heir
+from mesh.proto.evidence import Proof
 from mesh.proto.intake import Delta, Outcome, Roster, take
 from mesh.proto.merge import Authored, is_merged, winner, winners
 from mesh.proto.replica import Replica
@@ -141,6 +142,11 @@ class Tx:
     def take(self, deltas: Iterable[Delta], roster: Roster, via: str) -> list[Outcome]:
         """Take deltas over that a peer has sent."""
         return [take(self._replica, delta, roster, self.now_ms, via) for delta in deltas]
+
+    def convict(self, proofs: Iterable[Proof]) -> None:
+        """Keep proofs against authors."""
+        for proof in proofs:
+            self._replica.add_proof(proof)
 
     def renew(self) -> None:
         """Go on in a higher epoch in all own sets (after a restore)."""

@@ -17,6 +17,7 @@ import trio
 from mesh.errors import Refused, StoreBroken, StoreFull
 from mesh.host.log import get_log
 from mesh.news import LINK_OVER, LinkPort, News, PlacePort
+from mesh.proto.evidence import Proof
 from mesh.proto.heads_digest import HeadsDigest
 from mesh.proto.intake import Outcome, Roster, uncovered
 from mesh.proto.receipts import Receipts
@@ -26,6 +27,7 @@ from mesh.proto.sync import EXCHANGE_S, JITTER, SyncSession
 from mesh.proto.sync_ports import (
     Apply,
     Claims,
+    Convict,
     Drop,
     Effect,
     Merge,
@@ -309,6 +311,8 @@ class _LinkSync:
                     self._nursery.start_soon(self._serve, effect)
                 case Apply():
                     self._nursery.start_soon(self._apply, effect)
+                case Convict(proofs):
+                    self._nursery.start_soon(self._convict, proofs)
                 case Merge():
                     self._nursery.start_soon(self._merge, effect)
                 case Drop(reason):
@@ -385,6 +389,13 @@ class _LinkSync:
             except (Refused, StoreBroken):
                 return  # the store has ended, and the process with it
         self._perform(self._session.on_applied(outcomes, trio.current_time()))
+
+    async def _convict(self, proofs: Sequence[Proof]) -> None:
+        try:
+            false = await self._store.convict(proofs, self._parent.roster)
+        except (StoreFull, Refused, StoreBroken):
+            return  # it is said again on the next link
+        self._perform(self._session.on_convicted(false))
 
     async def _merge(self, effect: Merge) -> None:
         try:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from mesh.host.build import BUILD
+from mesh.proto.evidence import problems as proven
 from mesh.proto.tables import FLEET, NODE
 from mesh.rest.types import Status
 
@@ -23,7 +24,7 @@ def node_status(node: "Node") -> Status:
     names = {row.author: row.body.get("name") for row in node.store.authored(FLEET, NODE)}
     twin = node.store.own.twin_problem(node.clock.now_ms())
     said = (node.store.room.problem, node.clock.problem, twin)
-    problems = [problem for problem in said if problem]
+    problems = [*filter(None, said), *proven(node.store.proofs)]
     if node.secrets.current() is None:
         problems.append("the site secret is not known yet: machines cannot be given work")
     missing = sorted(NEEDED - set(node.files.names())) if node.boot else []

@@ -12,13 +12,9 @@ from mesh.proto.intake import Roster, admits
 from mesh.proto.merge import is_merged, promise_owed, retractable, winner
 from mesh.proto.replica import Replica
 from mesh.proto.sets import MARKER, SetId
-from mesh.proto.tables import pair_scope
 
 RETRACTED_MAX: Final = 2000
 """Rows retracted in one round; the rest goes in the next one."""
-
-PAIR: Final = pair_scope("")
-"""Scopes in which authors do not see each other: their markers stay."""
 
 Heir = Callable[[str, str], bool]
 """(dead author, scope) -> whether we write its rows anew."""
@@ -54,8 +50,7 @@ class Collector:
                 if gone == RETRACTED_MAX:
                     break
                 gone += replica.put(scope, entry.table, entry.key, None, now_ms)
-        asked = replica.author in authors and not scope.startswith(PAIR)  # nobody would see it
-        if asked and promise_owed(
+        if replica.author in authors and promise_owed(
             replica.storage, scope, replica.author, replica.heads, replica.hlc.last
         ):
             replica.touch(scope, now_ms)
@@ -79,7 +74,11 @@ class Collector:
         if roster.may_author(set_id.author, set_id.scope):
             return 0
         if not admits(roster, replica.author, head):
-            return 0  # not a member yet, suspended, or past the last accepted head: only kept
+            last = roster.last_accepted(*set_id)
+            if last is None:
+                return 0  # not a member yet, or suspended: only kept
+            replica.forget(set_id)  # past what was accepted: others have that
+            return head.rows
         shown = 0
         for entry in list(replica.storage.entries(set_id)):
             if entry.body is None or not is_merged(entry.table):
@@ -90,7 +89,7 @@ class Collector:
             shown += 1
             if heir(set_id.author, set_id.scope) and entry.body != MARKER:
                 replica.put(set_id.scope, entry.table, entry.key, entry.body, now_ms, entry.hlc)
-        if shown == 0:
-            replica.forget(set_id)
-            return head.rows
-        return 0
+        if shown:
+            return 0
+        replica.bury(set_id)
+        return head.rows

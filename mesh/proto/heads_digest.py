@@ -26,10 +26,8 @@ from mesh.proto.sync_wire import (
     Ref,
     Want,
 )
-from mesh.proto.tables import pair_scope
 from mesh.proto.tree import HASH_BYTES
 
-PAIR: Final = pair_scope("")
 SPREAD: Final = 64
 """Groups over which the sets of authors without a site are spread."""
 PEERS_MAX: Final = 1024
@@ -278,13 +276,8 @@ class HeadsDigest:
                 self._shared.clear()
 
     def _key(self, set_id: SetId) -> bytes:
-        """Return which group a set belongs to: both sides must say the same.
-
-        Sets in a ``pair:`` scope are carried by two members each, so each is its own group.
-        """
+        """Return which group a set belongs to: both sides must say the same."""
         author, scope = set_id
-        if scope.startswith(PAIR):
-            return _hash(flat(set_id), MARK_BYTES)
         place: str | int = self._roster.site_of(author)
         if not place:
             place = _hash(author.encode(), 1)[0] % SPREAD

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
+from mesh.proto.evidence import Proof, rewritten
 from mesh.proto.hlc import milliseconds
 from mesh.proto.replica import OwnSet, Replica, joined_past
 from mesh.proto.sets import (
@@ -140,6 +141,9 @@ def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int, via: str =
     own = head.author == replica.author
     if not own and not admits(roster, replica.author, head):
         return Outcome.SCOPE
+    buried = head.point <= replica.buried.get(head.id, (0, 0))
+    if buried and not roster.may_author(*head.id):
+        return Outcome.STALE
     held = replica.heads.get(head.id)
     refusal = _order(held, delta.signed, own)
     if refusal is not None:
@@ -149,6 +153,7 @@ def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int, via: str =
     if not roster.verify(head.author, delta.signed.body, delta.signed.signature):
         return Outcome.SIGNATURE
     if held is not None and held.head.point == head.point and not own:
+        replica.add_proof(Proof(held, delta.signed))
         return Outcome.FORK
     if held is not None and via == head.author and not head.covers(held.head.point):
         return Outcome.UNTAKEN
@@ -256,10 +261,16 @@ def _replace(replica: Replica, signed: SignedHead, came: _Came) -> Outcome:
     tree = Tree(came.leaves.items())
     if tree.root() != head.root or tree.count != head.rows:
         return Outcome.ROOT
+    held = replica.heads.get(head.id)
+    contradicts = held is not None and held.head.epoch == head.epoch
+    before = list(replica.storage.entries(head.id)) if contradicts else []
     replica.storage.clear(head.id)
     came.save(replica, head)
     replica.set_tree(head.id, tree)
     replica.set_head(signed)
+    after = replica.storage.entries(head.id) if before else ()
+    if held is not None and rewritten(held, before, after):
+        replica.add_proof(Proof(held, signed))
     return Outcome.APPLIED
 
 

@@ -448,18 +448,12 @@ class Register:
         return roster is not None and allowed(node_id, roster, scope)
 
     def carries(self, node_id: str, scope: str, author: str | None = None) -> bool:
-        """Tell whether a member keeps a copy of a scope.
+        """Tell whether a member keeps a copy of a scope, whoever is the author in it.
 
-        A ``pair:<node>`` set is kept by its author and by that node; without ``author`` any hub
-        may be the author.
+        In ``pair:<node>`` what stands is sealed to the node; the hubs keep one another's sets,
+        since only who sees the other rows of a key can tell when its marker may go.
         """
-        roster = self._roster(node_id)
-        if roster is None or not allowed(node_id, roster, scope):
-            return False
-        target = scope.removeprefix("pair:")
-        if target != scope and author is not None:
-            return node_id in (author, target)
-        return True
+        return self.may_author(node_id, scope)
 
     def _roster(self, node_id: str) -> RosterRecord | None:
         """Return the roster record of an active member."""

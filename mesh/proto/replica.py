@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from mesh.proto.evidence import PROOFS_MAX, Proof
 from mesh.proto.hlc import DRIFT_MS_MAX, Hlc, milliseconds
 from mesh.proto.sets import (
     PAST_MAX,
@@ -76,6 +77,8 @@ class Replica:
         self.author = author
         self.hlc = hlc
         self.heads: dict[SetId, SignedHead] = {}
+        self.proofs: dict[SetId, Proof] = {proof.id: proof for proof in storage.proofs()}
+        self.buried: dict[SetId, tuple[int, int]] = {}
         self._sign = sign
         self._own: dict[str, OwnSet] = {}
         self._trees: dict[SetId, Tree] = {}
@@ -139,6 +142,15 @@ class Replica:
         else:
             self.heads[set_id] = signed
 
+    def add_proof(self, proof: Proof) -> bool:
+        """Keep a proof against an author; False when there is one, or there are too many."""
+        if proof.id in self.proofs or len(self.proofs) >= PROOFS_MAX:
+            return False
+        self.storage.save_proof(proof)
+        self.proofs[proof.id] = proof
+        self.on_undo(partial(self.proofs.pop, proof.id, None))
+        return True
+
     def forget(self, set_id: SetId) -> None:
         """Drop a whole set: damaged, out of scope now, or of a dead author."""
         self.on_undo(partial(self._put_head, set_id, self.heads.get(set_id)))
@@ -146,6 +158,12 @@ class Replica:
         self.set_tree(set_id, Tree())
         self._put_head(set_id, None)
         self._changed[set_id] = None
+
+    def bury(self, set_id: SetId) -> None:
+        """Forget the set of an ended author: of what peers offer only more counts."""
+        self.on_undo(partial(self.buried.pop, set_id, None))
+        self.buried[set_id] = self.heads[set_id].head.point
+        self.forget(set_id)
 
     # -- trees -----------------------------------------------------------------------------
 

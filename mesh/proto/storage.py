@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
 
+from mesh.proto.evidence import Proof
 from mesh.proto.sets import Entry, SetId, SignedHead
 
 
@@ -54,12 +55,20 @@ class Reader(Protocol):
         """Return (author, row) of a whole table of a scope, without retracted rows."""
         ...
 
+    def proofs(self) -> list[Proof]:
+        """Return the proofs against authors."""
+        ...
+
 
 class Storage(Reader, Protocol):
     """What a writer can do, inside a transaction that it has opened."""
 
     def save_head(self, signed: SignedHead) -> None:
         """Set the head of a set."""
+        ...
+
+    def save_proof(self, proof: Proof) -> None:
+        """Keep a proof against an author."""
         ...
 
     def save_entries(self, set_id: SetId, entries: Iterable[Entry]) -> None:
@@ -119,6 +128,7 @@ class MemoryStorage:
         self._heads: dict[SetId, SignedHead] = {}
         self._rows: dict[SetId, _Rows] = {}
         self._stages: dict[SetId, tuple[Stage, _Rows]] = {}
+        self._proofs: dict[SetId, Proof] = {}
         self._undo: list[Callable[[], None]] = []
 
     # -- transactions ----------------------------------------------------------------------
@@ -140,6 +150,7 @@ class MemoryStorage:
         """Return an independent copy (a backup)."""
         twin = MemoryStorage()
         twin._heads = dict(self._heads)
+        twin._proofs = dict(self._proofs)
         twin._rows = {set_id: dict(rows) for set_id, rows in self._rows.items()}
         return twin
 
@@ -197,6 +208,14 @@ class MemoryStorage:
     def save_head(self, signed: SignedHead) -> None:
         """Set the head of a set."""
         _set(self._undo, self._heads, signed.head.id, signed)
+
+    def save_proof(self, proof: Proof) -> None:
+        """Keep a proof against an author."""
+        _set(self._undo, self._proofs, proof.id, proof)
+
+    def proofs(self) -> list[Proof]:
+        """Return the proofs against authors."""
+        return list(self._proofs.values())
 
     def save_entries(self, set_id: SetId, entries: Iterable[Entry]) -> None:
         """Write rows; a row of the same table and key is replaced."""

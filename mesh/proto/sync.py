@@ -13,10 +13,11 @@ from functools import partial
 from typing import Any, Final
 
 from mesh.errors import CodecError
+from mesh.proto.answering import answer
 from mesh.proto.flat_digest import known_of
 from mesh.proto.heads_digest import HeadsDigest, Shared
 from mesh.proto.intake import HOSTILE, Delta, Outcome, Roster
-from mesh.proto.serve import record_mark, records_missing, visible_to
+from mesh.proto.serve import record_mark, visible_to
 from mesh.proto.sets import SetId, SignedHead
 from mesh.proto.sync_ports import (
     FULL_PAUSE_S,
@@ -29,6 +30,7 @@ from mesh.proto.sync_ports import (
     YIELDS_MAX,
     Apply,
     Claims,
+    Convict,
     Drop,
     Effect,
     Merge,
@@ -52,6 +54,7 @@ from mesh.proto.sync_wire import (
     HeadsOf,
     Known,
     Message,
+    Proofs,
     Pull,
     Records,
     RecordsAsk,
@@ -63,7 +66,7 @@ from mesh.proto.sync_wire import (
     parse,
     receipt_body,
 )
-from mesh.proto.wanted import forks, reach, shares, urgency, want
+from mesh.proto.wanted import forks, reach, shares, untold, urgency, want
 
 ANNOUNCE_S: Final = 0.1
 EXCHANGE_S: Final = 60.0
@@ -93,8 +96,7 @@ class SyncSession:
         self.dropped = False
         self._view, self._roster, self._register = view, roster, register
         self._claims, self._jitter, self._carried = claims, jitter, carried
-        self._state = "idle"
-        self._n = 0
+        self._state, self._n = "idle", 0
         self._reply_by: float | None = None
         self._next_s = 0.0
         self._again = False
@@ -113,11 +115,11 @@ class SyncSession:
         self._records_more = False
         self._applying: tuple[Delta, ...] = ()
         self._digest = digest or HeadsDigest(view, roster, register)
-        self._peer_asked, self._listed = False, b""  # the keys of groups that were asked for
-        self._put_off = 0
+        self._peer_asked, self._put_off = False, 0
+        self._listed = b""  # the keys of groups that were asked for
         self._comparing = self._groups = False
         """The peer understands the messages about groups."""
-        self._by_ref: set[SetId] = set()
+        self._by_ref, self._told = set[SetId](), set[SetId]()
         self._reach = WANTS_MAX
 
     # -- events ----------------------------------------------------------------------------
@@ -131,11 +133,6 @@ class SyncSession:
         if self._state == "idle":
             waits.append(self._next_s)
         return min((at for at in waits if at is not None), default=None)
-
-    @property
-    def settled(self) -> bool:
-        """True when no exchange is open and none is due."""
-        return self._state == "idle" and not self._again
 
     def start(self, now: float) -> list[Effect]:
         """The link is up: tell what we hold of the peer's own, and compare."""
@@ -172,7 +169,7 @@ class SyncSession:
                 self._announce[head.id] = None
                 self._schedule_announce(now)
         effects = self._receipts(heads)
-        return [*effects, *self._announce_if_due(now)]
+        return [*effects, *self._tell(), *self._announce_if_due(now)]
 
     def on_register_change(self, now: float) -> list[Effect]:
         """The register has changed: the peer compares at once."""
@@ -202,7 +199,8 @@ class SyncSession:
         if not self._roster.active(self.peer):
             self.counters["not a member"] += 1
             return []
-        return [*self._on_message(message, now), *self._announce_if_due(now)]
+        effects = self._on_message(message, now)
+        return [*effects, *self._tell(), *self._announce_if_due(now)]
 
     def _on_message(self, message: Message, now: float) -> list[Effect]:
         match message:
@@ -210,17 +208,14 @@ class SyncSession:
                 self._groups = self._peer_asked = groups
                 said = self._register_said = self._register.digest()
                 return [_send(Root(n, said, self._root(), groups))]
-            case RecordsAsk(n, have):
-                return [_send(Records(n, *records_missing(self._register.records(), have)))]
-            case HeadsAsk(n, buckets):
-                return [_send(self._shared().flat().differing(n, buckets))]
-            case GroupsAsk(n, marks):
-                return [_send(Groups(n, self._shared().points(marks)))]
-            case HeadsOf(n, keys):
-                return [_send(self._shared().listed(n, keys))]
+            case RecordsAsk() | HeadsAsk() | GroupsAsk() | HeadsOf():
+                return [_send(answer(message, self._shared(), self._register))]
             case Pull(n, wants, refs):
                 found = [one for ref in refs for one in self._shared().resolve(ref)]
                 return self._on_pull(n, (*wants, *found)[:WANTS_MAX], now)
+            case Proofs(proofs):
+                self._told.update(proof.id for proof in proofs)
+                return [Convict(proofs)]
             case Announce():
                 return self._on_announce(message, now)
             case Root(n) if self._expects(n, "root"):
@@ -256,10 +251,8 @@ class SyncSession:
         self._serving = False
         kept = tuple(p for p in parts if visible_to(self._roster, self.peer, p.id))
         self.counters["rows out"] += sum(len(part.entries) for part in kept)
-        if self.dropped:
-            return []
-        deltas = Deltas(n, kept)
-        return [Send(packed_body(deltas))] if self._groups else [_send(deltas)]
+        body = packed_body(Deltas(n, kept)) if self._groups else body_of(Deltas(n, kept))
+        return [] if self.dropped else [Send(body)]
 
     # -- asking ----------------------------------------------------------------------------
 
@@ -405,6 +398,11 @@ class SyncSession:
             return self._drop("too many deltas that do not hold")
         return self._pull(now)
 
+    def on_convicted(self, false: int) -> list[Effect]:
+        """The shell has checked the proofs of a Convict; so many prove nothing."""
+        self.counters["strikes"] += false
+        return [] if self.counters["strikes"] < STRIKES_MAX else self._drop("false proofs")
+
     def on_apply_failed(self, now: float) -> list[Effect]:
         """The shell could not take the deltas over (disk full); try again later."""
         if not self.dropped and self._state == "applying":
@@ -446,7 +444,6 @@ class SyncSession:
         self._claims.release(self)
         self._wants.clear()
         self._by_ref.clear()
-        self._asked = frozenset()
         self._state, self._reply_by, self._comparing = "idle", None, False
         self._next_s = now + pause_s
 
@@ -488,6 +485,10 @@ class SyncSession:
             return []
         self._register_said = said
         return [_send(Announce(said, tuple(heads[:ANNOUNCED_MAX]), more))]
+
+    def _tell(self) -> list[Effect]:
+        new = untold(self._view, self._roster, self.peer, self._told) if self._groups else ()
+        return [_send(Proofs(new))] if new else []
 
     def _receipts(self, heads: Iterable[SignedHead]) -> list[Effect]:
         """Tell the peer which of its own sets are durable here."""

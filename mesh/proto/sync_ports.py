@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from mesh.proto.evidence import Proof
 from mesh.proto.intake import Delta
 from mesh.proto.sets import SetId, SignedHead
 from mesh.proto.storage import Stage
@@ -40,6 +41,11 @@ class View(Protocol):
 
     author: str
     version: int
+
+    @property
+    def proofs(self) -> Mapping[SetId, Proof]:
+        """Return the proofs against authors."""
+        ...
 
     @property
     def heads(self) -> Mapping[SetId, SignedHead]:
@@ -97,6 +103,13 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class Convict:
+    """Check what a peer says of authors, and keep what holds."""
+
+    proofs: tuple[Proof, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Merge:
     """Merge register records; call ``on_merged``."""
 
@@ -110,7 +123,7 @@ class Drop:
     reason: str
 
 
-Effect = Send | SendReceipt | Serve | Apply | Merge | Drop
+Effect = Send | SendReceipt | Serve | Apply | Convict | Merge | Drop
 
 
 class Claims:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from mesh.errors import CodecError
 from mesh.proto import fields
 from mesh.proto.delta_pack import PACKED_BYTES_MAX, ROWS_MAX, pack_parts, unpack_parts
+from mesh.proto.evidence import PROOFS_MAX, Proof
 from mesh.proto.intake import Delta
 from mesh.proto.sets import (
     AUTHOR_BYTES_MAX,
@@ -192,15 +193,25 @@ class Deltas:
     parts: tuple[Delta, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """Proofs against authors, each two heads for one point."""
+
+    proofs: tuple[Proof, ...]
+
+
 Message = (
-    RootAsk | Root | RecordsAsk | Records | HeadsAsk | GroupsAsk | Groups | HeadsOf | Heads
-    | Announce | Pull | Deltas
+    Proofs | RootAsk | Root | RecordsAsk | Records | HeadsAsk | GroupsAsk | Groups | HeadsOf
+    | Heads | Announce | Pull | Deltas
 )  # fmt: skip
 
 
 def body_of(message: Message) -> dict[str, Any]:
     """Return the frame body of a message."""
     match message:
+        case Proofs(proofs):
+            listed = [[*one[1:], *two[1:]] for one, two in proofs]
+            return {"t": "proofs", "proofs": listed}
         case RootAsk(n, groups):
             return {"t": "root?", "n": n, **_flag(groups)}
         case Root(n, register, root, groups):
@@ -214,8 +225,8 @@ def body_of(message: Message) -> dict[str, Any]:
         case GroupsAsk(n, marks):
             return {"t": "groups?", "n": n, "marks": marks}
         case Groups(n, points):
-            listed = [[p.key, p.mark, list(p.seqs)] for p in points]
-            return {"t": "groups", "n": n, "groups": listed}
+            said = [[p.key, p.mark, list(p.seqs)] for p in points]
+            return {"t": "groups", "n": n, "groups": said}
         case HeadsOf(n, keys):
             return {"t": "heads of", "n": n, "keys": keys}
         case Heads(n, heads, more):
@@ -247,6 +258,8 @@ def parse(body: Any) -> Message:
     if kind == "announce":
         heads, more = _heads(body, ANNOUNCED_MAX)
         return Announce(fields.raw(body, "g", HASH_BYTES), heads, more)
+    if kind == "proofs":
+        return Proofs(_proofs(body))
     n = fields.integer(body, "n", most=NUMBER_MAX)
     match kind:
         case "root?":
@@ -308,6 +321,14 @@ def _packed(body: dict[str, Any]) -> tuple[Delta, ...]:
 
 def _flag(groups: bool) -> dict[str, int]:
     return {"v": VERSION} if groups else {}
+
+
+def _proofs(body: dict[str, Any]) -> tuple[Proof, ...]:
+    proofs: list[Proof] = []
+    for value in fields.items(body, "proofs", count_max=PROOFS_MAX):
+        one, signature, two, other = _tuple(value, 4)
+        proofs.append(Proof(parse_head(one, signature), parse_head(two, other)))
+    return tuple(proofs)
 
 
 def _speaks(body: dict[str, Any]) -> bool:

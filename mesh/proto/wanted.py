@@ -1,13 +1,15 @@
 """What a peer's word about a head makes us ask for.
 
 It knows no link and no exchange. Rule: of somebody else's set we want what is ahead of ours,
-from where we stand (or where a staged delta has stopped); of our own set we want whatever our
+from where we stand (or where a staged delta has stopped), and another head for our own point,
+which is a proof against its author; of our own set we want whatever our
 history does not go through, whole, since it says that we have lost something or have a twin.
 """
 
+from mesh.proto.evidence import Proof
 from mesh.proto.intake import Roster, admits
 from mesh.proto.serve import visible_to
-from mesh.proto.sets import SignedHead
+from mesh.proto.sets import SetId, SignedHead
 from mesh.proto.sync_ports import REACH_MIN, View
 from mesh.proto.sync_wire import WANTS_MAX, Known, Want
 from mesh.proto.tree import EMPTY
@@ -32,6 +34,8 @@ def want(view: View, roster: Roster, known: Known) -> Want | None:
         lost = held is not None and not held.head.covers(known.point)
         wanted = known.point > point or lost or forks(view, known)
         return Want(set_id, 0, 0) if wanted else None
+    if forks(view, known):  # its signed head proves it
+        return Want(set_id, known.epoch, known.seq - 1)
     if known.point <= point:
         return None
     stage = view.stage(set_id)
@@ -60,3 +64,14 @@ def urgency(roster: Roster, want: Want) -> int:
     if want.id.scope.startswith("pair:"):
         return 0
     return 1 if roster.is_hub(want.id.author) else 2
+
+
+def untold(view: View, roster: Roster, peer: str, told: set[SetId]) -> tuple[Proof, ...]:
+    """Return the proofs that a peer should hear of and has not; it counts as told then."""
+    new = tuple(
+        proof
+        for set_id, proof in view.proofs.items()
+        if set_id not in told and proof.transferable and visible_to(roster, peer, set_id)
+    )
+    told.update(proof.id for proof in new)
+    return new

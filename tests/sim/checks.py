@@ -1,24 +1,27 @@
 """What must hold in every run, and the record of what members wrote and were told is durable.
 
 Invariants (numbers of notes on the model): 1 head equality, 2 prefix, 3 single author, 4 no
-resurrection, 5 no lost write, 6 no equivocation, 8 monotone heads, 9 bound of stored rows,
-13 scope. (7, independence of order, is a test of its own.)
+resurrection, 5 no lost write, 6 no equivocation (and a clone is noticed), 8 monotone heads and
+promises, 9 bound of stored rows, 13 scope, 15 a liar costs a link at most a few deltas. (7,
+independence of order, and 14, unknown fields, are tests of their own.)
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh.proto.merge import is_merged
 from mesh.proto.sets import SLACK_ROWS, SetId, SignedHead
+from mesh.proto.sync import SyncSession
 from mesh.store_tx import authored_rows, shown_rows
 
 if TYPE_CHECKING:
     from tests.sim.member import SimMember
     from tests.sim.world import World
 
+STRIKES: Final = 8
 Place = tuple[str, str, str, str]  # scope, table, author (or "" when merged), key
 
 
@@ -42,8 +45,14 @@ class Checks:
         self.counters: Counter[str] = Counter()
         self._contents: dict[tuple[SetId, int, int], bytes] = {}
         self._signed: dict[tuple[SetId, int, int], bytes] = {}
-        self._points: dict[tuple[str, SetId], tuple[int, int]] = {}
+        self._points: dict[tuple[str, bool, SetId], tuple[int, int, int]] = {}
         self._backups: dict[str, float] = {}
+        self.cloned: dict[str, set[bool]] = {}
+        """Identities that ran twice, and which of the two has written meanwhile."""
+        self.twice: dict[str, None] = {}
+        """Those that do so now."""
+        self.dead: dict[str, None] = {}
+        self.liar = ""
 
     # -- what was written ------------------------------------------------------------------
 
@@ -51,12 +60,14 @@ class Checks:
         self, author: str, scope: str, table: str, key: str, value: Any, hlc: int
     ) -> None:
         """A write was acknowledged as durable."""
+        self.counters["writes"] += 1
         place = (scope, table, "" if is_merged(table) else author, key)
         old = self.truth.get(place)
         if old is None or (hlc, author) > old.rank:
             self.truth[place] = Truth((hlc, author), value, author, self.world.now)
             self.tainted.pop(place, None)
-        self.counters["writes"] += 1
+        if author in self.twice or author == self.liar:
+            self.tainted[place] = None
 
     def on_backup(self, member: "SimMember") -> None:
         """A backup of a member's disk was taken."""
@@ -68,8 +79,34 @@ class Checks:
         for place, truth in self.truth.items():
             if truth.author == member.author and truth.at >= since:
                 self.tainted[place] = None
-        for key in [key for key in self._points if key[0] == member.author]:
+        for key in [key for key in self._points if key[:2] == (member.author, member.clone)]:
             del self._points[key]
+
+    def on_twin(self, name: str) -> None:
+        """A second process begins to write as a member: its writes may be anywhere."""
+        self.cloned[name] = set()
+        self.twice[name] = None
+
+    def on_death(self, name: str, hub: "SimMember") -> None:
+        """A member has ended: what the hub had of it holds, by the pen of its heir."""
+        for place, truth in list(self.truth.items()):
+            if truth.author != name:
+                continue
+            scope, table, author, key = place
+            if author == name:
+                del self.truth[place]
+                continue
+            entry = hub.disk.entry(SetId(name, scope), table, key)
+            if entry is None or entry.hlc != truth.rank[0]:
+                self.tainted[place] = None
+
+    def on_strikes(self, member: "SimMember", peer: str, session: SyncSession) -> None:
+        """A peer that lies costs a bounded number of deltas, then its link."""
+        strikes = session.counters["strikes"]
+        self.world.expect(
+            strikes < STRIKES or session.dropped,
+            f"{member.author} still listens to {peer} after {strikes} hostile deltas",
+        )
 
     # -- while it runs ---------------------------------------------------------------------
 
@@ -79,7 +116,8 @@ class Checks:
         """Check every set that a commit changed."""
         expect = self.world.expect
         for set_id, signed in changes.items():
-            if signed is None:
+            if signed is None:  # the set was let go of as a whole
+                self._points.pop((member.author, member.clone, set_id), None)
                 continue
             head = signed.head
             who = f"{member.author} holds {set_id} {head.point}"
@@ -88,15 +126,32 @@ class Checks:
                 or self.world.register.carries(member.author, set_id.scope, set_id.author),
                 f"{who}, which is not of its scopes",
             )
-            name = (set_id, head.epoch, head.seq)
-            expect(
-                self._signed.setdefault(name, signed.body) == signed.body,
-                f"{who}: two heads were signed for one point",
-            )
-            before = self._points.get((member.author, set_id), (0, 0))
-            expect(head.point > before, f"{who}, but held {before} before")
-            self._points[member.author, set_id] = head.point
+            self._proved(member, signed, who)
+            before = self._points.get((member.author, member.clone, set_id), (0, 0, 0))
+            expect(head.point > before[:2], f"{who}, but held {before} before")
+            expect(head.floor >= before[2], f"{who}: its author's promise goes back")
+            self._points[member.author, member.clone, set_id] = (*head.point, head.floor)
             self._content(member, signed, who)
+
+    def _proved(self, member: "SimMember", signed: SignedHead, who: str) -> None:
+        """A head was signed once, by its author, and nobody else has one."""
+        head = signed.head
+        if head.author == self.liar:
+            return
+        name = (head.id, head.epoch, head.seq)
+        if head.author in self.cloned:
+            if head.author == member.author:
+                self.cloned[head.author].add(member.clone)
+            return
+        if head.author == member.author:
+            known = self._signed.setdefault(name, signed.body)
+            self.world.expect(
+                known == signed.body, f"{who}: two heads were signed for one point"
+            )
+        else:
+            self.world.expect(
+                self._signed.get(name) == signed.body, f"{who}, which its author never signed"
+            )
 
     def _content(self, member: "SimMember", signed: SignedHead, who: str) -> None:
         head = signed.head
@@ -106,33 +161,46 @@ class Checks:
                 head.base < entry.seq <= head.seq,
                 f"{who} with a row of seq {entry.seq} (base {head.base})",
             )
+        live = sum(entry.body is not None for entry in entries)
+        if head.author == member.author:
+            self.world.expect(
+                len(entries) <= 2 * live + SLACK_ROWS,
+                f"{who}: {len(entries)} rows, {live} live",
+            )
         digest = hashlib.blake2b(repr(sorted(entries)).encode(), digest_size=16).digest()
         name = (head.id, head.epoch, head.seq)
+        if head.author in self.cloned or head.author == self.liar:
+            return
         self.world.expect(
             self._contents.setdefault(name, digest) == digest, f"{who} with other rows"
-        )
-        live = sum(entry.body is not None for entry in entries)
-        self.world.expect(
-            len(entries) <= 2 * live + SLACK_ROWS, f"{who}: {len(entries)} rows, {live} live"
         )
 
     # -- at rest ---------------------------------------------------------------------------
 
     def at_rest(self) -> dict[str, Any]:
         """Compare every member with the truth; return figures."""
-        members = self.world.members
+        world = self.world
+        members = {name: m for name, m in world.members.items() if name not in self.dead}
+        held = sorted({s for m in members.values() for s in m.heads if s.author != self.liar})
         for name, member in members.items():
-            for set_id, signed in member.heads.items():
-                author = members[set_id.author]
-                own = author.heads.get(set_id)
-                self.world.expect(
-                    own is not None and own.body == signed.body,
-                    f"{name} rests with {set_id} {signed.head.point}, its author has"
+            for set_id in held:
+                if not world.register.carries(name, set_id.scope, set_id.author):
+                    continue
+                world.expect(
+                    set_id.author in members, f"{name} rests with {set_id} of a dead author"
+                )
+                own = members[set_id.author].heads.get(set_id)
+                signed = member.heads.get(set_id)
+                world.expect(
+                    own is not None and signed is not None and own.body == signed.body,
+                    f"{name} rests with {set_id} {signed and signed.head.point}, its author has"
                     f" {own and own.head.point}",
                 )
-            for set_id in (s for m in members.values() for s in m.heads):
-                if self.world.register.carries(name, set_id.scope, set_id.author):
-                    self.world.expect(set_id in member.heads, f"{name} never got {set_id}")
+        for name, sides in self.cloned.items():
+            noticed = [m.noticed_s for m in members.values() if m.noticed_s is not None]
+            world.expect(
+                bool(noticed) or len(sides) < 2, f"nobody noticed that {name} ran twice"
+            )
         lost = resurrected = 0
         for place, truth in self.truth.items():
             if place in self.tainted:

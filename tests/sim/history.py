@@ -18,7 +18,8 @@ from mesh.proto.tables import (
 )
 from mesh.store_tx import Tx
 from tests.sim.checks import entry_stamp
-from tests.sim.member import SimMember
+from tests.sim.history_member import HistoryMember
+from tests.sim.liar import Liar
 from tests.sim.world import Weather, World
 from tests.support.members import FakeMember
 
@@ -27,6 +28,10 @@ CALM_S = 1500.0
 WRITE_S = 4.0
 """Mean time between two writes of the fleet."""
 COLLECT_S = 60.0
+HOUR_MS = 3_600_000
+JUMPS_MS = (-HOUR_MS, HOUR_MS, 10 * HOUR_MS, -87_600 * HOUR_MS, 87_600 * HOUR_MS)
+"""A clock may be set by hours (followed) or by ten years (not believed)."""
+COUNTED = ("rollbacks", "clones", "deaths", "liar dropped", "jumps")
 
 
 def fleet() -> list[FakeMember]:
@@ -44,7 +49,12 @@ def weather(seed: int) -> Weather:
         partitions=seed % 5,
         crashes=2 + seed % 7,
         long_absences=1 + seed % 2,
-        rollback=seed % 4 == 3,
+        restores=(0, 0, 1, 2, 0, 1)[seed % 6],
+        one_way=seed % 4 * 3,
+        clock_jumps=seed % 3,
+        clones=int(seed % 5 == 2),
+        dead=int(seed % 7 in (3, 5)),
+        liar=seed % 6 == 4,
     )
 
 
@@ -63,13 +73,17 @@ class History:
         fast = self.rng.choice(list(world.members))
         world.members[fast].skew_ms = self.rng.choice((0, 90_000, 400_000, -3_000_000))
         self._plan_faults()
+        self._plan_trouble()
         world.tend_links()
         self._write()
         for member in world.members.values():
-            world.after(self.rng.uniform(0, COLLECT_S), lambda m=member: self._collect(m))
+            world.after(self.rng.uniform(0, COLLECT_S), self._collect, member)
         world.run_until(self.storm_s)
         world.calm = True
         world._cut.clear()
+        world.end_clones()
+        if world.liar is not None:
+            world.liar.lying = False
         for member in world.members.values():
             world._start(member)
         world.run_until(self.storm_s + self.calm_s)
@@ -78,11 +92,12 @@ class History:
         rows = sum(m.counters["rows sent"] for m in world.members.values())
         return {
             **figures,
+            "lies": sum(world.liar.counters.values()) if world.liar else 0,
             "writes": world.checks.counters["writes"],
             "events": world.counters["events"],
             "frames": world.counters["frames"],
             "rows_sent": rows,
-            "rollbacks": world.counters["rollbacks"],
+            **{name: world.counters[name] for name in COUNTED},
             "tainted": world.checks.counters["tainted"],
             "trace": world.trace_hash(),
         }
@@ -102,24 +117,53 @@ class History:
                 if other != name:
                     until = start + rng.uniform(0.3, 0.6) * self.storm_s
                     world.at(start, lambda o=other, n=name, u=until: world.cut(n, o, u))
-        if storm.rollback:
+        for _ in range(storm.restores):
             name, copied = rng.choice(names), rng.uniform(0, self.storm_s / 2)
-            world.at(copied, lambda: self._back_up(world.members[name]))
+            world.at(copied, lambda n=name: self._back_up(world.members[n]))
             back = rng.uniform(copied, self.storm_s)
-            world.at(back, lambda: world.crash(name, 5.0, restore=True))
+            world.at(back, lambda n=name: world.crash(n, 5.0, restore=True))
 
-    def _back_up(self, member: SimMember) -> None:
+    def _plan_trouble(self) -> None:
+        """Plan what a correct network cannot do: clocks, clones, deaths, a liar."""
+        world, rng, storm = self.world, self.rng, self.world.weather
+        nodes = [name for name in world.members if not name.startswith("hub")]
+        rng.shuffle(nodes)
+        for _ in range(storm.one_way):
+            world.at(rng.uniform(0, self.storm_s), world.deafen, rng.uniform(20, 200))
+        for _ in range(storm.clock_jumps):
+            name, far = rng.choice(nodes), rng.choice(JUMPS_MS)
+            world.at(rng.uniform(0, self.storm_s), self._jump, world.members[name], far)
+        for name in nodes[: storm.clones]:
+            world.at(rng.uniform(0.2, 0.5) * self.storm_s, self._clone, name)
+        for name in nodes[1 : 1 + storm.dead]:
+            when = rng.uniform(0.3, 0.7) * self.storm_s
+            world.at(when, world.end_member, name, rng.choice(("left", "revoked")))
+        if storm.liar:
+            world.liar = Liar(nodes[2], rng)
+            world.checks.liar = nodes[2]
+
+    def _jump(self, member: HistoryMember, far_ms: int) -> None:
+        self.world.note("clock", member.author, far_ms)
+        self.world.counters["jumps"] += 1
+        member.skew_ms += far_ms
+
+    def _clone(self, name: str) -> None:
+        self.world.clone(name)
+        if name in self.world.clones:
+            self._collect(self.world.clones[name])
+
+    def _back_up(self, member: HistoryMember) -> None:
         if member.up:
             member._when_flushed(lambda: self._copy(member))
 
-    def _copy(self, member: SimMember) -> None:
+    def _copy(self, member: HistoryMember) -> None:
         member.backup = member.disk.copy()
         self.world.checks.on_backup(member)
 
-    def _collect(self, member: SimMember) -> None:
+    def _collect(self, member: HistoryMember) -> None:
         if member.up:
-            member.collect(lambda author, scope: False)
-        self.world.after(self.rng.uniform(0.8, 1.2) * COLLECT_S, lambda: self._collect(member))
+            member.let_go()
+        self.world.after(self.rng.uniform(0.8, 1.2) * COLLECT_S, self._collect, member)
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -128,7 +172,7 @@ class History:
         if world.now > self.storm_s:
             return
         world.after(rng.expovariate(1 / WRITE_S), self._write)
-        member = world.members[rng.choice(list(world.members))]
+        member = rng.choice(world.everybody())
         if not member.up or member.awaits_peer:
             return
         scope, table, key = self._place(member)
@@ -143,12 +187,12 @@ class History:
                 lambda _: self._done(member, scope, table, key, value),
             )
 
-    def _place(self, member: SimMember) -> tuple[str, str, str]:
+    def _place(self, member: HistoryMember) -> tuple[str, str, str]:
         rng = self.rng
         roles = self.world.register.all[member.author]
         hub = "hub" in roles.roles
         site = roles.site or rng.choice(("east", "west"))
-        pair = rng.choice(("east1", "west2")) if hub else member.author
+        pair = rng.choice(("east1", "west2"))
         choices = [
             (FLEET, PRESENCE, f"b3:{rng.randrange(12)}"),
             (FLEET, NODE, member.author),
@@ -158,11 +202,11 @@ class History:
         ]
         if hub:
             choices.append((FLEET, REFERENCE, f"image{rng.randrange(6)}"))
-        if rng.random() < 0.05:
+        if hub and rng.random() < 0.15:
             return (f"pair:{pair}", SECRET, f"k{rng.randrange(3)}")
         return rng.choice(choices)
 
-    def _remove(self, member: SimMember, scope: str, table: str, key: str) -> None:
+    def _remove(self, member: HistoryMember, scope: str, table: str, key: str) -> None:
         def work(tx: Tx) -> bool:
             if table in (PRESENCE, NODE, SIGHTING):
                 there = tx.own(scope, table, key) is not None
@@ -178,7 +222,9 @@ class History:
 
         member.submit(work, done)
 
-    def _done(self, member: SimMember, scope: str, table: str, key: str, value: Any) -> None:
+    def _done(
+        self, member: HistoryMember, scope: str, table: str, key: str, value: Any
+    ) -> None:
         stamp = entry_stamp(member, scope, table, key)
         if stamp is not None:
             self.world.checks.wrote(member.author, scope, table, key, value, stamp)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mesh.proto.collect import Collector
+from mesh.proto.evidence import Proof, holds
 from mesh.proto.heads_digest import HeadsDigest
 from mesh.proto.hlc import Hlc
-from mesh.proto.intake import take, uncovered
+from mesh.proto.intake import Outcome, take, uncovered
 from mesh.proto.receipts import Receipts
 from mesh.proto.replica import Replica
 from mesh.proto.serve import serve
@@ -23,6 +24,7 @@ from mesh.proto.sync import SyncSession
 from mesh.proto.sync_ports import (
     Apply,
     Claims,
+    Convict,
     Drop,
     Effect,
     Merge,
@@ -57,6 +59,7 @@ class SimMember:
         self.author = name
         self.roster = roster
         self.skew_ms = skew_ms
+        self.clone = False
         self.disk = MemoryStorage()
         self.backup: MemoryStorage | None = None
         self.up = False
@@ -110,6 +113,11 @@ class SimMember:
     def now_ms(self) -> int:
         """Return this member's own idea of the time."""
         return EPOCH_MS + int(self.world.now * 1000) + self.skew_ms
+
+    @property
+    def proofs(self) -> dict[SetId, Proof]:
+        """Return the proofs against authors."""
+        return self.replica.proofs
 
     def stage(self, set_id: SetId) -> Stage | None:
         """Return how far a staged delta has come."""
@@ -232,6 +240,7 @@ class SimMember:
 
     def perform(self, peer: str, link: SimLink, effects: list[Effect]) -> None:
         """Carry out what a session asks for."""
+        self.world.checks.on_strikes(self, peer, link.session)
         for effect in effects:
             match effect:
                 case Send(body):
@@ -242,6 +251,8 @@ class SimMember:
                     self._when_flushed(lambda e=effect: self._serve(peer, link, e))
                 case Apply():
                     self._apply(peer, link, effect)
+                case Convict(proofs):
+                    self._convict(peer, link, proofs)
                 case Merge(records):
                     self.merge(records)
                     self.perform(peer, link, link.session.on_merged(self.world.now))
@@ -250,6 +261,16 @@ class SimMember:
         if self.awaits_peer and link.session.counters["completed"]:
             self._met(peer)
         self._set_timer(peer, link)
+
+    def _convict(self, peer: str, link: SimLink, proofs: tuple[Proof, ...]) -> None:
+        true = [proof for proof in proofs if holds(proof, self.roster.verify)]
+
+        def done(_: object) -> None:
+            if self.links.get(peer) is link:
+                false = len(proofs) - len(true)
+                self.perform(peer, link, link.session.on_convicted(false))
+
+        self.submit(lambda tx: tx.convict(true), done)
 
     def _met(self, peer: str) -> None:
         self.met[peer] = None
@@ -277,6 +298,7 @@ class SimMember:
             return [take(self.replica, d, self.roster, tx.now_ms, peer) for d in effect.deltas]
 
         def done(outcomes: Any) -> None:
+            self.counters["taken back"] += outcomes.count(Outcome.TAKEN_BACK)
             if self.links.get(peer) is link:
                 after = link.session.on_applied(outcomes, self.world.now)
                 self.perform(peer, link, after)

@@ -126,7 +126,7 @@ def test_other_sets_epochs_or_a_fork_ask_for_the_whole_group():
     assert known == []
     listed = theirs.listed(1, unclear).heads
     assert {renewed, fork} <= {k.id for k in listed}
-    assert len(unclear) == 16  # n3's pair set is not for the other hub
+    assert len(unclear) == 24
 
 
 def test_a_set_is_found_by_its_place_only_while_the_groups_are_alike():

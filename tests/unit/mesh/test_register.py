@@ -191,14 +191,15 @@ def test_scope_rules(who, scope, author, carry):
     assert org.register.carries(ids[who], scope) == carry
 
 
-def test_a_pair_set_is_carried_by_its_author_and_its_node_only():
+def test_a_pair_set_is_carried_by_its_node_and_all_hubs():
     org = filled()
     second = org.admit_hub("hub2")
-    ids = {label: identity(label).node_id for label in ("n1", "hub")}
+    ids = {label: identity(label).node_id for label in ("n1", "n2", "hub")}
     scope = f"pair:{ids['n1']}"
     assert org.register.carries(ids["hub"], scope, author=ids["hub"])
     assert org.register.carries(ids["n1"], scope, author=ids["hub"])
-    assert not org.register.carries(second.node_id, scope, author=ids["hub"])
+    assert org.register.carries(second.node_id, scope, author=ids["hub"])
+    assert not org.register.carries(ids["n2"], scope, author=ids["hub"])
 
 
 @pytest.mark.parametrize("number", range(20))

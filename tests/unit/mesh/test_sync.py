@@ -49,6 +49,10 @@ class Member(Side):
     def stage(self, set_id):
         return self.disk.stage(set_id)
 
+    @property
+    def proofs(self):
+        return self.replica.proofs
+
     def changes_since(self, version):
         return None
 
