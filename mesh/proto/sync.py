@@ -115,8 +115,7 @@ class SyncSession:
         self._records_more = False
         self._applying: tuple[Delta, ...] = ()
         self._digest = digest or HeadsDigest(view, roster, register)
-        self._peer_asked, self._put_off = False, 0
-        self._listed = b""  # the keys of groups that were asked for
+        self._peer_asked, self._put_off, self._listed = False, 0, b""
         self._comparing = self._groups = False
         """The peer understands the messages about groups."""
         self._by_ref, self._told = set[SetId](), set[SetId]()

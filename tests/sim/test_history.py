@@ -39,7 +39,7 @@ def test_at_rest_little_more_is_stored_than_lives():
 
 TRACE = """
 from tests.sim.history import History
-print(History(5, storm_s=120.0, calm_s=60.0).run()["trace"])
+print(History(6, storm_s=120.0, calm_s=60.0).run()["trace"])
 """
 
 
