@@ -200,6 +200,8 @@ class Register:
             case "early":
                 self._held.put("", signed.wire())
                 return Rejected("a list that no trust document names")
+            case "kept":
+                pass
             case "current":
                 self._released.append(Merged(TRUST, "", self._chain.wire))
                 self._judge_anew()

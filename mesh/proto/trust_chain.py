@@ -7,7 +7,7 @@ has no members yet), and its lists count as they come.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from mesh.errors import CodecError
 from mesh.proto.ids import root_fingerprint
@@ -19,6 +19,7 @@ COMING_MAX: Final = 8
 """Documents above the current one that wait for lists; the highest are kept."""
 
 Rank = tuple[int, bytes]
+ListOutcome = Literal["known", "early", "kept", "current"]
 
 
 class TrustChain:
@@ -56,7 +57,7 @@ class TrustChain:
             del self._coming[min(self._coming)]
         return self._settle()
 
-    def put_list(self, signed: Signed) -> str:
+    def put_list(self, signed: Signed) -> ListOutcome:
         """Take a list; return ``known``, ``early`` (nobody names it), ``kept`` or ``current``
         (what stands has changed by it). Raises CodecError."""
         name, digests = open_kept_record(signed.wire(), self._root_fp)
