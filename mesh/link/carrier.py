@@ -23,7 +23,7 @@ class Carrier(Protocol):
         """The other end, for people."""
         ...
 
-    def datagram_address(self, port: int) -> tuple[str, int] | None:
+    def datagram_address(self, port: int, /) -> tuple[str, int] | None:
         """Return where the other end takes datagrams if its port is this, or None."""
         ...
 
