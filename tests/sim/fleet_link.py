@@ -106,23 +106,31 @@ class LinkEnd:
 
     def _perform(self, effects: list[Any]) -> None:
         for effect in effects:
-            match effect:
-                case Send(message):
-                    self._write(message)
-                case Received(flow, body, charge):
-                    assert self.core is not None
-                    self._perform(self.core.taken(flow, charge))
-                    kind = KINDS.get(flow)
-                    if kind is not None and not self.closed:
-                        self.member.on_service(self, kind, body)
-                case Ready(hello):
-                    self._ready(hello)
-                case Granted(flow):
-                    self._pump(KINDS.get(flow, ""))
-                case Closed(reason):
-                    self.end(reason)
-        if self.core is not None and self.core.deadline is not None:
-            self._set_timer(self.core.deadline)
+            kind = type(effect)
+            if kind is Send:
+                self._write(effect.message)
+            elif kind is Received:
+                self._received(effect)
+            elif kind is Ready:
+                self._ready(effect.hello)
+            elif kind is Granted:
+                self._pump(KINDS.get(effect.flow, ""))
+            elif kind is Closed:
+                self.end(effect.reason)
+        core = self.core
+        if core is not None and core.deadline is not None:
+            at = self._timer_at
+            if at is None or core.deadline < at:
+                self._set_timer(core.deadline)
+
+    def _received(self, effect: Received) -> None:
+        assert self.core is not None
+        granted = self.core.taken(effect.flow, effect.charge)
+        if granted:
+            self._perform(granted)
+        kind = KINDS.get(effect.flow)
+        if kind is not None and not self.closed:
+            self.member.on_service(self, kind, effect.body)
 
     def _ready(self, hello: Hello) -> None:
         self.since = self.member.clock.now

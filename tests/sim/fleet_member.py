@@ -270,13 +270,14 @@ class FleetMember(SimMember):
         for end in list(self.mains.values()):
             if not self.book.active(end.peer):
                 end.close("no longer an active member")
+        flooded: set[str] = set()
         if self.news is not None:
             wires = [self.book.record(one.kind, one.subject) for one in merged]
-            self.news.on_records([wire for wire in wires if wire is not None], origin)
+            kept = [wire for wire in wires if wire is not None]
+            flooded = self.news.on_records(kept, origin)
         for peer in list(self.links):
             link = self.links.get(peer)
-            flooded = self.news is not None and self.news.floods(peer)
-            if link is not None and not flooded:
+            if link is not None and peer not in flooded:
                 now = self.clock.now
                 self.perform(peer, link, link.session.on_register_change(now))
         self._members_changed()

@@ -23,6 +23,7 @@ from mesh.proto.broadcast_wire import body_of
 from mesh.proto.intake import take
 from mesh.proto.serve import serve
 from mesh.proto.sets import SetId, SignedHead
+from mesh.proto.sync_wire import RECORDS_BYTES, RECORDS_MAX
 from mesh.proto.trust import ROLE_HUB
 from mesh.store_tx import Tx
 
@@ -82,10 +83,6 @@ class News:
         """Tell whether the tree brings a peer the news of a set."""
         return self._core.takes_part(peer) and self._core.carries(set_id, point)
 
-    def floods(self, peer: str) -> bool:
-        """Tell whether a peer gets register records this way."""
-        return self._core.takes_part(peer)
-
     def on_link(self, peer: str) -> None:
         """A main link is up."""
         self._perform(self._core.on_link(peer, self._now()))
@@ -106,9 +103,14 @@ class News:
         """Something was committed here."""
         self._perform(self._core.on_change(changes, self._now()))
 
-    def on_records(self, records: Sequence[bytes], origin: str) -> None:
-        """Records have changed our register."""
-        self._perform(self._core.on_records(records, origin, self._now()))
+    def on_records(self, records: Sequence[bytes], origin: str) -> set[str]:
+        """Records have changed our register; return the peers that have them or get them."""
+        if len(records) > RECORDS_MAX or sum(map(len, records)) > RECORDS_BYTES:
+            return set()
+        effects = self._core.on_records(records, origin, self._now())
+        told = {effect.peer for effect in effects if isinstance(effect, SendTo)}
+        self._perform(effects)
+        return {origin, *told}
 
     def _now(self) -> float:
         return self._member.fleet.now
