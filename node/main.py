@@ -22,6 +22,7 @@ from mesh.addresses import AddressBook
 from mesh.answers import SCHEMA as ANSWERS_SCHEMA
 from mesh.answers import Answers
 from mesh.courier import Courier
+from mesh.detection import Detection
 from mesh.errors import Refused
 from mesh.holdings import holdings
 from mesh.host.build import BUILD
@@ -101,12 +102,13 @@ class Node:
             file=data / "addresses.json",
             seeds=config.mesh.peers,
         )
+        self.detection = self._make_detection()
         self.peers = Peers(
             self.identity,
             self.register,
             listen=(config.mesh.listen, config.mesh.port),
             hub_link=True,
-            services=self.replication.services(),
+            services={**self.replication.services(), "detect": self.detection.service},
             rpc=self.rpc,
             addresses=self.book,
             wanted=self.topology.wanted,
@@ -116,6 +118,7 @@ class Node:
             region=self.region,
             renewal=self.replication.renewal,
         )
+        self.detection.use_udp(self.peers.udp)
         self.keys = KeyRotation(
             self.identity, self.register, self.store, self.clock, self.peers.renew
         )
@@ -176,6 +179,17 @@ class Node:
             replication=self.replication,
             clock=self.clock,
             gateways=lambda: self.topology.gateways(site),
+            unreachable=self.detection.unreachable,
+        )
+
+    def _make_detection(self) -> Detection:
+        return Detection(
+            self.identity.node_id,
+            self.register.register.root_fp + self.joined.site.encode(),
+            self.register,
+            self.site_nodes,
+            self.book,
+            self.clock,
         )
 
     def _make_work(self) -> Work:
@@ -313,7 +327,8 @@ class Node:
     def alive(self) -> list[str]:
         """Return the nodes of our site that count now."""
         linked, now = self.peers.connected(), trio.current_time()
-        return self.site_view.alive(self.site_nodes(), linked, now)
+        gone = self.detection.unreachable()
+        return self.site_view.alive(self.site_nodes(), linked, gone, now)
 
     def absent(self) -> frozenset[str]:
         """Return all that ever served our site and own nothing now."""
@@ -364,8 +379,9 @@ class Node:
                 await services.start(self.replication.run)
                 await services.start(self.book.run, self.peers)
                 await services.start(self.keys.run)
+                await services.start(self.detection.run)
                 await services.start(self.peers.run)
-                await services.start(self.topology.run, self.peers)
+                await services.start(self.topology.run, self.peers, self.detection)
                 await self._until_writable()
                 await services.start(self.secrets.run)
                 await services.start(self.assets.run)

@@ -1,8 +1,9 @@
 """Which nodes of the site count now: linked ones, and those that were until a moment ago.
 
-It knows no links. Rule: silence counts only after ``PATIENCE_S``, also for nodes that were
-never seen since we started, so that a start or a short break makes nobody the owner of what
-another node is doing.
+It knows no links and detects nothing. Rules: who is unreachable by the word of the site's
+observers does not count; of our own links silence counts only after ``PATIENCE_S``, also for
+nodes that were never seen since we started, so that a start or a short break makes nobody the
+owner of what another node is doing.
 """
 
 from collections.abc import Collection
@@ -18,12 +19,22 @@ class SiteView:
         self._me, self._began = me, now
         self._seen: dict[str, float] = {}
 
-    def alive(self, members: Collection[str], linked: Collection[str], now: float) -> list[str]:
+    def alive(
+        self,
+        members: Collection[str],
+        linked: Collection[str],
+        unreachable: Collection[str],
+        now: float,
+    ) -> list[str]:
         """Return the members that count, ourselves always among them."""
         self._seen = {
             node: now if node in linked else self._seen.get(node, self._began)
             for node in members
             if node != self._me
         }
-        near = [node for node, seen in self._seen.items() if now - seen < PATIENCE_S]
+        near = [
+            node
+            for node, seen in self._seen.items()
+            if now - seen < PATIENCE_S and node not in unreachable
+        ]
         return sorted([*near, self._me])
