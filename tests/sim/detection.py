@@ -10,10 +10,10 @@ node that woke says in its first ``ON_ITS_WAY_S`` may be on its way and does not
 import heapq
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from mesh.proto.detector import Detector
+from mesh.proto.detector import BEAT_S, Detector
 from mesh.proto.detector_effects import Changed, Send
 from mesh.proto.detector_wire import BEAT
 from tests.sim.clockwork import Clockwork
@@ -32,6 +32,11 @@ REFUSED_AFTER_S: Final = 0.05
 """A dial to a process that is gone is refused so soon."""
 HUMBLE_S: Final = 0.02
 """A woken node works through what waited within this time."""
+
+
+def phase_of(seed: int, node: int) -> float:
+    """Return when in a second a node sends its heartbeats, until it stalls."""
+    return random.Random(f"phase {seed} {node}").random() * BEAT_S
 
 
 class Wire:
@@ -72,10 +77,13 @@ class Site(Clockwork):
         make: Callable[..., Detector] = Detector,
         stalls_until: float = 0.0,
         began: float = 0.0,
+        phases: Sequence[float] | None = None,
     ) -> None:
+        """``phases``: when in a second the nodes send their heartbeats; else the seed says."""
         super().__init__(seed)
         self.now = began
         self.weather, self._udp, self._make = weather, udp, make
+        self._phases = phases or [phase_of(seed, number) for number in range(weather.size)]
         names = [f"n{number:03d}" for number in range(weather.size)]
         self.nodes = [Node(number, name) for number, name in enumerate(names)]
         self.by_name = {node.name: node for node in self.nodes}
@@ -93,8 +101,8 @@ class Site(Clockwork):
     # -- nodes -------------------------------------------------------------------------------
 
     def _boot(self, node: Node) -> None:
-        phase = random.Random(f"phase {self.seed} {node.number}").random
-        node.core = self._make(node.name, b"site", phase)
+        phase = (self._phases[node.number] - self.now) % BEAT_S
+        node.core = self._make(node.name, b"site", lambda: phase / BEAT_S)
         node.died_at, node.began_at = None, self.now
         node.sent_before = node.sent_at
         node.waiting.clear()
@@ -311,11 +319,11 @@ def run_site(
     udp: bool = True,
     make: Callable[..., Detector] = Detector,
 ) -> Site:
-    """Run a site under stalls and one-way loss, with crashes."""
+    """Run a site under stalls and one-way loss, with crashes (0: none)."""
     site = Site(seed, Weather(seed, size), udp=udp, make=make, stalls_until=seconds)
     chance = random.Random(f"crashes {seed} {size}")
-    at = 20.0 + chance.expovariate(1 / crash_each_s)
-    while crash_each_s and at < seconds - 20:
+    at = 20.0 + chance.expovariate(1 / crash_each_s) if crash_each_s else seconds
+    while at < seconds - 20:
         node = site.nodes[chance.randrange(size)]
         site.at(at, site.crash, node, chance.random() < 0.5, chance.uniform(15, 60))
         at += chance.expovariate(1 / crash_each_s)

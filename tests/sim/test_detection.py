@@ -9,6 +9,7 @@ import pytest
 from mesh.proto import detector
 from mesh.proto.detector import PROBE_EACH_S, Detector
 from tests.sim.detection import run_site
+from tests.sim.detection_model import Model, run_model
 from tests.sim.detection_scenario import DETECT_S_MAX, SEEDS, at_share, one_seed
 
 HOUR_S = 3600.0
@@ -63,3 +64,18 @@ def test_a_quorum_of_one_makes_false_verdicts(monkeypatch: pytest.MonkeyPatch):
     assert false_verdicts(Deaf, 5, seeds=1) == 0
     monkeypatch.setattr(detector, "agreed", lambda suspects, hearers, least: suspects > 0)
     assert false_verdicts(Deaf, 5, seeds=1) > 0
+
+
+def places(verdicts: list[tuple[float, str, str]]) -> list[tuple[int, str, str]]:
+    return [(int(at / 10), decider, subject) for at, decider, subject in verdicts]
+
+
+def test_the_model_that_skips_finds_the_false_verdicts_that_the_whole_simulation_finds():
+    found = 0
+    for seed in (0, 2):
+        whole = run_site(seed, 2, HOUR_S, make=Deaf, crash_each_s=0).false
+        skipped, _ = Model(seed, 2, HOUR_S, pings=False).false_verdicts(Deaf)
+        assert places(skipped) == places(whole)
+        found += len(whole)
+    assert found > 3
+    assert run_model(3, 2, 20) == (0, pytest.approx(0, abs=1.0))
