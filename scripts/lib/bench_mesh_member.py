@@ -19,9 +19,8 @@ import trio
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
-from mesh.detection import Detection
-
 from mesh.addresses import AddressBook
+from mesh.detection import Detection
 from mesh.host.clock import SteadyClock
 from mesh.host.log import configure
 from mesh.link.peers import Peers
