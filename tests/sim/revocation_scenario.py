@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from mesh.proto.broadcast_ports import MergeFrom
+from mesh.proto.held import Held
 from mesh.proto.register import Merged, Register
 from mesh.proto.trust import REVOKED
 from scripts.lib.simulate import over_seeds, replay
@@ -40,6 +41,7 @@ class RevocationFleet(TreeFleet):
     """The fleet, with a register at every member."""
 
     def __init__(self, seed: int, sites: int, members: int, loss: float) -> None:
+        self.registers: dict[str, Register] = {}
         super().__init__(seed, sites, members, loss)
         self.add_hub()
         self.org = Org()
@@ -53,6 +55,15 @@ class RevocationFleet(TreeFleet):
         self.victim = self.rng.choice(sorted(self.people))
         self.revoked_at = 0.0
         self.enforced = Delays()
+
+    def link(self, a: str, b: str) -> None:
+        """Bring a link up, if both sides still take each other for members."""
+        if all(self._takes(one, other) for one, other in ((a, b), (b, a))):
+            super().link(a, b)
+
+    def _takes(self, name: str, other: str) -> bool:
+        register = self.registers.get(name)
+        return register is None or other == HUB or register.active(self.people[other].node_id)
 
     def merge(self, node: Node, effect: MergeFrom) -> None:
         """Merge records that came over a link; pass on what has changed something."""
@@ -83,6 +94,8 @@ def _twin(register: Register) -> Register:
     """Return a register that says the same and shares the records, which never change."""
     twin = copy.copy(register)
     twin._entries = dict(register._entries)
+    twin._slots = {node: dict(slots) for node, slots in register._slots.items()}
+    twin._held, twin._released = Held(), []
     twin.counters, twin.alarms = Counter(), []
     return twin
 
@@ -106,9 +119,9 @@ def measure(seed: int, args: argparse.Namespace) -> dict[str, Any]:
         "nodes": len(honest),
         "on_hub": on_hub,
         "enforced": round(fleet.enforced.count / len(honest), 6),
-        "p50_s": fleet.enforced.quantile_ms(0.5) / 1000 + send_s,
-        "p99_s": fleet.enforced.quantile_ms(0.99) / 1000 + send_s,
-        "last_s": fleet.enforced.quantile_ms(1.0) / 1000 + send_s,
+        "p50_s": round(fleet.enforced.quantile_ms(0.5) / 1000 + send_s, 4),
+        "p99_s": round(fleet.enforced.quantile_ms(0.99) / 1000 + send_s, 4),
+        "last_s": round(fleet.enforced.quantile_ms(1.0) / 1000 + send_s, 4),
         "trace": fleet.trace_hash(),
     }
 

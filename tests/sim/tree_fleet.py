@@ -1,10 +1,11 @@
 """A fleet whose members run the real overlay and tree broadcast, in virtual time.
 
-Links are TCP: in order, and a lost segment comes after a retransmission timeout (the round trip
-and RTO_S, as Linux does for a lone segment), holding up what follows. Taking a delta over costs
-a commit. What a member holds is the real heads; deltas are taken over by the real rules, each
-case once (``authors.py``). Messages are handed over as values; one in ``CODEC_EVERY`` goes
-through its wire form. Members' own clocks and the store's queue are left out.
+Links are TCP: in order, and a lost segment holds up what follows. A lone one comes again after
+the round trip and RTO_S, as in Linux; in a steady flow, where later ones show the gap, after a
+round trip and a quarter and RACK_GAPS segments (RFC 8985). Taking a delta over costs a commit.
+What a member holds is the real heads; deltas are taken over by the real rules, each case once
+(``authors.py``). Messages are handed over as values; one in ``CODEC_EVERY`` goes through its
+wire form. Members' own clocks and the store's queue are left out.
 """
 
 import random
@@ -26,6 +27,7 @@ from tests.sim.geography import Geography
 from tests.support.members import FakeMember, FakeRegister, PlainRoster
 
 RTO_S: Final = 0.2
+RACK_GAPS: Final = 3
 COMMIT_S: Final = (0.002, 0.005)
 """A durable commit of what came in, before it is passed on."""
 DIAL_TRIPS: Final = 2.5
@@ -39,14 +41,15 @@ HUB: Final = "hub"
 class Node:
     """One member: its cores, and what they look at."""
 
-    __slots__ = ("author", "cast", "down", "heads", "links", "overlay", "site", "timer_at",
-                 "version", "world")  # fmt: skip
+    __slots__ = ("author", "cast", "down", "heads", "links", "overlay", "sent", "site",
+                 "timer_at", "version", "world")  # fmt: skip
 
     def __init__(self, world: "TreeFleet", name: str, site: str) -> None:
         self.world, self.author, self.site = world, name, site
         self.version = 0
         self.heads: dict[SetId, SignedHead] = {}
         self.links: dict[str, float] = {}  # peer -> when the last frame to it arrives
+        self.sent: dict[str, float] = {}
         self.overlay: Overlay | None = None
         self.down = False
         self.timer_at: float | None = None
@@ -179,8 +182,11 @@ class TreeFleet(Clockwork):
         if self._frames % CODEC_EVERY == 0:
             message = parse(unpack(pack(body_of(message)), 4 << 20))
         arrives = self.now + self.geography.one_way_s(node.site, there.site)
+        gap_s, node.sent[peer] = self.now - node.sent.get(peer, -1.0), self.now
         if self.rng.random() < self.loss:
-            arrives += RTO_S + self.round_trip_s(node.author, peer)
+            round_trip_s = self.round_trip_s(node.author, peer)
+            lone_s = RTO_S + round_trip_s
+            arrives += min(lone_s, 1.25 * round_trip_s + RACK_GAPS * gap_s)
         arrives = node.links[peer] = max(arrives, last)
         self.at(arrives, self._arrive, node.author, there, message)
 
