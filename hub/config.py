@@ -25,6 +25,8 @@ class HubConfig:
     """Name of this hub for people."""
     site: str | None = "main"
     """First start only: make a join token for this site at once; empty: make none."""
+    link_mbit: int = 0
+    """Megabits a second that sync, streams and copies may use on one link; 0: no cap."""
     relay_bulk: bool = False
     """Carry bulk links (copies of assets) between nodes that cannot dial each other."""
     cache_gib: int = 20
@@ -38,6 +40,8 @@ class HubConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        if self.link_mbit < 0:
+            raise ValueError(f"link_mbit must be 0 (no cap) or more, not {self.link_mbit}")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be 0 to 65535, not {self.port}")
         if self.log_level not in {"debug", "info", "warning", "error"}:

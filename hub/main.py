@@ -44,7 +44,7 @@ from mesh.host.notify import ServiceManager
 from mesh.join_desk import JoinDesk
 from mesh.key_rotation import KeyRotation
 from mesh.link.join import JoinService
-from mesh.link.peers import Peers
+from mesh.link.peers import LinkLimits, Peers
 from mesh.link.ws import serve_websocket
 from mesh.member_desk import MemberDesk
 from mesh.membership import Voice, speak_for_self
@@ -152,7 +152,8 @@ def compose(ground: founding.Ground) -> Parts:
 def _peers(ground: founding.Ground, replication: Replication, rpc: dict[str, Any]) -> Peers:
     return Peers(
         ground.identity, ground.register, listen=None, hub_link=True, rpc=rpc,
-        listen_udp=(ground.config.listen, ground.port), relay_bulk=ground.config.relay_bulk,
+        listen_udp=(ground.config.listen, ground.port),
+        limits=LinkLimits(ground.config.relay_bulk, ground.config.link_mbit),
         services=replication.services(), addresses=dict, clock=ground.clock, build=BUILD,
         renewal=replication.renewal,
     )  # fmt: skip

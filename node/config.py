@@ -74,6 +74,8 @@ class Mesh:
     """TCP port of the mesh; 0 takes a free one."""
     advertise: tuple[str, ...] = ()
     """Addresses that peers can dial; empty: found from the interfaces."""
+    link_mbit: int = 0
+    """Megabits a second that sync, streams and copies may use on one link; 0: no cap."""
     relay_bulk: bool = False
     """Take bulk links (copies of assets) over a relay, and carry them when this node is one."""
     peers: tuple[str, ...] = ()
@@ -82,7 +84,9 @@ class Mesh:
     """Say on the local network where this node is, and listen to the others of its site."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no address."""
+        """Refuse what is no address, and a cap below zero."""
+        if self.link_mbit < 0:
+            raise ValueError(f"link_mbit must be 0 (no cap) or more, not {self.link_mbit}")
         for text in self.peers:
             parse_seed(text)
 

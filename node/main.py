@@ -32,7 +32,7 @@ from mesh.host.log import get_log
 from mesh.host.notify import ServiceManager
 from mesh.identity import load_or_make_identity
 from mesh.key_rotation import KeyRotation
-from mesh.link.peers import Peers
+from mesh.link.peers import LinkLimits, Peers
 from mesh.mdns import Mdns, site_tag
 from mesh.member_desk import MemberDesk
 from mesh.membership import Voice
@@ -112,7 +112,7 @@ class Node:
             rpc=self.rpc,
             addresses=self.book,
             wanted=self.topology.wanted,
-            relay_bulk=config.mesh.relay_bulk,
+            limits=LinkLimits(config.mesh.relay_bulk, config.mesh.link_mbit),
             clock=self.clock,
             build=BUILD,
             region=self.region,

@@ -17,6 +17,7 @@ import trio
 from mesh.errors import Refused, RemoteError, RemoteRefused, StoreBroken, Unreachable
 from mesh.host.log import get_log
 from mesh.link.flow import YIELD_MESSAGES, Inbox, LinkClosed, MessageStream, StreamBroken
+from mesh.link.pace import Pace
 from mesh.link.session import Session
 from mesh.proto.frames import SERVICES, Hello
 from mesh.proto.link import CALLS_MAX, LinkCore
@@ -76,7 +77,9 @@ class Link:
         rpc: Mapping[str, RpcHandler],
         streams: Mapping[str, StreamHandler],
         counters: Counter[str],
+        bytes_per_s: float = 0,
     ) -> None:
+        """``bytes_per_s`` caps what sync, streams and bulk answers send; 0: nothing does."""
         self.peer = session.peer
         self.dialled = session.dialled
         self.key = session.key
@@ -94,6 +97,7 @@ class Link:
         self._outbox: deque[bytes] = deque()
         self._outbox_bytes = 0
         self._unyielded = 0
+        self._pace = Pace(bytes_per_s)
         self._work = trio.lowlevel.ParkingLot()  # the writer waits here
         self._room = trio.lowlevel.ParkingLot()  # senders wait here
         self._ready = trio.Event()
@@ -161,8 +165,12 @@ class Link:
     async def send(self, frame_kind: str, body: Any) -> None:
         """Send a service message; waits for the peer's consumer. Raises LinkClosed."""
         flow = SERVICES[frame_kind]
+        capped = frame_kind == "sync"
+        if capped:
+            await self._pace.wait(self._over)
         await self._wait_credit(flow)
-        self._apply(self._core.service(frame_kind, body))
+        effects = self._core.service(frame_kind, body)
+        self._apply(self._pace.charged(effects) if capped else effects)
 
     def receive(self, frame_kind: str) -> Inbox:
         """Return the channel of a service's bodies; it ends with the link."""
@@ -203,8 +211,9 @@ class Link:
 
     async def send_on_stream(self, flow: int, data: bytes) -> None:
         """Send one message of a stream, once there is credit and room."""
+        await self._pace.wait(self._over)
         await self._wait_credit(flow)
-        self._apply(self._core.send_data(flow, data))
+        self._apply(self._pace.charged(self._core.send_data(flow, data)))
 
     def end_stream(self, flow: int) -> None:
         """Say that we send no more."""
@@ -428,7 +437,11 @@ class Link:
                     raise Refused(f"there is no method {called.method!r} here")
                 answer = await handler(self.peer, called.body)
                 await self._wait_room()
-                self._apply(self._core.answer(called.id, answer))
+                if self.kind == "bulk":
+                    await self._pace.wait(self._over)
+                    self._apply(self._pace.charged(self._core.answer(called.id, answer)))
+                else:
+                    self._apply(self._core.answer(called.id, answer))
             except LinkClosed:
                 pass
             except Refused as exc:

@@ -76,6 +76,15 @@ class LinkInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkLimits:
+    """What links may carry: bulk over relays (as a relay and as an end), megabits a second."""
+
+    relay_bulk: bool = False
+    mbit: int = 0
+    """Of sync, streams and bulk on one link; 0: no cap. Register and heartbeats have none."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeersStatistics:
     """Counters since the start; names are constant words."""
 
@@ -114,7 +123,7 @@ class Peers:
         wanted: Wanted | None = None,
         renewal: Service | None = None,
         region: Callable[[], str] = lambda: "",
-        relay_bulk: bool = False,
+        limits: LinkLimits = LinkLimits(),
     ) -> None:
         """``hub_link``: keep a link to one hub; a hub itself keeps one to every other hub.
 
@@ -123,7 +132,6 @@ class Peers:
         has expired for): the register, so that a new key can be shown; without it, none.
         ``wanted``: whom else to keep a link with; None: everybody whose address is known.
         ``region``: of this node's site; a hub of it is liked best.
-        ``relay_bulk``: carry bulk links as a relay, and take them over one.
         """
         self.node_id = identity.node_id
         self.port = 0
@@ -135,7 +143,7 @@ class Peers:
         self._services = services
         self._renewal = renewal
         self._rpc = rpc
-        self._relay_bulk = relay_bulk
+        self._limits = limits
         self._addresses = addresses
         self._clock = clock
         self._build = build
@@ -145,7 +153,7 @@ class Peers:
         self._bulk: set[Link] = set()
         self._counters: Counter[str] = Counter()
         self.udp = UdpEndpoint(self._counters)
-        self.relay = Relay(self.node_id, register, self, self._counters, bulk=relay_bulk)
+        self.relay = Relay(self.node_id, register, self, self._counters, bulk=limits.relay_bulk)
         self._streams = {**(streams or {}), STREAM: self.relay.serve}
         self._udp_streams = UdpStreams(self.udp, self.accept, self._counters)
         self._puncher = Puncher(self, self.udp, self._udp_streams, addresses, self._counters)
@@ -329,7 +337,10 @@ class Peers:
             self._counters["expired_keys"] += 1
             return Link(session, hello, rpc={}, streams={}, counters=self._counters)
         rpc = {**self._rpc, METHOD: self._puncher.answer}
-        return Link(session, hello, rpc=rpc, streams=self._streams, counters=self._counters)
+        return Link(
+            session, hello, rpc=rpc, streams=self._streams, counters=self._counters,
+            bytes_per_s=self._limits.mbit * 125_000,
+        )  # fmt: skip
 
     def _is_expired(self, key: KeyRecord) -> bool:
         return is_expired(key.made_ms, self._clock.now_ms())
@@ -384,7 +395,7 @@ class Peers:
             return False
         learn(self._register, link.key_record)
         if link.kind == "bulk":
-            if is_relayed(link) and not self._relay_bulk:
+            if is_relayed(link) and not self._limits.relay_bulk:
                 self._counters["bulk_refused"] += 1
                 link.close("no bulk links over a relay here")
                 return False

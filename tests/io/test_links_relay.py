@@ -6,11 +6,19 @@ import pytest
 import trio
 
 from mesh.errors import Unreachable
+from mesh.link import puncher
+from mesh.link.peers import LinkLimits
 from mesh.link.relay import PREFIX
 from mesh.proto.relay import announce
 from tests.io.test_links_tcp import RPC, double
 from tests.support.link_mesh import WAIT_S, Place, eventually, running, until
 from tests.support.trust import Org
+
+
+@pytest.fixture(autouse=True)
+def no_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave relayed links as they are."""
+    monkeypatch.setattr(puncher, "FIRST_S", 3600.0)
 
 
 def three(**more: object) -> tuple[Place, Place, Place]:
@@ -97,13 +105,13 @@ async def test_bulk_goes_over_a_relay_only_where_relay_and_acceptor_allow_it():
         with pytest.raises(Unreachable, match="no bulk links over a relay"):
             async with a.peers.bulk(b.id):
                 pass
-        a.peers._relay_bulk = True
+        a.peers._limits = LinkLimits(relay_bulk=True)
         before = b.peers.statistics().counters.get("bulk_refused", 0)
         with suppress(Unreachable):  # it may hear before or after its own HELLO is answered
             async with a.peers.bulk(b.id) as link:
                 await link.wait_closed()
         assert b.peers.statistics().counters["bulk_refused"] == before + 1
-        b.peers._relay_bulk = True
+        b.peers._limits = LinkLimits(relay_bulk=True)
         async with a.peers.bulk(b.id) as link:
             async with link.stream("double", None) as stream:
                 await stream.send(b"1")
