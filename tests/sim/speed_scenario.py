@@ -1,7 +1,7 @@
 """speed: how many seconds of how many members one second of CPU simulates.
 
 ``detector_node_s_per_cpu_s``: the failure detectors of a site of 200 nodes, alone;
-``stack_node_s_per_cpu_s``: the whole stack, 20 sites of 10 nodes and two hubs, settled, a write
+``stack_node_s_per_cpu_s``: the whole stack, 5 sites of 10 nodes and two hubs, settled, a write
 every 5 s somewhere (``--sites``, ``--nodes``). One process, CPU time, best of ``--rounds``.
 Signature checks are remembered by (key, bytes) across members, records are not sealed.
 """
@@ -25,7 +25,7 @@ STACK_LEAST: Final = 3_000
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the size of the whole stack."""
-    parser.add_argument("--sites", type=int, default=20)
+    parser.add_argument("--sites", type=int, default=5)
     parser.add_argument("--nodes", type=int, default=10, help="of a site")
     parser.add_argument("--rounds", type=int, default=3)
 
