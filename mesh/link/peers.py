@@ -38,7 +38,7 @@ from mesh.link.session import (
 from mesh.link.tcp import TcpCarrier, peer_address
 from mesh.link.udp import UdpEndpoint
 from mesh.link.udp_stream import UdpStreams
-from mesh.link.ways import KnownAddresses
+from mesh.link.ways import KnownAddresses, Way
 from mesh.proto.crossing import newer_stays
 from mesh.proto.frames import LinkKind, make_hello
 from mesh.proto.key_age import is_expired
@@ -159,7 +159,7 @@ class Peers:
         self._puncher = Puncher(self, self.udp, self._udp_streams, addresses, self._counters)
         self._handshakes = 0
         self._pending = 0  # connections that have not shown who they are
-        self._dialler = Dialler(identity, register, addresses, self, self.relay.ways)
+        self._dialler = Dialler(identity, register, addresses, self, self._late_ways)
         self._keeper = Keeper(
             self.node_id, register, addresses, wanted, self, self._dialler, self._counters,
             region,
@@ -194,6 +194,11 @@ class Peers:
         if carrier is None:
             return await self._dialler.open(node_id, "main", relayed=False)
         return await self._dialler.open_over(node_id, carrier)
+
+    def _late_ways(self, node_id: str, *, bulk: bool) -> list[Way]:
+        """Return the ways that are tried when a peer's own addresses do not answer at once."""
+        over_udp = self._udp_streams.ways(self.udp.path(node_id)) if bulk else []
+        return [*over_udp, *self.relay.ways(node_id, bulk=bulk)]
 
     def look_again(self) -> None:
         """The addresses have changed: dial now and not at the next poll."""

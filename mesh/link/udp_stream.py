@@ -17,6 +17,7 @@ from mesh.link.carrier import Carrier, CarrierLost
 from mesh.link.level import Level
 from mesh.link.tcp import address_text
 from mesh.link.udp import UdpEndpoint, UdpPath
+from mesh.link.ways import Way
 from mesh.proto.arq import (
     DATA,
     LAST,
@@ -151,12 +152,22 @@ class UdpStreams:
 
     def dial(self, path: UdpPath) -> UdpCarrier:
         """Begin a stream on a usable path. Raises CarrierLost."""
-        if self._nursery is None or not path.usable:
+        if self._nursery is None or not (path.usable and path.holders):
             raise CarrierLost("there is no usable UDP path")
         ours, theirs = self._last.get(path.session.receiver, (0, 0))
         number = ours + 2 if ours else (1 if path.session.dialled else 2)
         self._last[path.session.receiver] = (number, theirs)
         return self._begin(path, number)
+
+    def ways(self, path: UdpPath | None) -> list[Way]:
+        """Return the way to a peer over its UDP path, if that works now."""
+        if path is None or not path.usable:
+            return []
+
+        async def dial() -> Carrier:
+            return self.dial(path)
+
+        return [dial]
 
     def _begin(self, path: UdpPath, number: int) -> UdpCarrier:
         assert self._nursery is not None
@@ -175,12 +186,9 @@ class UdpStreams:
                 path.send(STREAM, reset_payload(number))
             del self._streams[path.session.receiver, number]
             self._counters.update(carrier.core.counters)
-            if not any(receiver == path.session.receiver for receiver, _ in self._streams):
-                path.release()
-                if not path.holders:
-                    self._last.pop(path.session.receiver, None)
-            else:
-                path.release()
+            path.release()
+            if not path.holders:
+                self._last.pop(path.session.receiver, None)
 
     def _on_payload(self, path: UdpPath, payload: bytes) -> None:
         found = stream_id(payload)

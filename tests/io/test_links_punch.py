@@ -44,6 +44,12 @@ async def test_a_relayed_link_becomes_one_over_udp_and_carries_what_links_carry(
         async with a.peers.stream(b.id, "double", None) as stream:
             await stream.send(b"ab")
             assert await stream.receive() == b"abab"
+        path = a.peers.udp.path(b.id)
+        assert path is not None
+        await eventually(lambda: path.usable)
+        async with a.peers.bulk(b.id) as link:  # no relay carries it
+            assert link.path == "udp"
+            assert (await link.rpc("echo", data, WAIT_S))["body"] == data
         assert a.peers.connected()[b.id].address == f"127.0.0.1:{b.peers.udp.port}"
         await eventually(lambda: not hub.peers.relay._core._splices)
         for one, other in ((a, b), (b, a)):
