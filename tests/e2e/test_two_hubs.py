@@ -83,6 +83,26 @@ def bad_words(at: TwoHubs, hub_id: str) -> None:
         assert (said.code, "only reads" in one_sentence(said)) == (7, True), words
 
 
+def the_second_is_gone_for_good(at: TwoHubs, hub_id: str, first_id: str) -> None:
+    """Its keys are taken back: it only reads, and whom it has admitted stays."""
+    site = at.site
+    site.processes.stop("hub-b")
+    for data in (site.one, site.two):
+        at.wait("back at the first", lambda at_=data: at.hub_of(at_) == [first_id])
+    said = run("hub", "root", "void", hub_id, "--data", at.first)
+    assert (said.code, "document 3" in said.out) == (0, True), said.err
+    newest = site.folder / "newest"
+    site.join("one", newest)
+    site.run_node(newest)
+    for data in (at.first, newest):  # whom it admitted stays, also for who joins later
+        at.wait("late is a member", lambda at_=data: any(
+            node["name"] == "late" and node["status"] == "member"
+            for node in site.get(at_, "/nodes") or ()
+        ))  # fmt: skip
+    at.run()
+    at.wait("it learns that", lambda: "only reads" in str(site.status(at.second)["problems"]))
+
+
 def test_a_second_hub_works_on_when_the_first_is_gone(tmp_path: Path) -> None:
     with fleet(tmp_path / "fleet", servers=1, image_mib=1) as site:
         site.start_sites()
@@ -118,7 +138,17 @@ def test_a_second_hub_works_on_when_the_first_is_gone(tmp_path: Path) -> None:
         assert site.ended(job, data=at.second)["state"] == "succeeded"
         said = run("token", "create", "--site", "one", "--data", at.second)
         late = site.folder / "late"
-        joined = run("node", "join", "--token-file", "-", "--data", late, stdin=said.out)
+        joined = run(
+            "node",
+            "join",
+            "--token-file",
+            "-",
+            "--name",
+            "late",
+            "--data",
+            late,
+            stdin=said.out,
+        )
         assert joined.code == 0, joined.err
 
         # -- the first comes back: nothing is lost, both show the same, nodes are at home again
@@ -131,16 +161,7 @@ def test_a_second_hub_works_on_when_the_first_is_gone(tmp_path: Path) -> None:
                 node["id"] for node in site.get(hub_, "/nodes") if node["reachable"]
             })  # fmt: skip
 
-        # -- the second is gone for good: its keys are taken back, its orders count no more
-        site.processes.stop("hub-b")
-        for data in (site.one, site.two):
-            at.wait("back at the first", lambda at_=data: at.hub_of(at_) == [first_id])
-        said = run("hub", "root", "void", hub_id, "--data", at.first)
-        assert (said.code, "document 3" in said.out) == (0, True), said.err
-        at.run()
-        at.wait(
-            "it learns that", lambda: "only reads" in str(site.status(at.second)["problems"])
-        )
+        the_second_is_gone_for_good(at, hub_id, first_id)
         site.no_traceback()
 
 
