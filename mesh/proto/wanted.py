@@ -55,7 +55,7 @@ def shares(view: View, roster: Roster, peer: str, signed: SignedHead) -> bool:
 
 def reach(answered: int, asked: int) -> int:
     """Return how many sets to ask for next: a little more than one answer has room for."""
-    found = 2 * answered if answered == asked else answered * 9 // 8 + 1
+    found = 2 * answered if answered == asked else answered * 17 // 16 + 1
     return min(max(found, REACH_MIN), WANTS_MAX)
 
 
