@@ -11,7 +11,7 @@ from typing import Final
 from mesh.proto.intake import Roster, admits
 from mesh.proto.merge import is_merged, promise_owed, retractable, winner
 from mesh.proto.replica import Replica
-from mesh.proto.sets import MARKER, SetId
+from mesh.proto.sets import SetId
 
 RETRACTED_MAX: Final = 2000
 """Rows retracted in one round; the rest goes in the next one."""
@@ -87,7 +87,7 @@ class Collector:
             if best is None or best[0] != set_id.author:
                 continue
             shown += 1
-            if heir(set_id.author, set_id.scope) and entry.body != MARKER:
+            if heir(set_id.author, set_id.scope):  # a marker too: it goes by the heir's rules
                 replica.put(set_id.scope, entry.table, entry.key, entry.body, now_ms, entry.hlc)
         if shown:
             return 0
