@@ -48,7 +48,7 @@ async def join_as_hub(
     if not SITE_PATTERN.match(region):
         raise Refused(f"{region!r} is no region; use small letters, digits and dashes")
     token = parse_token(token_text, SystemClock().now_ms())
-    if token.roles != {ROLE_HUB}:
+    if token.roles != frozenset({ROLE_HUB}):
         raise Refused(
             f"this join token is for a node of site {token.site}; a hub's is made by"
             " rackmesh token create --role hub"
