@@ -1,6 +1,6 @@
 """speed: how many seconds of how many members one second of CPU simulates.
 
-``detector_node_s_per_cpu_s``: the failure detectors of a site of 200 nodes, alone;
+``detector_node_s_per_cpu_s``: the failure detectors of 200 nodes (ten sites of 20), alone;
 ``stack_node_s_per_cpu_s``: the whole stack, 5 sites of 10 nodes and two hubs, settled, a write
 every 5 s somewhere (``--sites``, ``--nodes``). One process, CPU time, best of ``--rounds``.
 Signature checks are remembered by (key, bytes) across members, records are not sealed.
