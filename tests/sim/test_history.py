@@ -138,12 +138,12 @@ def test_signatures_that_nobody_checks_are_found():
         history.world.roster.verify = lambda author, body, signature: True
         return _wrong(history)
 
-    assert any(planted(seed) for seed in (4, 10))
+    assert planted(52)
 
 
 def test_a_set_that_goes_back_is_found(monkeypatch):
     monkeypatch.setattr(intake, "_order", lambda held, signed, own: None)
-    assert any(_planted(seed) for seed in (1, 3))
+    assert any(_planted(seed) for seed in (2, 7))
 
 
 def test_rows_that_stay_below_base_are_found(monkeypatch):
