@@ -181,7 +181,8 @@ def test_a_full_disk_is_told_and_the_fetch_goes_on_once_there_is_room(
     found = wait_at(depot, IMAGE, "full", "failed")
     assert "do not fit" in found["error"]
     assert str(full_disk) in found["error"]
-    assert "MiB are free" in listed_at(depot, "full")
+    wait_for("the list says why", lambda: "MiB are free" in listed_at(depot, "full"), 60,
+             depot.processes)  # fmt: skip
     again = "remount,size=512m"
     subprocess.run(["mount", "-o", again, full_disk / "cache"], check=True)
     assert wait_at(depot, IMAGE, "full", "verified", 60)["error"] is None
