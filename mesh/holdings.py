@@ -30,15 +30,20 @@ class HeadsHolder(Protocol):
 
 def holdings(store: HeadsHolder, register: RegisterStore) -> Holdings:
     """Return the digests of the register and of each scope."""
-    scopes: dict[str, list[bytes]] = {}
-    for signed in store.heads.values():
-        known = known_of(signed)
-        if not known.id.scope.startswith(PAIR):
-            scopes.setdefault(known.id.scope, []).append(packed(known))
+    scopes = scope_digests(store.heads)
     return Holdings(
         register=register.register.digest().hex(),
-        scopes={scope: _digest(scopes[scope]) for scope in sorted(scopes)},
+        scopes={scope: text for scope, text in scopes.items() if not scope.startswith(PAIR)},
     )
+
+
+def scope_digests(heads: Mapping[SetId, SignedHead]) -> dict[str, str]:
+    """Return the digest (hex) of every scope that is held, sealed ones too."""
+    scopes: dict[str, list[bytes]] = {}
+    for signed in heads.values():
+        known = known_of(signed)
+        scopes.setdefault(known.id.scope, []).append(packed(known))
+    return {scope: _digest(scopes[scope]) for scope in sorted(scopes)}
 
 
 def _digest(parts: list[bytes]) -> str:

@@ -5,8 +5,7 @@ somebody wants to see (``gather``, or ``run`` while a page is open); a peer that
 in time is left out and shown as not heard.
 """
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -14,9 +13,10 @@ from typing import Any, Final, Protocol
 import trio
 
 from mesh.errors import RemoteError, Unreachable
+from mesh.holdings import scope_digests
 from mesh.host.clock import Clock
 from mesh.proto.hlc import milliseconds
-from mesh.proto.sets import SetId, SignedHead, flat
+from mesh.proto.sets import SetId, SignedHead
 from mesh.proto.tables import FLEET, NODE
 from mesh.rest.mesh_types import Mesh, MeshAway, MeshLink, MeshSite, Topology
 from mesh.rest.mesh_view import heard, said, topology
@@ -160,7 +160,7 @@ class Observer:
             away=away,
             sites=self._sites(links, away),
             sets=len(self._store.heads),
-            digests=self._digests(),
+            digests=scope_digests(self._store.heads),
             register=self._register.digest().hex(),
             counters={**self._peers.statistics().counters, **self._replication.statistics()},
         )
@@ -226,16 +226,6 @@ class Observer:
             )
             for site in sorted(members)
         ]  # fmt: skip
-
-    def _digests(self) -> dict[str, str]:
-        by_scope: dict[str, list[bytes]] = defaultdict(list)
-        for set_id, signed in self._store.heads.items():
-            head = signed.head
-            by_scope[set_id.scope].append(flat((*set_id, head.epoch, head.seq, head.root)))
-        return {
-            scope: hashlib.blake2b(b"".join(sorted(heads)), digest_size=16).hexdigest()
-            for scope, heads in sorted(by_scope.items())
-        }
 
     # -- all of them -------------------------------------------------------------------------
 

@@ -1,14 +1,14 @@
 """The mesh: who has links with whom, who is out of reach, how fresh what is known is."""
 
-from typing import Final
+from typing import Final, cast
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, g
 
 from hub.pages.context import Console
 from hub.pages.page import Page, Section
 from hub.ports import Json, Services
 from hub.proto.mesh_map import SIZE, draw
-from mesh.rest.mesh_types import TopologyPart
+from mesh.rest.mesh_types import Mesh, TopologyPart
 
 LINKS_SHOWN: Final = 200
 AWAY_SHOWN: Final = 100
@@ -34,8 +34,16 @@ def add(pages: Blueprint, console: Console) -> None:
         return console.render.page(page)
 
 
+def _seen(services: Services) -> Mesh:
+    """Return the mesh as this hub sees it, looked at once a request."""
+    known = cast("Mesh | None", g.get("mesh_seen"))
+    if known is None:
+        known = g.mesh_seen = services.mesh.mesh()
+    return known
+
+
 def _head(services: Services) -> Json:
-    seen = services.mesh.mesh()
+    seen = _seen(services)
     ages = [link["synced_ms"] for link in seen["links"] if link["synced_ms"] is not None]
     rates = [link["in_per_s"] for link in seen["links"] if link["in_per_s"] is not None]
     sent = [link["out_per_s"] for link in seen["links"] if link["out_per_s"] is not None]
@@ -63,14 +71,14 @@ def _map(services: Services) -> Json:
 
 
 def _away(services: Services) -> Json:
-    rows = services.mesh.mesh()["away"]
+    rows = _seen(services)["away"]
     return {"rows": rows[:AWAY_SHOWN], "more": max(0, len(rows) - AWAY_SHOWN)}
 
 
 def _links(services: Services) -> Json:
-    rows = services.mesh.mesh()["links"]
+    rows = _seen(services)["links"]
     return {"rows": rows[:LINKS_SHOWN], "more": max(0, len(rows) - LINKS_SHOWN)}
 
 
 def _fresh(services: Services) -> Json:
-    return {"rows": services.mesh.mesh()["sites"]}
+    return {"rows": _seen(services)["sites"]}
