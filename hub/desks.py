@@ -119,6 +119,19 @@ def replaced(jobs: Iterable[Mapping[str, Any]]) -> set[str]:
     return found
 
 
+def gone_logins(
+    store: MeshStore, scope: str, index: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Return logins of the ledger that a job has replaced and no server names any more.
+
+    Jobs are read only when some login is used by nobody: this runs at every change of a site.
+    """
+    bmcs = [row.body.get("bmc") for row in store.rows(scope, tables.SERVER)]
+    used = {bmc.get("secret") for bmc in bmcs if isinstance(bmc, Mapping)}
+    idle = {secret for secret, body in index.items() if not body.get("retired_ms")} - used
+    return idle & replaced(row.body for row in store.rows(scope, tables.JOB)) if idle else idle
+
+
 class SecretDesk:
     """Secrets of sites."""
 
@@ -148,51 +161,30 @@ class SecretDesk:
             await self._store.wait_past(version)
 
     async def _note(self, scope: str) -> None:
+        """Write down what the nodes of a site did: handed on, made anew, replaced."""
         site = scope.removeprefix("site:")
-        ledger = {
-            row.key: row.body.get("released", [])
+        index = {
+            row.key: row.body
             for row in self._store.rows(tables.HUBS, tables.SECRET_INDEX)
             if row.body.get("site") == site
         }
-        await self._note_made(scope, site, ledger)
         members = {member.node_id for member in self._register.site_members(site)}
-        copies = self._store.authored(scope, tables.SECRET_COPY)
-        given = {(node, s) for node, _, s in (row.key.partition("/") for row in copies)}
-        new = sorted(
-            (node, secret)
-            for node, secret in given
-            if node in members and secret in ledger and node not in ledger[secret]
-        )
-        if not new:
-            return
-
-        def write(tx: Tx) -> None:
-            for node, secret in new:
-                note_released(tx, secret, site, node)
-
-        try:
-            await self._store.write(write)
-        except (Refused, StoreFull):
-            pass  # restored or full: the rows stay, the next change of the site tells it
-
-    async def _note_made(self, scope: str, site: str, ledger: Mapping[str, object]) -> None:
-        """Write down logins that nodes made for BMCs, and that the ones before are no more."""
-        copies = self._store.authored(scope, tables.SECRET_COPY)
+        handed_on: set[tuple[str, str]] = set()
         made: dict[str, set[str]] = {}
-        for row in copies:
+        for row in self._store.authored(scope, tables.SECRET_COPY):
             node, _, secret = row.key.partition("/")
-            if secret not in ledger and row.body.get("kind") == BMC_KIND:
+            if secret in index:
+                if node in members and node not in index[secret].get("released", []):
+                    handed_on.add((node, secret))
+            elif row.body.get("kind") == BMC_KIND:
                 made.setdefault(secret, set()).add(node)
-        bmcs = [row.body.get("bmc") for row in self._store.rows(scope, tables.SERVER)]
-        used = {bmc.get("secret") for bmc in bmcs if isinstance(bmc, Mapping)}
-        jobs = self._store.rows(scope, tables.JOB)
-        gone = replaced(row.body for row in jobs) & (ledger.keys() - used)
-        index = self._store.rows(tables.HUBS, tables.SECRET_INDEX)
-        gone -= {row.key for row in index if row.body.get("retired_ms")}
-        if not made and not gone:
+        gone = gone_logins(self._store, scope, index)
+        if not (handed_on or made or gone):
             return
 
         def write(tx: Tx) -> None:
+            for node, secret in sorted(handed_on):
+                note_released(tx, secret, site, node)
             for secret, nodes in made.items():
                 note_made(tx, secret, site, nodes)
             for secret in gone:
@@ -201,7 +193,7 @@ class SecretDesk:
         try:
             await self._store.write(write)
         except (Refused, StoreFull):
-            pass  # the rows stay, the next change of the site tells it
+            pass  # restored or full: the rows stay, the next change of the site tells it
 
     def list(self) -> list[Secret]:
         """Return what is known of all secrets."""
