@@ -28,12 +28,24 @@ def scenarios() -> list[str]:
 
 
 def over_seeds(
+    run: Callable[[int], Any], args: argparse.Namespace, failures: list[str]
+) -> Iterator[tuple[int, Any, str]]:
+    """Run each seed; yield seed, figures and how to run it again, of those that went through.
+
+    A violation goes into ``failures`` with its command. With ``--jobs`` above 1 ``run`` must be
+    a function of a module (or a partial of one).
+    """
+    for seed, figures, violation in _outcomes(run, args):
+        again = f"replay with: {replay(args, seed)}"
+        if violation is None:
+            yield seed, figures, again
+        else:
+            failures.append(f"{violation}\n{again}")
+
+
+def _outcomes(
     run: Callable[[int], Any], args: argparse.Namespace
 ) -> Iterator[tuple[int, Any, str | None]]:
-    """Run each seed; return (seed, figures, None), or (seed, None, sentence) of a violation.
-
-    With ``--jobs`` above 1 ``run`` must be a function of a module (or a partial of one).
-    """
     seeds = range(args.seed, args.seed + args.seeds)
     if args.jobs <= 1:
         yield from (_one(run, seed) for seed in seeds)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from scripts.lib.simulate import over_seeds, replay
+from scripts.lib.simulate import over_seeds
 from tests.sim.tree_fleet import TreeFleet
 
 SEEDS: Final = 1
@@ -53,11 +53,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the seeds; return the figures of the worst (by p99) and what fell short."""
     found: list[dict[str, Any]] = []
     failures: list[str] = []
-    for seed, figures, violation in over_seeds(partial(measure, args=args), args):
-        again = f"replay with: {replay(args, seed)}"
-        if violation is not None:
-            failures.append(f"{violation}\n{again}")
-            continue
+    for seed, figures, again in over_seeds(partial(measure, args=args), args, failures):
         say(f"seed {seed}: {figures}")
         found.append(figures)
         if figures["delivered"] < 1.0:

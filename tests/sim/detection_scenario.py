@@ -21,7 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from scripts.lib.simulate import over_seeds, replay
+from scripts.lib.simulate import over_seeds
 from tests.sim.detection import run_site
 from tests.sim.detection_model import run_model
 
@@ -72,13 +72,8 @@ def run_models(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str
     """Run the models of the seeds; return the figures of all."""
     false, simulated, seeds = 0, 0.0, 0
     failures: list[str] = []
-    for seed, found, violation in over_seeds(
-        partial(one_model, node_hours=args.node_hours), args
-    ):
-        again = f"replay with: {replay(args, seed)}"
-        if violation is not None:
-            failures.append(f"{violation}\n{again}")
-            continue
+    one = partial(one_model, node_hours=args.node_hours)
+    for seed, found, again in over_seeds(one, args, failures):
         seeds += 1
         false += found[0]
         simulated += found[1]
@@ -106,17 +101,13 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     false = 0
     trace = hashlib.blake2b(digest_size=16)
     one = partial(one_seed, node_hours=args.node_hours)
-    for seed, found, violation in over_seeds(one, args):
-        if violation is not None:
-            failures.append(f"{violation}\nreplay with: {replay(args, seed)}")
-            continue
+    for seed, found, again in over_seeds(one, args, failures):
         counters += found["counters"]
         seen_s += found["seen_s"]
         woken_s += found["woken_s"]
         false += len(found["wrong"])
         trace.update(bytes.fromhex(found["trace"]))
         if found["wrong"]:
-            again = f"replay with: {replay(args, seed)}"
             failures.append(f"false verdicts {found['wrong'][:5]}\n{again}")
         say(
             f"seed {seed}: {found['counters']['crashes']} crashes, at most"
