@@ -114,16 +114,25 @@ def holders(protocol: str, port: int) -> list[str]:
 
 
 def _process_of(inode: str) -> str | None:
-    target = f"socket:[{inode}]"
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            if not any(os.readlink(fd) == target for fd in (entry / "fd").iterdir()):
+            if not _has_open(entry, f"socket:[{inode}]"):
                 continue
             words = (entry / "cmdline").read_bytes().split(b"\0")
+            command = b" ".join(words[:4]).decode("utf-8", "replace").strip()[:80]
+            return f"process {entry.name} ({command or (entry / 'comm').read_text().strip()})"
         except OSError:
             continue
-        command = b" ".join(words[:4]).decode("utf-8", "replace").strip()[:80]
-        return f"process {entry.name} ({command or (entry / 'comm').read_text().strip()})"
     return None
+
+
+def _has_open(process: Path, target: str) -> bool:
+    for fd in (process / "fd").iterdir():
+        try:
+            if os.readlink(fd) == target:
+                return True
+        except FileNotFoundError:  # closed meanwhile by another thread; the others still count
+            continue
+    return False

@@ -102,6 +102,7 @@ def test_many_servers_take_one_order_as_one_group(rack: Fleet, browser: Any) -> 
         assert "Power on hits 2 servers: 2 at two" in words and "No data is lost" in words
         assert "--filter 'site:two state:!broken'" in at.page.inner_text("pre.command code")
         at.page.click(".give button[type=submit]")
+        at.page.wait_for_selector(".held tbody tr >> nth=1")
         held = at.page.locator(".held")
         assert held.locator("tbody tr").count() == 2
         at.page.wait_for_selector(".held:has-text('2 of 2 done')", timeout=DEPLOY_MS)

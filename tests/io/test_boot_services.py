@@ -1,6 +1,7 @@
 """Smoke of a node's boot services over loopback, without root: relayed DHCP, TFTP, HTTP."""
 
 import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -381,6 +382,15 @@ async def test_a_port_that_is_taken_is_said_in_one_sentence_with_its_holder(
             with pytest.raises(LocalError, match=f"{service} cannot use .* held by process"):
                 await boot.run()
         assert holders("udp", number)
+
+
+def test_a_holder_is_found_whatever_it_closes_while_we_look(tmp_path: Path) -> None:
+    low = (tmp_path / "file").open("w")
+    with udp_socket("DHCP", "127.0.0.1", 0, None) as held:
+        low.close()  # the listing of our own files takes this lower number, and is gone then
+        assert [f"process {os.getpid()} "] == [
+            words.split("(")[0] for words in holders("udp", held.getsockname()[1])
+        ]
 
 
 async def test_an_http_port_that_is_taken_leaves_nothing_open(tmp_path: Path) -> None:
