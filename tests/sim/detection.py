@@ -31,7 +31,8 @@ RTO_S: Final = 0.2
 REFUSED_AFTER_S: Final = 0.05
 """A dial to a process that is gone is refused so soon."""
 HUMBLE_S: Final = 0.02
-"""A woken node works through what waited within this time."""
+"""A woken node works through what waited within this time; what arrives meanwhile comes after
+it, as the bytes of one link do."""
 
 
 def phase_of(seed: int, node: int) -> float:
@@ -58,7 +59,7 @@ class Node:
         self.core: Any = None
         self.timer_at = 0.0
         self.stalled = False
-        self.stall_began = self.woke_at = -1e9
+        self.stall_began = self.woke_at = self.busy_until = -1e9
         self.began_at = 0.0
         self.sent_at = self.sent_before = 0.0  # last, and last before it woke or started
         self.died_at: float | None = None
@@ -119,11 +120,12 @@ class Site(Clockwork):
         if node.died_at is not None:
             return
         waiting, node.waiting = node.waiting, []
+        node.busy_until = self.now + HUMBLE_S
         first = self.rng.random() < 0.5  # timers or messages: a loop may take either first
         if first:
             self._tick(node)
         for number, (fn, args) in enumerate(waiting):
-            self.at(self.now + HUMBLE_S * number / len(waiting), self.deliver, node, fn, *args)
+            self.at(self.now + HUMBLE_S * number / len(waiting), self._take, node, fn, *args)
         if not first:
             self.at(self.now + HUMBLE_S, self._tick, node)
 
@@ -175,7 +177,13 @@ class Site(Clockwork):
             self._tick(node)
 
     def deliver(self, node: Node, fn: Callable[..., list[Any]], *args: Any) -> None:
-        """Hand an event to a node, now or when it wakes."""
+        """Hand an event to a node, now or when it wakes and has done what waited."""
+        if self.now < node.busy_until:
+            self.at(node.busy_until, self._take, node, fn, *args)
+        else:
+            self._take(node, fn, *args)
+
+    def _take(self, node: Node, fn: Callable[..., list[Any]], *args: Any) -> None:
         if node.died_at is not None or fn.__self__ is not node.core:  # type: ignore[attr-defined]
             return
         if node.stalled:
@@ -249,7 +257,7 @@ class Site(Clockwork):
         now = self.now
         for node in taken:
             core = node.core
-            if node.stalled or node.died_at is not None:
+            if node.stalled or node.died_at is not None or now < node.busy_until:
                 self.deliver(node, core.on_datagram if udp else core.on_frame, source, data)
                 continue
             if udp:
