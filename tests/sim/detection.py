@@ -94,10 +94,9 @@ class Site(Clockwork):
         self.woken_seen_s: list[float] = []
         for node in self.nodes:
             self._boot(node)
-            for begin, end in weather.stalls(node.number, stalls_until):
-                if end > began:
-                    self.at(max(begin, began), self._stall, node)
-                    self.at(end, self._wake, node)
+            for begin, end in weather.stalls(node.number, stalls_until, began):
+                self.at(max(begin, began), self._stall, node)
+                self.at(end, self._wake, node)
 
     # -- nodes -------------------------------------------------------------------------------
 

@@ -184,7 +184,7 @@ class Model:
         node_s = 0.0
         for begin, end in merged(at for at, _ in self.suspicious()):
             site = Site(
-                self.seed, self.weather, make=make, stalls_until=self.seconds, began=begin,
+                self.seed, self.weather, make=make, stalls_until=end, began=begin,
                 phases=[self._phase(node, begin) for node in range(self.size)],
             )  # fmt: skip
             site.run_until(end)

@@ -7,6 +7,7 @@ packets once in SLOT_S a link and kind of packet.
 """
 
 import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -54,11 +55,22 @@ class Weather:
                     one = rng.random() < 0.5
                     self.lossy[a][b], self.lossy[b][a] = one, not one
         self._blocks: dict[tuple[int, int], tuple[int, int]] = {}
+        self._stalls: dict[int, tuple[float, list[tuple[float, float]]]] = {}  # until when, all
 
-    def stalls(self, node: int, until: float) -> list[tuple[float, float]]:
-        """Return the stalls of a node as (begin, end), in order."""
+    def stalls(self, node: int, until: float, since: float = 0.0) -> list[tuple[float, float]]:
+        """Return the stalls of a node as (begin, end), in order, that end after ``since``."""
         if not self._gap_s:
             return []
+        drawn_until, drawn = self._stalls.get(node, (0.0, []))
+        if drawn_until < until:
+            drawn = self._draw_stalls(node, until)
+            self._stalls[node] = until, drawn
+        first = bisect_right(drawn, (since, 0.0))
+        if first and drawn[first - 1][1] > since:
+            first -= 1
+        return drawn[first : bisect_left(drawn, (until, 0.0))]
+
+    def _draw_stalls(self, node: int, until: float) -> list[tuple[float, float]]:
         rng = random.Random(f"stalls {self.seed} {node}")
         found: list[tuple[float, float]] = []
         at = rng.expovariate(1 / self._gap_s)
