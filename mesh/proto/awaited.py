@@ -16,6 +16,8 @@ GRAFT_S: Final = 0.15
 """How long news that another site told us of may take to come by another link."""
 GRAFT_NEAR_S: Final = 0.02
 """The same when our own site told us."""
+SECOND_S: Final = 0.1
+"""So much longer in a flow when another gateway of our site asks first."""
 REGRAFT_S: Final = 0.4
 """Then the next one who told is asked; more than most round trips."""
 AWAITED_MAX: Final = 4096
@@ -35,10 +37,12 @@ class Awaited:
     def __init__(self) -> None:
         self.deadline: float | None = None
         self._sets: dict[SetId, _Awaited] = {}
+        self._asked: dict[
+            SetId, tuple[tuple[int, int], str]
+        ] = {}  # what was asked of whom last
 
-    def add(self, name: str, known: Known, now: float, *, near: bool) -> None:
-        """A peer (of our site: ``near``) has told us of something that we do not hold."""
-        due = now + (GRAFT_NEAR_S if near else GRAFT_S)
+    def add(self, name: str, known: Known, due: float) -> None:
+        """A peer has told us of something that we do not hold: ask for it when it is due."""
         waiting = self._sets.get(known.id)
         if waiting is None:
             if len(self._sets) >= AWAITED_MAX:
@@ -74,6 +78,19 @@ class Awaited:
                     continue
                 waiting.due = now + REGRAFT_S
                 since = point if point[0] == waiting.point[0] else (0, 0)
-                asks.setdefault(waiting.peers.pop(0), []).append(Want(set_id, *since))
+                peer = waiting.peers.pop(0)
+                self._asked.pop(set_id, None)
+                self._asked[set_id] = waiting.point, peer
+                if len(self._asked) > AWAITED_MAX:
+                    del self._asked[next(iter(self._asked))]
+                asks.setdefault(peer, []).append(Want(set_id, *since))
         self.deadline = min((each.due for each in self._sets.values()), default=None)
         return asks
+
+    def refuted(self, set_id: SetId, point: tuple[int, int], name: str) -> str:
+        """Return whom we asked for what now comes by another link as well ("": nobody)."""
+        asked = self._asked.get(set_id)
+        if asked is None or asked[1] == name or point < asked[0]:
+            return ""
+        del self._asked[set_id]
+        return asked[1]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mesh.errors import CodecError
-from mesh.proto.awaited import Awaited
+from mesh.proto.awaited import GRAFT_NEAR_S, GRAFT_S, SECOND_S, Awaited
 from mesh.proto.broadcast_ports import (
     DropPeer,
     Effect,
@@ -200,7 +200,7 @@ class Broadcast:
             return []
         match message:
             case Push(parts):
-                return self._on_push(name, parts)
+                return self._on_push(name, parts, now)
             case Have(heads, pull):
                 return self._on_have(name, heads, pull, now)
             case Graft(wants, keep):
@@ -217,7 +217,7 @@ class Broadcast:
             case News(records):
                 return [MergeFrom(name, records)]
 
-    def _on_push(self, name: str, parts: tuple[Delta, ...]) -> list[Effect]:
+    def _on_push(self, name: str, parts: tuple[Delta, ...], now: float) -> list[Effect]:
         fresh: list[Delta] = []
         pulls: list[Known] = []
         again = 0
@@ -235,22 +235,25 @@ class Broadcast:
                 held is not None and held.head.point >= signed.head.point
             ):
                 self._hold(set_id, signed.head.point, name)
+                asked = self._awaited.refuted(set_id, signed.head.point, name)
+                if asked:
+                    self._links.was_late(asked, name)
                 again += 1
             elif len(self._incoming) < INCOMING_MAX:
                 self._incoming[set_id] = signed
                 fresh.append(part)
         effects: list[Effect] = []
         if fresh:
-            self._links.fed(name)
+            self._links.fed(len(fresh), now)
             effects.append(Take(name, tuple(fresh)))
         if pulls:
             effects.append(PullFrom(name, tuple(pulls)))
-        return effects + self._again(name, again)
+        return effects + self._again(name, again, now)
 
-    def _again(self, name: str, count: int) -> list[Effect]:
+    def _again(self, name: str, count: int, now: float) -> list[Effect]:
         """Count duplicates of a link, and prune it when it is one too many."""
         self.counters["duplicates"] += count
-        if not self._links.duplicate(name, count):
+        if not self._links.duplicate(name, count, now):
             return []
         self.counters["prunes"] += 1
         return [SendTo(name, Prune())]
@@ -269,7 +272,7 @@ class Broadcast:
             if outcome is Outcome.APPLIED:
                 good.append(delta)
             elif outcome is Outcome.STALE and link is not None:
-                effects += self._again(name, 1)
+                effects += self._again(name, 1, now)
             elif outcome in HOSTILE and (outcome is not Outcome.ROOT or delta.since == 0):
                 if link is not None:
                     link.strikes += 1
@@ -414,8 +417,13 @@ class Broadcast:
             elif pull or set_id.author == self._me:
                 pulls.append(known)
             else:
-                self._awaited.add(name, known, now, near=near)
+                self._awaited.add(name, known, now + self._patience_s(near, now))
         return [PullFrom(name, tuple(pulls))] if pulls else []
+
+    def _patience_s(self, near: bool, now: float) -> float:
+        if near:
+            return GRAFT_NEAR_S
+        return GRAFT_S + (SECOND_S if self._links.asks_second(now) else 0.0)
 
     def _hold(self, set_id: SetId, point: tuple[int, int], name: str) -> None:
         """Remember that a link has what we would push."""
@@ -428,7 +436,7 @@ class Broadcast:
         asks = self._awaited.due(self._view.heads, self._incoming, self._links.here, now)
         effects: list[Effect] = []
         for name, wants in asks.items():
-            keep = self._links.asks(name)
+            keep = self._links.asks(name, now)
             self.counters["grafts"] += 1
             for at in range(0, len(wants), TOLD_MAX):
                 some = tuple(wants[at : at + TOLD_MAX])

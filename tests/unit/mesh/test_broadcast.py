@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.errors import CodecError
-from mesh.proto.awaited import GRAFT_NEAR_S, GRAFT_S, REGRAFT_S
+from mesh.proto.awaited import GRAFT_NEAR_S, GRAFT_S, REGRAFT_S, SECOND_S
 from mesh.proto.broadcast import (
     GARBAGE_MAX,
     SPACING_S,
@@ -31,7 +31,7 @@ from mesh.proto.intake import Delta, Outcome
 from mesh.proto.sets import SetId
 from mesh.proto.sync_wire import Known, Want
 from mesh.proto.tree import EMPTY
-from mesh.proto.tree_links import EAGER_MAX, PRUNE_AFTER
+from mesh.proto.tree_links import EAGER_MAX, FLOW_PARTS, PRUNE_AFTER, PRUNE_EACH_S
 from tests.support.members import FakeMember, FakeRegister, PlainRoster
 from tests.support.sides import Side
 
@@ -231,6 +231,69 @@ def test_in_a_site_the_second_lost_push_in_a_row_makes_the_other_gateway_feed():
         keeps.append(ask.message.keep)
         m1.cast.on_timer(10.0 * n + 5)
     assert keeps == [False, True]
+
+
+def flow(member: Member, peer: str, source: Source, now: float) -> None:
+    """Let so much news come over a link that it counts as a flow."""
+    for n in range(FLOW_PARTS):
+        member.get(peer, source.delta(), now + n / 1000)
+
+
+def grafts(effects: list[Any]) -> list[SendTo]:
+    return [e for e in effects if isinstance(e, SendTo) and isinstance(e.message, Graft)]
+
+
+def ask(member: Member, peer: str, delta: Delta, now: float) -> Graft:
+    """Have a member told of what does not come, and return what it asks then."""
+    member.cast.on_timer(now)
+    member.cast.on_frame(peer, body_of(Have((known(delta),), False)), now)
+    (found,) = grafts(member.cast.on_timer(now + GRAFT_S))
+    assert found.peer == peer
+    return found.message
+
+
+def test_in_a_flow_a_link_is_kept_only_when_what_was_asked_for_does_not_come_by_itself():
+    f0 = Member("f0")
+    f0.join("f1", "f2", "f3")
+    source = Source()
+    flow(f0, "f1", source, 10.0)
+    late = source.delta()
+    assert not ask(f0, "f2", late, 10.1).keep
+    f0.get("f2", late, 10.3)
+    f0.get("f1", late, 10.31)  # it was late: f1 lives
+    lost = source.delta()
+    assert not ask(f0, "f2", lost, 10.7).keep
+    f0.get("f2", lost, 10.9)
+    assert ask(f0, "f2", source.delta(), 11.3).keep
+
+
+def test_in_a_flow_the_second_gateway_asks_later_and_keeps_no_link():
+    g2 = Member("g2")
+    g2.join("g1", "f1")
+    source = Source()
+    for n in range(3):
+        flow(g2, "g1", source, 10.0 + n)
+        at = 10.1 + n
+        g2.cast.on_timer(at)
+        g2.cast.on_frame("f1", body_of(Have((known(source.delta()),), False)), at)
+        assert sent(g2.cast.on_timer(at + GRAFT_S), Graft) == []
+        (found,) = grafts(g2.cast.on_timer(at + GRAFT_S + SECOND_S))
+        assert not found.message.keep
+
+
+def test_two_links_are_not_pruned_at_once():
+    f0, source = Member("f0"), Source()
+    f0.join("f1", "f2", "f3", "f4", "f5")
+    pruned = []
+    for n in range(2 * PRUNE_AFTER):
+        delta, at = source.delta(), 10.0 + n / 100
+        f0.get("f1", delta, at)
+        for peer in ("f2", "f3"):
+            pruned += sent(f0.get(peer, delta, at), Prune)
+    assert pruned == ["f2"]
+    delta = source.delta()
+    f0.get("f1", delta, 10.1 + PRUNE_EACH_S)
+    assert sent(f0.get("f3", delta, 10.1 + PRUNE_EACH_S), Prune) == ["f3"]
 
 
 def test_a_graft_is_answered_from_what_is_at_hand_or_from_the_store():
