@@ -120,7 +120,7 @@ class SqlStorage:
     def save_entries(self, set_id: SetId, entries: Iterable[Entry]) -> None:
         """Write rows; a row of the same table and key is replaced."""
         number = self._made(set_id)
-        self._db.executemany(_SAVE, ((number, *entry) for entry in entries))
+        self._db.executemany(_SAVE, map((number,).__add__, entries))
 
     def save_proof(self, proof: Proof) -> None:
         """Keep a proof against an author, as a remark: there are few."""
@@ -181,7 +181,7 @@ class SqlStorage:
         )
         self._db.executemany(
             "INSERT OR REPLACE INTO mesh_staged VALUES (?, ?, ?, ?, ?, ?)",
-            ((number, *entry) for entry in entries),
+            map((number,).__add__, entries),
         )
 
     def staged(self, set_id: SetId) -> Iterator[Entry]:

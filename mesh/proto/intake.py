@@ -243,7 +243,7 @@ def _gather(replica: Replica, delta: Delta, held: SignedHead | None) -> "_Came |
         return Outcome.GAP
     if delta.final:
         entries = tuple(e for e in delta.entries if e.seq > head.base)
-        leaves = replica.staged_leaves(head.id, head.base) if stage else {}
+        leaves = dict(replica.staged_leaves(head.id, head.base)) if stage else {}
         leaves.update(leaves_of(entries))
         return _Came(start, leaves, entries, stage is not None)
     count = len(delta.entries) + (stage.rows if stage else 0)

@@ -9,7 +9,7 @@ taken back with it (``undo_to``); nothing is shown to others before ``commit``.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from mesh.proto.evidence import PROOFS_MAX, Proof
 from mesh.proto.hlc import DRIFT_MS_MAX, Hlc, milliseconds
@@ -35,6 +35,14 @@ LEAVES_KEPT: Final = 400_000
 COMPACT_BATCH: Final = 32
 REST_SHARE: Final = 10
 """At rest a set holds at most one retracted row for this many live ones."""
+
+
+class _Staged(NamedTuple):
+    """The leaves of a staged delta: of so many rows, the first of which has this seq."""
+
+    rows: int
+    first: int
+    leaves: dict[bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -82,7 +90,7 @@ class Replica:
         self._sign = sign
         self._own: dict[str, OwnSet] = {}
         self._trees: dict[SetId, Tree] = {}
-        self._staged: dict[SetId, tuple[int, dict[bytes, tuple[int, bytes]]]] = {}
+        self._staged: dict[SetId, _Staged] = {}
         self._undo: list[Callable[[], object]] = []
         self._changed: dict[SetId, None] = {}
 
@@ -191,7 +199,7 @@ class Replica:
         self.on_undo(partial(tree.put, key, old))
 
     def _shrink(self) -> None:
-        while sum(rows for rows, _ in self._staged.values()) > LEAVES_KEPT:
+        while sum(staged.rows for staged in self._staged.values()) > LEAVES_KEPT:
             self._staged.pop(next(iter(self._staged)))
         total = sum(tree.count for tree in self._trees.values())
         while total > LEAVES_KEPT and len(self._trees) > 1:
@@ -203,23 +211,25 @@ class Replica:
     def save_stage(self, set_id: SetId, stage: Stage, entries: Sequence[Entry]) -> None:
         """Stage rows; their leaves stay in memory, so that the end need not read them again."""
         known = self._staged.get(set_id)
-        if known is None or known[0] + len(entries) != stage.rows:
-            known = self._read_staged(set_id) if stage.rows > len(entries) else (0, {})
+        if known is None or known.rows + len(entries) != stage.rows:
+            known = _Staged(0, entries[0].seq, {})
+            if stage.rows > len(entries):
+                known = self._read_staged(set_id)
         self.storage.save_stage(set_id, stage, entries)
-        for entry, (key, leaf) in zip(entries, leaves_of(entries), strict=True):
-            known[1][key] = (entry.seq, leaf)
-        self._staged[set_id] = (stage.rows, known[1])
+        known.leaves.update(leaves_of(entries))
+        self._staged[set_id] = _Staged(stage.rows, known.first, known.leaves)
         self.on_undo(partial(self._staged.pop, set_id, None))
 
     def staged_leaves(self, set_id: SetId, base: int) -> dict[bytes, bytes]:
         """Return the leaves of the staged rows above ``base``."""
-        _, known = self._staged.get(set_id) or self._read_staged(set_id)
-        return {key: leaf for key, (seq, leaf) in known.items() if seq > base}
+        known = self._staged.get(set_id)
+        if known is None or known.first <= base:  # the author's base has passed some of them
+            known = self._read_staged(set_id, base)
+        return known.leaves
 
-    def _read_staged(self, set_id: SetId) -> tuple[int, dict[bytes, tuple[int, bytes]]]:
-        rows = list(self.storage.staged(set_id))
-        leaves = zip(rows, leaves_of(rows), strict=True)
-        return len(rows), {key: (entry.seq, leaf) for entry, (key, leaf) in leaves}
+    def _read_staged(self, set_id: SetId, base: int = 0) -> "_Staged":
+        rows = [entry for entry in self.storage.staged(set_id) if entry.seq > base]
+        return _Staged(len(rows), rows[0].seq if rows else 0, dict(leaves_of(rows)))
 
     def adopt_stage(self, set_id: SetId, base: int) -> None:
         """Make what is staged above ``base`` rows of the set."""

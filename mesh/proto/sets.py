@@ -206,9 +206,13 @@ def leaf_hash(entry: Entry) -> bytes:
 def leaves_of(entries: Iterable[Entry]) -> list[tuple[bytes, bytes]]:
     """Return ``key_hash`` and ``leaf_hash`` of many rows, in one loop: it is the hot one."""
     pack_front, blake2b, found = _LEAF.pack, hashlib.blake2b, []
+    last, name, named = "", b"", bytes(2)
     for table, key, seq, hlc, body in entries:
-        name, place = table.encode(), key.encode()
-        where = len(name).to_bytes(2, "big") + name + place
+        if table != last:  # rows of one table mostly stand together
+            last, name = table, table.encode()
+            named = len(name).to_bytes(2, "big") + name
+        place = key.encode()
+        where = named + place
         if body is None:
             front = pack_front(0, len(name), len(place), seq, hlc, -1)
             data = front + name + place
