@@ -28,10 +28,12 @@ from mesh.proto.sets import (
     pack_head,
 )
 from mesh.proto.storage import Stage, Storage
-from mesh.proto.tree import Tree
+from mesh.proto.tree import HASH_BYTES, Tree
 
 LEAVES_KEPT: Final = 400_000
-"""Leaves of trees that stay in memory; the least used sets are hashed again when needed."""
+"""Leaves of trees that stay in memory; of the least used sets only the leaves do, packed."""
+PACKED_KEPT: Final = 2_000_000
+"""Leaves that stay packed (32 bytes each); the rest is hashed again when needed."""
 COMPACT_BATCH: Final = 32
 REST_SHARE: Final = 10
 """At rest a set holds at most one retracted row for this many live ones."""
@@ -90,6 +92,8 @@ class Replica:
         self._sign = sign
         self._own: dict[str, OwnSet] = {}
         self._trees: dict[SetId, Tree] = {}
+        self._packed: dict[SetId, bytes] = {}  # of trees that are not there
+        self._packed_bytes = 0
         self._staged: dict[SetId, _Staged] = {}
         self._undo: list[Callable[[], object]] = []
         self._changed: dict[SetId, None] = {}
@@ -101,11 +105,16 @@ class Replica:
         must stop the program.
         """
         wrong: list[SetId] = []
+        fresh = 0
         for signed in self.storage.heads():
             set_id = signed.head.id
             self.heads[set_id] = signed
             if self.tree(set_id).root() != signed.head.root:
                 wrong.append(set_id)
+            fresh += signed.head.rows
+            if fresh > LEAVES_KEPT // 8:
+                self._shrink()
+                fresh = 0
         for (author, _), signed in self.heads.items():
             if author == self.author:
                 self.hlc.last = max(self.hlc.last, signed.head.floor)
@@ -179,14 +188,24 @@ class Replica:
         """Return the hash tree of a set, hashed from its rows when it is not in memory."""
         tree = self._trees.pop(set_id, None)
         if tree is None:
-            tree = Tree(leaves_of(self.storage.entries(set_id)))
+            packed = self._take_packed(set_id)
+            if packed:
+                tree = Tree.unpacked(packed)
+            else:
+                tree = Tree(leaves_of(self.storage.entries(set_id)))
         self._trees[set_id] = tree  # the most used ones stand last
         return tree
 
     def set_tree(self, set_id: SetId, tree: Tree) -> None:
         """Put another tree in place of a set's."""
         self.on_undo(partial(self._trees.pop, set_id, None))
+        self._take_packed(set_id)
         self._trees[set_id] = tree
+
+    def _take_packed(self, set_id: SetId) -> bytes:
+        packed = self._packed.pop(set_id, b"")
+        self._packed_bytes -= len(packed)
+        return packed
 
     def hang_all(self, tree: Tree, leaves: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Set or remove many leaves, so that it can be undone."""
@@ -204,7 +223,12 @@ class Replica:
         total = sum(tree.count for tree in self._trees.values())
         while total > LEAVES_KEPT and len(self._trees) > 1:
             oldest = next(iter(self._trees))
-            total -= self._trees.pop(oldest).count
+            tree = self._trees.pop(oldest)
+            total -= tree.count
+            packed = self._packed[oldest] = tree.packed()
+            self._packed_bytes += len(packed)
+        while self._packed_bytes > PACKED_KEPT * 2 * HASH_BYTES:
+            self._take_packed(next(iter(self._packed)))
 
     # -- staged deltas ---------------------------------------------------------------------
 

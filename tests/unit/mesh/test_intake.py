@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from mesh.proto import replica as replica_module
 from mesh.proto.hlc import Hlc
 from mesh.proto.intake import Delta, Outcome, take
 from mesh.proto.replica import Replica
 from mesh.proto.serve import serve
-from mesh.proto.sets import MARKER, SLACK_ROWS, Entry, SetId, SignedHead, pack_head
+from mesh.proto.sets import MARKER, SLACK_ROWS, Entry, SetId, SignedHead, leaves_of, pack_head
 from mesh.proto.sync_wire import Want
 from mesh.proto.tables import FLEET, HUB_WRITTEN, NODE, REFERENCE
+from mesh.proto.tree import Tree
 from mesh.store_tx import shown_rows
 from tests.support.members import FakeMember, plain_sign
 from tests.support.sides import BODY, NOW, ROSTER, SCOPE, A, Side, make_roster
@@ -280,6 +282,31 @@ def test_undo_leaves_no_trace_in_trees_and_counters():
     assert (a.replica.tree(A).root(), a.replica.own(SCOPE).saved()) == (root, own)
     a.put("k4")
     assert Side("b").pull(a, A) is Outcome.APPLIED
+
+
+@pytest.mark.parametrize("packed_max", [0, 12, 1000])
+def test_trees_that_make_room_for_others_come_back_as_they_were(monkeypatch, packed_max: int):
+    monkeypatch.setattr(replica_module, "LEAVES_KEPT", 8)
+    monkeypatch.setattr(replica_module, "PACKED_KEPT", packed_max)
+    rng = random.Random(packed_max)
+    a, b = Side("a"), Side("b")
+    for _ in range(60):
+        scope = rng.choice([SCOPE, FLEET])
+        keys = [f"k{rng.randrange(12)}" for _ in range(3)]
+        a.put(*keys, scope=scope, body=bytes([0x81, 0xA1, 0x76, rng.randrange(99)]))
+        mark = b.replica.mark()
+        b.replica.put(
+            SCOPE, "server", "mine", bytes([0x81, 0xA1, 0x76, rng.randrange(99)]), NOW
+        )
+        if rng.random() < 0.5:
+            b.disk.undo_to(0)
+            b.replica.undo_to(mark)
+        b.commit()
+        b.pull(a, SetId("a", scope))
+    for side in (a, b):
+        for set_id, signed in side.replica.heads.items():
+            assert side.replica.tree(set_id).root() == signed.head.root
+            assert Tree(leaves_of(side.disk.entries(set_id))).root() == signed.head.root
 
 
 def test_a_damaged_set_is_found_at_load():

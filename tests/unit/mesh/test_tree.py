@@ -34,6 +34,8 @@ def test_root_is_independent_of_history(changes):
     assert tree.root() == again.root()
     assert tree.count == len(plain)
     assert all(tree.get(key) == plain.get(key) for key, _ in changes)
+    once_more = Tree.unpacked(tree.packed())
+    assert (once_more.root(), once_more.count) == (tree.root(), tree.count)
 
 
 def test_an_empty_tree_has_the_empty_root_again_after_everything_left():
