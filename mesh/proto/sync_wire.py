@@ -30,7 +30,7 @@ ANNOUNCED_MAX: Final = 256
 """Heads in one announcement; more are found by comparing roots."""
 HEADS_MAX: Final = 2048
 """Heads in one answer; more follow in the next exchange."""
-DELTA_BYTES: Final = 256 * 1024
+DELTA_BYTES: Final = 512 * 1024
 """Rows in one frame, about; one row more may follow (ROW_BYTES_MAX)."""
 RECORDS_MAX: Final = 512
 RECORD_BYTES_MAX: Final = 1 << 16

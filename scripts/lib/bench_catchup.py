@@ -46,6 +46,7 @@ from tests.support.members import FakeMember, FakeRegister, FakeRegisterStore, s
 SITES: Final = 250
 EPOCH: Final = 1_700_000_000_000
 SLOW_S: Final = 900.0
+BEGAN: Final = time.monotonic()
 
 
 @dataclass
@@ -187,6 +188,11 @@ async def meet(away: MeshStore, there: MeshStore, register: FakeRegister) -> Cou
     return bytes_of
 
 
+def say(text: str) -> None:
+    """Tell how far it is."""
+    print(f"{time.monotonic() - BEGAN:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+
 def cpu_s() -> float:
     """Return the CPU time of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -199,12 +205,15 @@ def one(made: Authors, folder: Path, changes: int, share: float, authors: float)
     for path in (away, there):
         shutil.copy(folder / "both.db", path)
     moved = max(1, round(len(made.names) * authors))
+    say(f"one is away for {changes if share else 0} changes of {moved} authors")
     changed_bytes = made.change(there, share, changes // moved, authors)
     with ExitStack() as stack:
         stores = [stack.enter_context(made.opened(p, p.stem)) for p in (away, there)]
+        say("both are open; they meet")
         began, cpu = time.perf_counter(), cpu_s()
         bytes_of = trio.run(meet, *stores, made.register)
         seconds, cpu = time.perf_counter() - began, cpu_s() - cpu
+    say(f"they hold the same after {seconds:.2f} s; reading it again from the disk")
     with made.opened(away, "away") as again, made.opened(there, "there") as source:
         assert again.heads == source.heads  # read from disk, every root computed again
     rows = bytes_of.pop("delta", 0)
@@ -230,6 +239,7 @@ def main() -> None:
     made = Authors(args.authors, args.rows)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         folder = Path(name)
+        say("writing what both hold")
         made.fill(folder / "both.db")
         table = [
             one(made, folder, 0, 0.0, 1.0),

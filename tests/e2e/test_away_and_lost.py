@@ -51,7 +51,7 @@ def test_a_node_whose_state_is_gone_takes_its_rows_back_from_the_hub(pair: Fleet
     wait_for(
         "the server is known again",
         lambda: run("server", "show", "srv1", "--data", pair.two).code == 0,
-        30,
+        90,  # seconds as a rule; more than a minute when the first comparison is missed
         pair.processes,
     )
     after = pair.server("srv1", pair.two)

@@ -132,13 +132,13 @@ async def test_a_write_is_acknowledged_without_waiting_for_the_minute(tmp_path):
 
 async def test_a_set_larger_than_a_frame_arrives_whole(tmp_path):
     def many(tx):
-        for n in range(400):
+        for n in range(800):
             tx.put(SITE, SIGHTING, f"m{n}", {"x": b"z" * 4000})
 
     async with peer("a", tmp_path) as a, peer("b", tmp_path) as b:
         await a.store.write(many)
         async with linked(a, b):
-            await b.until(lambda: len(b.store.rows(SITE, SIGHTING)) == 400)
+            await b.until(lambda: len(b.store.rows(SITE, SIGHTING)) == 800)
         assert a.store.heads == b.store.heads
         assert b.replication.statistics()["staged"] >= 4
 

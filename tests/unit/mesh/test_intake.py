@@ -196,7 +196,7 @@ def test_two_heads_for_one_point_are_a_fork_and_ours_stays():
 def test_a_large_delta_counts_for_nothing_before_its_last_frame():
     a, b = Side("a"), Side("b")
     big = b"\xc5\xea\x60" + bytes(60_000)
-    a.put(*(f"k{n}" for n in range(12)), body=b"\x81\xa1v" + big)
+    a.put(*(f"k{n}" for n in range(24)), body=b"\x81\xa1v" + big)
     want, outcomes = Want(A, 0, 0), []
     while not outcomes or outcomes[-1] is Outcome.STAGED:
         (delta,) = serve(a.disk, [want], ROSTER, "b")
