@@ -44,6 +44,12 @@ def test_an_order_for_a_dark_site_waits_at_the_hub_and_is_carried_out_once(pair:
 @pytest.mark.slow
 def test_a_node_whose_state_is_gone_takes_its_rows_back_from_the_hub(pair: Fleet) -> None:
     before = pair.server("srv1", pair.two)
+    wait_for(  # what nobody else holds yet is lost with the disk
+        "the hub has what is lost next",
+        lambda: (pair.server("srv1", pair.hub) or {}).get("state") == before["state"],
+        30,
+        pair.processes,
+    )
     pair.processes.stop(pair.two.name)
     for path in pair.two.glob("state.db*"):
         path.unlink()
