@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from mesh.proto.flat_digest import FlatDigest, known_of, packed
 from mesh.proto.intake import Roster, admits
 from mesh.proto.serve import visible_to
-from mesh.proto.sets import SetId, SignedHead, flat
+from mesh.proto.sets import NUMBER_MAX, SetId, SignedHead, flat
 from mesh.proto.sync_wire import (
     GROUPS_MAX,
     HEADS_MAX,
@@ -61,11 +61,12 @@ class RegisterDigest(Protocol):
 class Group:
     """Sets that are compared as one."""
 
-    __slots__ = ("_hash", "_mark", "_order", "heads", "key", "scope")
+    __slots__ = ("_hash", "_mark", "_order", "heads", "key", "reach", "scope")
 
     def __init__(self, key: bytes, scope: str) -> None:
         self.key, self.scope = key, scope
         self.heads: dict[SetId, SignedHead] = {}
+        self.reach = 0
         self._order: list[SetId] | None = None
         self._hash: bytes | None = None
         self._mark: bytes | None = None
@@ -73,6 +74,7 @@ class Group:
     def put(self, set_id: SetId, signed: SignedHead | None) -> None:
         """Set or remove a head."""
         old = self.heads.get(set_id)
+        self.reach += (signed.head.seq if signed else 0) - (old.head.seq if old else 0)
         if signed is None:
             self.heads.pop(set_id, None)
         else:
@@ -115,12 +117,14 @@ class Shared:
         self.groups = {group.key: group for group in sorted(groups, key=lambda g: g.key)}
         self._version = -1
         self._root = b""
+        self._reach: int | None = None
         self._flat: FlatDigest | None = None
 
     def fresh(self, version: int) -> "Shared":
         """Forget what was hashed at another version."""
         if version != self._version:
             self._version, self._root, self._flat = version, b"", None
+            self._reach = None
         return self
 
     def root(self) -> bytes:
@@ -129,6 +133,13 @@ class Shared:
             hashes = [group.hash() for group in self.groups.values()]
             self._root = _hash(b"".join(hashes), HASH_BYTES)
         return self._root
+
+    def reach(self) -> int:
+        """Return the sum of all seqs: of two, who has missed more mostly has less."""
+        if self._reach is None:
+            total = sum(group.reach for group in self.groups.values())
+            self._reach = min(total, NUMBER_MAX)
+        return self._reach
 
     def flat(self) -> FlatDigest:
         """Return the digest that peers of the first release understand."""

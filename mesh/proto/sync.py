@@ -43,7 +43,6 @@ from mesh.proto.sync_ports import (
 from mesh.proto.sync_wire import (
     ANNOUNCED_MAX,
     HAVE_BYTES_MAX,
-    RECEIPTS_MAX,
     WANTS_MAX,
     Announce,
     Deltas,
@@ -64,9 +63,8 @@ from mesh.proto.sync_wire import (
     body_of,
     packed_body,
     parse,
-    receipt_body,
 )
-from mesh.proto.wanted import forks, reach, shares, untold, urgency, want
+from mesh.proto.wanted import begins, forks, reach, receipt_for, shares, untold, urgency, want
 
 ANNOUNCE_S: Final = 0.1
 EXCHANGE_S: Final = 60.0
@@ -96,12 +94,9 @@ class SyncSession:
         self.dropped = False
         self._view, self._roster, self._register = view, roster, register
         self._claims, self._jitter, self._carried = claims, jitter, carried
-        self._state, self._n = "idle", 0
+        self._state, self._n, self._next_s, self._again_s = "idle", 0, 0.0, NEVER
         self._reply_by: float | None = None
-        self._next_s = 0.0
-        self._again = False
-        self._again_s = NEVER
-        self._serving = False
+        self._again = self._serving = False
         self._wants: dict[SetId, Want] = {}
         self._asked: frozenset[SetId] = frozenset()
         self._barred: dict[SetId, tuple[int, int]] = {}
@@ -115,7 +110,7 @@ class SyncSession:
         self._records_more = False
         self._applying: tuple[Delta, ...] = ()
         self._digest = digest or HeadsDigest(view, roster, register)
-        self._peer_asked, self._put_off, self._listed = False, 0, b""
+        self._peer_asked, self._yielded, self._put_off, self._listed = False, False, 0, b""
         self._comparing = self._groups = False
         """The peer understands the messages about groups."""
         self._by_ref, self._told = set[SetId](), set[SetId]()
@@ -206,7 +201,7 @@ class SyncSession:
             case RootAsk(n, groups):
                 self._groups = self._peer_asked = groups
                 said = self._register_said = self._register.digest()
-                return [_send(Root(n, said, self._root(), groups))]
+                return [_send(Root(n, said, self._root(), groups, self._shared().reach()))]
             case RecordsAsk() | HeadsAsk() | GroupsAsk() | HeadsOf():
                 return [_send(answer(message, self._shared(), self._register))]
             case Pull(n, wants, refs):
@@ -275,9 +270,11 @@ class SyncSession:
             return self._ask_records(now)
         if message.root == self._root():
             return self._finish(now)
-        if self._peer_asked and self.peer < self._view.author and not self._wants:
-            self._peer_asked = False
-            self.counters["yielded"] += 1  # the peer compares too: it says what is ours to get
+        first = begins(message.reach, self.peer, self._shared().reach(), self._view.author)
+        self._yielded = self._peer_asked and first and not self._yielded and not self._wants
+        self._peer_asked = False
+        if self._yielded:  # the peer compares too: it says what is ours to get
+            self.counters["yielded"] += 1
             self._idle(now, YIELD_S)
             return []
         return self._ask_heads(now)
@@ -389,6 +386,8 @@ class SyncSession:
             self.counters[str(outcome)] += 1
             again = self._settle(part, outcome)
             self.counters["strikes"] += outcome in HOSTILE and not again
+        if self._announce:
+            self._schedule_announce(now)
         if not self._applying:  # the peer no longer has what it said, or not in that place
             for set_id in self._asked - self._by_ref:
                 self._give_up(set_id)
@@ -422,6 +421,8 @@ class SyncSession:
             return True
         if outcome is Outcome.UNTAKEN:
             self._again_s = RETRY_S
+            self._peer_has.pop(part.id, None)  # it has more, and not this: so it is told
+            self._announce[part.id] = None
         elif outcome not in (Outcome.APPLIED, Outcome.TAKEN_BACK, Outcome.STALE):
             self._barred[part.id] = self._peer_has.get(part.id, part.signed.head.point)
         self._give_up(part.id)
@@ -491,9 +492,8 @@ class SyncSession:
 
     def _receipts(self, heads: Iterable[SignedHead]) -> list[Effect]:
         """Tell the peer which of its own sets are durable here."""
-        own = [signed.head for signed in heads if signed.head.author == self.peer]
-        points = [(head.scope, head.epoch, head.seq) for head in own]
-        return [SendReceipt(receipt_body(points[:RECEIPTS_MAX]))] if points else []
+        body = receipt_for(self.peer, heads)
+        return [SendReceipt(body)] if body else []
 
 
 def _send(message: Message) -> Send:

@@ -26,8 +26,8 @@ STRIKES_MAX: Final = 8
 GARBAGE_MAX: Final = 64
 """Frames that are no messages after which the link is dropped."""
 YIELD_S: Final = 2.0
-"""Of two that compare at once the one with the higher id waits so long, and while the other
-pulls: what is newer with either is found in one comparison."""
+"""Of two that compare at once the one that has more waits so long, and while the other pulls:
+what is newer with either is found in one comparison."""
 YIELDS_MAX: Final = 64
 """Pulls in a row that may put our own comparison off."""
 REACH_MIN: Final = 8

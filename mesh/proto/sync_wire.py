@@ -65,6 +65,7 @@ class Root:
     register: bytes
     root: bytes
     groups: bool = False  # the root is over groups
+    reach: int | None = None  # sum of the seqs under it: who has less compares first
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +215,9 @@ def body_of(message: Message) -> dict[str, Any]:
             return {"t": "proofs", "proofs": listed}
         case RootAsk(n, groups):
             return {"t": "root?", "n": n, **_flag(groups)}
-        case Root(n, register, root, groups):
-            return {"t": "root", "n": n, "g": register, "r": root, **_flag(groups)}
+        case Root(n, register, root, groups, reach):
+            more = {} if reach is None else {"s": reach}
+            return {"t": "root", "n": n, "g": register, "r": root, **_flag(groups), **more}
         case RecordsAsk(n, have):
             return {"t": "records?", "n": n, "have": have}
         case Records(n, records, more):
@@ -266,7 +268,8 @@ def parse(body: Any) -> Message:
             return RootAsk(n, _speaks(body))
         case "root":
             register, root = (fields.raw(body, name, HASH_BYTES) for name in "gr")
-            return Root(n, register, root, _speaks(body))
+            reach = fields.integer(body, "s", most=NUMBER_MAX) if "s" in body else None
+            return Root(n, register, root, _speaks(body), reach)
         case "records?":
             have = fields.raw(body, "have", bytes_max=HAVE_BYTES_MAX)
             return RecordsAsk(n, _whole(have, MARK_BYTES))

@@ -6,13 +6,24 @@ which is a proof against its author; of our own set we want whatever our
 history does not go through, whole, since it says that we have lost something or have a twin.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 from mesh.proto.evidence import Proof
 from mesh.proto.intake import Roster, admits
 from mesh.proto.serve import visible_to
 from mesh.proto.sets import SetId, SignedHead
 from mesh.proto.sync_ports import REACH_MIN, View
-from mesh.proto.sync_wire import WANTS_MAX, Known, Want
+from mesh.proto.sync_wire import RECEIPTS_MAX, WANTS_MAX, Known, Want, receipt_body
 from mesh.proto.tree import EMPTY
+
+
+def begins(theirs: int | None, peer: str, ours: int, me: str) -> bool:
+    """Tell whether of two that want to compare it is the peer that begins: who has less.
+
+    ``theirs`` and ``ours`` are sums of seqs (``Shared.reach``); None: the peer does not say.
+    """
+    return peer < me if theirs is None or theirs == ours else theirs < ours
 
 
 def forks(view: View, known: Known) -> bool:
@@ -75,3 +86,10 @@ def untold(view: View, roster: Roster, peer: str, told: set[SetId]) -> tuple[Pro
     )
     told.update(proof.id for proof in new)
     return new
+
+
+def receipt_for(peer: str, heads: Iterable[SignedHead]) -> dict[str, Any] | None:
+    """Return what tells a peer how much of its own sets is durable here, None: nothing."""
+    own = [signed.head for signed in heads if signed.head.author == peer]
+    points = [(head.scope, head.epoch, head.seq) for head in own]
+    return receipt_body(points[:RECEIPTS_MAX]) if points else None

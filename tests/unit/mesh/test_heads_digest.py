@@ -222,18 +222,20 @@ def test_members_of_this_release_compare_groups():
     assert any("z" in body for _, body in wire.sent)
 
 
-def test_who_yields_hears_what_is_newer_from_the_other():
-    a, b = Member("a"), Member("b")
-    a.put("k")
-    b.pull(a, A)
-    a.put("l")
-    wire = QueuedWire(a, b)
+@pytest.mark.parametrize("more", ["a", "b"])
+def test_who_has_more_yields_and_hears_what_is_newer_from_the_other(more: str):
+    less = {"a": "b", "b": "a"}[more]
+    sides = {name: Member(name) for name in "ab"}
+    sides[more].put("k")
+    sides[less].pull(sides[more], SetId(more, SCOPE))
+    sides[more].put("l")
+    wire = QueuedWire(sides["a"], sides["b"])
     wire.start()
     wire.run()
-    assert a.heads == b.heads
-    assert wire.sessions["b"].counters["yielded"] == 1
-    assert wire.kinds("a").count("groups?") == 1
-    assert "groups?" not in wire.kinds("b")
+    assert sides["a"].heads == sides["b"].heads
+    assert wire.sessions[more].counters["yielded"] == 1
+    assert wire.kinds(less).count("groups?") == 1
+    assert "groups?" not in wire.kinds(more)
 
 
 def test_a_place_that_leads_nowhere_is_asked_for_by_name():

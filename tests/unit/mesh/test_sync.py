@@ -13,7 +13,16 @@ from mesh.proto.receipts import Receipts
 from mesh.proto.serve import serve
 from mesh.proto.sets import SetId
 from mesh.proto.sync import ANNOUNCE_S, EXCHANGE_S, REPLY_S, STRIKES_MAX, SyncSession
-from mesh.proto.sync_ports import Apply, Claims, Drop, Merge, Send, SendReceipt, Serve
+from mesh.proto.sync_ports import (
+    RETRY_S,
+    Apply,
+    Claims,
+    Drop,
+    Merge,
+    Send,
+    SendReceipt,
+    Serve,
+)
 from mesh.proto.sync_wire import (
     Announce,
     Deltas,
@@ -93,7 +102,7 @@ class Wire:
                     self.perform(name, session.on_served(n, parts, self.now))
                 case Apply(deltas):
                     before = dict(member.heads)
-                    done = [take(member.replica, d, ROSTER, member.now) for d in deltas]
+                    done = [take(member.replica, d, ROSTER, member.now, other) for d in deltas]
                     member.commit()
                     new = {k: h for k, h in member.heads.items() if before.get(k) != h}
                     self.perform(name, session.on_change(new, self.now))
@@ -142,6 +151,36 @@ def test_of_two_that_compare_at_once_none_waits_for_what_it_lacks(first: str):
     for name, session in wire.sessions.items():
         wire.perform(name, session.on_timer(wire.now))
     assert a.heads == b.heads
+
+
+def test_an_author_that_has_lost_its_set_hears_of_it_though_only_the_peer_compares():
+    a, b = Member("a"), Member("b")
+    b.put("old")
+    a.pull(b, SetId("b", SCOPE))
+    lost = Member("b")
+    lost.now = b.now + 1000
+    lost.put("new")  # in a higher epoch: for the peer there is more than it has
+    wire = Wire(a, lost)
+    wire.perform("a", wire.sessions["a"].start(0.0))
+    assert wire.sessions["a"].counters["untaken"] == 1
+    while wire.now < RETRY_S + ANNOUNCE_S:
+        wire.now += ANNOUNCE_S
+        for name, session in wire.sessions.items():
+            if session.deadline is not None and session.deadline <= wire.now and name == "a":
+                wire.perform(name, session.on_timer(wire.now))
+    assert lost.keys("b") == a.keys("b") == {"old", "new"}
+
+
+def test_nobody_yields_twice_in_a_row():
+    """A peer that asks again and again would keep us from ever comparing."""
+    session = Member("b").session("a")
+    for _ in range(2):
+        session.start(0.0)
+        session.on_frame(body_of(RootAsk(1, groups=True)), 0.0)
+        root = Root(session._n, ROSTER.register.digest(), b"other" + bytes(11), groups=True)
+        effects = session.on_frame(body_of(root), 0.0)
+    assert session.counters["yielded"] == 1
+    assert [e.body["t"] for e in effects] == ["groups?"]
 
 
 def test_a_commit_is_announced_at_once_then_at_most_once_in_100_ms():
@@ -280,7 +319,8 @@ def test_two_links_do_not_pull_one_set_twice():
 
 
 MESSAGES = [
-    RootAsk(1), Root(1, bytes(16), bytes(16)), RecordsAsk(1, bytes(16)),
+    RootAsk(1), Root(1, bytes(16), bytes(16)), Root(1, bytes(16), bytes(16), True, 7),
+    RecordsAsk(1, bytes(16)),
     Records(1, (b"r",), True), HeadsAsk(1, bytes(128)),
     Heads(1, (Known(A, 1, 2, bytes(16)),), False),
     Announce(bytes(16), (Known(A, 1, 2, bytes(16)),), False), Pull(1, (Want(A, 1, 2),)),
