@@ -4,7 +4,7 @@ It knows no link and no store. Rule: it may be asked from the store's writer thr
 iterates over members is taken from a snapshot that the main thread made (``refresh``).
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from mesh.proto import tables
@@ -126,6 +126,16 @@ class RegisterRoster:
             for node, member in self._members.items()
             if self.may_author(node, scope) and (not hubs_only or HUB in member.roles)
         )
+
+    def bequeathed(self, scope: str) -> Mapping[str, tuple[int, int]]:
+        """Return the ended authors of merged tables of a scope and what was accepted last."""
+        hubs_only = scope in (tables.FLEET, tables.HUBS)
+        found: dict[str, tuple[int, int]] = {}
+        for node, member in self._members.items():
+            last = self.last_accepted(node, scope) if member.status in ENDED else None
+            if last is not None and last > (0, 0) and (not hubs_only or HUB in member.roles):
+                found[node] = last
+        return found
 
     def verify(self, author: str, body: bytes, signature: bytes) -> bool:
         """Tell whether a head was signed by its author."""

@@ -146,7 +146,7 @@ class Tx:
     def convict(self, proofs: Iterable[Proof]) -> None:
         """Keep proofs against authors."""
         for proof in proofs:
-            self._replica.add_proof(proof)
+            self._replica.convict(proof, self.now_ms)
 
     def renew(self) -> None:
         """Go on in a higher epoch in all own sets (after a restore)."""

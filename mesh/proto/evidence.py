@@ -1,9 +1,10 @@
 """Proof that an author has signed two histories: it runs twice, or its disk lost something.
 
 It knows no link and no storage. Rules: a proof is two heads of one set and epoch, each under
-the author's signature, that cannot both be true. Two different heads for one point convince
-anybody, so they are passed on; a later head whose rows contradict an earlier one convinces only
-who has held both, and stays here. One proof a set is kept, and so many in all.
+the author's signature, that cannot both be true. Two different heads for one point, or a later
+one that takes a promise back, convince anybody, so they are passed on; a later head whose rows
+contradict an earlier one convinces only who has held both, and stays here. One proof a set is
+kept, and so many in all.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +30,10 @@ class Proof(NamedTuple):
     @property
     def transferable(self) -> bool:
         """Tell whether the two heads alone convince."""
-        return self.one.head.point == self.two.head.point
+        one, two = sorted((self.one.head, self.two.head), key=lambda head: head.point)
+        if one.epoch != two.epoch:
+            return False  # a restored author may have lost a promise: no crime
+        return one.seq == two.seq or two.floor < one.floor or two.base < one.base
 
 
 def holds(proof: Proof, verify: Callable[[str, bytes, bytes], bool]) -> bool:

@@ -8,13 +8,14 @@ set that is later, or of a branch that our history does not go through, means th
 writes (restored backup, lost disk): we take that set back, then go on in a higher epoch.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
 from mesh.proto.evidence import Proof, rewritten
 from mesh.proto.hlc import milliseconds
+from mesh.proto.merge import inherited, is_merged
 from mesh.proto.replica import OwnSet, Replica, joined_past
 from mesh.proto.sets import (
     Entry,
@@ -64,9 +65,16 @@ class Roster(Protocol):
         """Return the active members that may write merged tables in a scope."""
         ...
 
+    def bequeathed(self, scope: str) -> Mapping[str, tuple[int, int]]:
+        """Return the ended authors of merged tables of a scope and what was accepted last."""
+        ...
+
     def verify(self, author: str, body: bytes, signature: bytes) -> bool:
         """Tell whether a head was signed by its author."""
         ...
+
+
+_Place = tuple[str, str]
 
 
 class Outcome(StrEnum):
@@ -141,9 +149,10 @@ def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int, via: str =
     own = head.author == replica.author
     if not own and not admits(roster, replica.author, head):
         return Outcome.SCOPE
-    buried = head.point <= replica.buried.get(head.id, (0, 0))
-    if buried and not roster.may_author(*head.id):
-        return Outcome.STALE
+    if not own and not roster.may_author(*head.id):
+        gone = max(replica.buried.get(head.id, (0, 0)), inherited(replica.storage, head.id))
+        if head.point <= gone:
+            return Outcome.STALE
     held = replica.heads.get(head.id)
     refusal = _order(held, delta.signed, own)
     if refusal is not None:
@@ -152,9 +161,9 @@ def take(replica: Replica, delta: Delta, roster: Roster, now_ms: int, via: str =
         return Outcome.ROWS
     if not roster.verify(head.author, delta.signed.body, delta.signed.signature):
         return Outcome.SIGNATURE
-    if held is not None and held.head.point == head.point and not own:
-        replica.add_proof(Proof(held, delta.signed))
-        return Outcome.FORK
+    if held is not None and not own and (proof := Proof(held, delta.signed)).transferable:
+        replica.add_proof(proof)
+        return Outcome.FORK if held.head.point == head.point else Outcome.REWIND
     if held is not None and via == head.author and not head.covers(held.head.point):
         return Outcome.UNTAKEN
     came = _gather(replica, delta, held)
@@ -184,7 +193,7 @@ def _order(held: SignedHead | None, signed: SignedHead, own: bool) -> Outcome | 
         return Outcome.STALE
     if own:
         return None
-    if new.floor < old.floor or (new.epoch == old.epoch and new.base < old.base):
+    if new.floor < old.floor and new.epoch != old.epoch:
         return Outcome.REWIND
     return None
 
@@ -303,15 +312,17 @@ def _take_back(replica: Replica, signed: SignedHead, came: _Came, now_ms: int) -
     mine = list(replica.storage.entries(head.id)) if held else []
     replica.storage.clear(head.id)
     came.save(replica, head)
-    replica.set_tree(head.id, tree)
     rows = {(e.table, e.key): e for e in replica.storage.entries(head.id)}
-    beside = held is not None and head.shares_epoch(held.head.epoch)
-    kept = [
-        ours
-        for ours in mine
-        if _ours_is_newer(ours, rows.get((ours.table, ours.key)), head.floor)
-        or (beside and _written_beside(ours, rows.get((ours.table, ours.key)), head.base))
-    ]
+    kept = _kept(replica, head, held.head, mine, rows) if held else []
+    fork = head.fork(held.head) if held else None
+    if fork is not None:
+        live = {(e.table, e.key) for e in mine if e.body is not None}
+        left = [at for at, e in rows.items() if e.seq <= fork and at not in live]
+        replica.storage.delete_entries(head.id, left)
+        tree.update((key_hash(*at), None) for at in left)
+        for at in left:
+            del rows[at]
+    replica.set_tree(head.id, tree)
     replica.hlc.last = max(replica.hlc.last, head.floor)
     replica.hlc.floor(now_ms)
     last_epoch = max(head.epoch, held.head.epoch if held else 0)
@@ -329,6 +340,29 @@ def _take_back(replica: Replica, signed: SignedHead, came: _Came, now_ms: int) -
     for entry in kept:
         replica.rewrite(head.scope, entry)
     return Outcome.TAKEN_BACK
+
+
+def _kept(
+    replica: Replica, head: Head, held: Head, mine: list[Entry], rows: dict[_Place, Entry]
+) -> list[Entry]:
+    """Return our rows that the branch which we take back does not know."""
+    beside = head.shares_epoch(held.epoch)
+    kept: list[Entry] = []
+    for ours in mine:
+        theirs = rows.get((ours.table, ours.key))
+        new = ours.body is not None and ours.hlc > replica.began
+        if (
+            _ours_is_newer(ours, theirs, head.floor)
+            or (new and _says_nothing(theirs))
+            or (beside and _written_beside(ours, theirs, head.base))
+        ):
+            kept.append(ours)
+    return kept
+
+
+def _says_nothing(theirs: Entry | None) -> bool:
+    """Tell whether there is no row, or one that was merely overruled by somebody's."""
+    return theirs is None or (theirs.body is None and is_merged(theirs.table))
 
 
 def _written_beside(ours: Entry, theirs: Entry | None, base: int) -> bool:

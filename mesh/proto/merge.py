@@ -3,14 +3,16 @@
 It knows no storage but its port. Rules: the value of a key is the row that is highest by
 (hlc, author), whatever order the rows came in; a row that another author's row beats is
 retracted by its own author; a deletion marker is retracted only when no other row of the key is
-seen and every active author of the table has promised (head floor) to issue nothing below it.
+seen, every active author of the table has promised (head floor) to issue nothing below it, and
+what dead authors left has been taken over (their heirs copy old stamps).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from mesh.proto.sets import MARKER, Entry, SetId, SignedHead
+from mesh.proto.codec import unpack_map
+from mesh.proto.sets import MARKER, ROW_BYTES_MAX, Entry, SetId, SignedHead
 from mesh.proto.storage import Reader
-from mesh.proto.tables import PER_AUTHOR
+from mesh.proto.tables import INHERITED, PER_AUTHOR
 
 Authored = tuple[str, Entry]
 
@@ -59,8 +61,12 @@ def retractable(
     set_id: SetId,
     authors: Collection[str],
     heads: Mapping[SetId, SignedHead],
+    settled: bool = True,
 ) -> Iterator[Entry]:
-    """Yield the rows of an author's own set that nobody needs any more."""
+    """Yield the rows of an author's own set that nobody needs any more.
+
+    ``settled``: what dead authors left in the scope has been taken over.
+    """
     for entry in list(reader.entries(set_id)):
         if entry.body is None or not is_merged(entry.table):
             continue
@@ -68,9 +74,24 @@ def retractable(
         rows = reader.keyed(set_id.scope, entry.table, entry.key)
         others = [item for item in rows if item[0] != set_id.author]
         if any(rank(item) > rank(mine) for item in others) or (
-            entry.body == MARKER and not others and is_stable(entry, set_id, authors, heads)
+            entry.body == MARKER
+            and settled
+            and not others
+            and is_stable(entry, set_id, authors, heads)
         ):
             yield entry
+
+
+def inherited(reader: Reader, set_id: SetId) -> tuple[int, int]:
+    """Return the (epoch, seq) up to which a dead author's set was taken over, else (0, 0)."""
+    last = (0, 0)
+    for _, entry in reader.tabled(set_id.scope, INHERITED):
+        if entry.body and entry.key.startswith(f"{set_id.author}/"):
+            said = unpack_map(entry.body, ROW_BYTES_MAX)
+            epoch, seq = said.get("epoch"), said.get("seq")
+            if isinstance(epoch, int) and isinstance(seq, int):
+                last = max(last, (epoch, seq))
+    return last
 
 
 def promise_owed(

@@ -89,6 +89,8 @@ class Replica:
         self.heads: dict[SetId, SignedHead] = {}
         self.proofs: dict[SetId, Proof] = {proof.id: proof for proof in storage.proofs()}
         self.buried: dict[SetId, tuple[int, int]] = {}
+        self.began = 0
+        """Rows of ours with a higher stamp were written by this process."""
         self._sign = sign
         self._own: dict[str, OwnSet] = {}
         self._trees: dict[SetId, Tree] = {}
@@ -120,6 +122,7 @@ class Replica:
                 self.hlc.last = max(self.hlc.last, signed.head.floor)
             else:
                 self.observe(signed.head.floor, now_ms)
+        self.began = self.hlc.last
         return wrong
 
     # -- transactions ----------------------------------------------------------------------
@@ -336,10 +339,24 @@ class Replica:
         """Go on in a higher epoch everywhere: what we hold may be an older copy of us."""
         self.hlc.floor(now_ms)
         for scope in [set_id.scope for set_id in self.heads if set_id.author == self.author]:
-            own = self.own(scope)
-            epoch = max(own.epoch + 1, milliseconds(self.hlc.last))
-            past = joined_past([*own.past, (own.epoch, own.seq)])
-            self.replace_own(scope, replace(own, epoch=epoch, dirty=True, past=past))
+            self._renew(scope)
+
+    def _renew(self, scope: str) -> None:
+        own = self.own(scope)
+        epoch = max(own.epoch + 1, milliseconds(self.hlc.last))
+        past = joined_past([*own.past, (own.epoch, own.seq)])
+        self.replace_own(scope, replace(own, epoch=epoch, dirty=True, past=past))
+
+    def convict(self, proof: Proof, now_ms: int) -> None:
+        """Keep a proof; if it is about us, go on where both histories can follow.
+
+        Whoever holds the head of our other self takes nothing of ours that promises less.
+        """
+        if self.add_proof(proof) and proof.id.author == self.author:
+            floors = (signed.head.floor for signed in proof)
+            self.hlc.last = max(self.hlc.last, *floors)
+            self.hlc.floor(now_ms)
+            self._renew(proof.id.scope)
 
     # -- ending a group --------------------------------------------------------------------
 

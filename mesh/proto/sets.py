@@ -111,6 +111,19 @@ class Head:
                 return seq <= last_seq
         return len(self.past) == PAST_MAX and epoch < self.past[-1][0]
 
+    def fork(self, other: "Head") -> int | None:
+        """Return the last seq that two histories of a set share, None when that is not known.
+
+        Branches part where one of them begins another epoch. Two that went on in one epoch
+        (a machine that was copied while it ran) have parted somewhere in it.
+        """
+        if self.epoch == other.epoch:
+            return None
+        mine = dict((*self.past, self.point))
+        theirs = dict((*other.past, other.point))
+        shared = max(mine.keys() & theirs.keys(), default=None)
+        return None if shared is None else min(mine[shared], theirs[shared])
+
 
 class SignedHead(NamedTuple):
     """A head with the bytes that were signed."""

@@ -53,6 +53,10 @@ SECRET_COPY: Final = "secret_copy"  # per author; key = "<node id>/<secret id>",
 
 SECRET: Final = "secret"  # merged; key = secret id; HPKE blob for this node
 
+# -- every scope with merged tables ---------------------------------------------------------
+
+INHERITED: Final = "inherited"  # merged; key = "<dead author>/<epoch>/<seq>"; by its heir
+
 # -- hubs ----------------------------------------------------------------------------------
 
 TOKEN: Final = "token"  # merged; key = token id
@@ -315,6 +319,14 @@ class SecretIndexRow(TypedDict, total=False):
     version: int
     released: list[str]  # node ids
     changed_ms: int
+
+
+class InheritedRow(TypedDict, total=False):
+    """A dead author's set was taken over up to here, by whoever wrote this (``collect.py``)."""
+
+    author: str
+    epoch: int
+    seq: int
 
 
 class TokenRow(TypedDict, total=False):

@@ -85,8 +85,9 @@ class Liar:
         head = signed.head
         last = rows[-1] if rows else Entry("server", "k", part.since + 1, 1, b"\x80")
         match how:
-            case "signature":
-                signed = signed._replace(signature=self.rng.randbytes(32))
+            case "signature":  # a head that its author never signed
+                forged = replace(head, floor=head.floor + 1)
+                signed = SignedHead(forged, pack_head(forged), self.rng.randbytes(32))
             case "rows":  # the body of somebody's row is another one
                 rows = [*rows[:-1], last._replace(body=b"\x81\xa1v\x07")]
             case "huge":

@@ -185,6 +185,8 @@ class World(Clockwork):
         hub = self.members[self.rng.choice(["hub1", "hub2"])]
         if name in self.dead or name in self.clones or not hub.up or hub.awaits_peer:
             return
+        if all(author != name for author, _ in hub.heads):
+            return  # who holds nothing of it cannot say what was accepted: its sets would stay
         member = self.members[name]
         record = self.register.all[name]
         for (author, scope), signed in hub.heads.items():

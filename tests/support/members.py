@@ -182,6 +182,15 @@ class PlainRoster:
             if self.may_author(node, scope) and (not hubs_only or "hub" in member.roles)
         )
 
+    def bequeathed(self, scope: str) -> dict[str, tuple[int, int]]:
+        hubs_only = scope in ("fleet", "hubs")
+        found = {node: self.last_accepted(node, scope) for node in self.register.all}
+        return {
+            node: last
+            for node, last in found.items()
+            if last and last > (0, 0) and (not hubs_only or self.is_hub(node))
+        }
+
     def verify(self, author: str, body: bytes, signature: bytes) -> bool:
         return plain_sign(author)(body) == signature
 

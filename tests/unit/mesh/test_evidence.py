@@ -47,6 +47,47 @@ def test_a_later_head_that_contradicts_an_earlier_one_is_kept_too():
     assert not b.replica.proofs[A].transferable
 
 
+def test_a_later_head_that_promises_less_convicts_and_its_author_goes_on_in_a_higher_epoch():
+    one, two = Side("a"), Side("a")
+    for side in (one, two):
+        side.put("k")
+    two.now += 60_000
+    two.put("yours")
+    one.put("mine", "more")  # more writes, by an earlier clock
+    b = Side("b")
+    b.pull(two, A)
+    assert b.pull(one, A) is Outcome.REWIND
+    proof = b.replica.proofs[A]
+    assert holds(proof, ROSTER.verify), "the two heads alone convince"
+    epoch = one.replica.heads[A].head.epoch
+    for _ in range(2):  # it is told once and acts once
+        one.replica.convict(proof, one.now)
+        one.commit()
+    assert one.replica.heads[A].head.epoch > epoch
+    assert b.pull(one, A) is Outcome.APPLIED
+    assert b.keys("a") == {"k", "mine", "more"}
+    renewed = one.replica.heads[A].head.epoch
+    one.replica.convict(proof, one.now)
+    one.commit()
+    assert one.replica.heads[A].head.epoch == renewed
+
+
+def test_a_restored_author_that_promises_less_is_not_accused():
+    a, b = Side("a"), Side("b")
+    a.put("k")
+    backup = a.disk.copy()
+    a.now += 60_000
+    a.put("lost")
+    b.pull(a, A)
+    again = Side("a")
+    again.disk, again.replica.storage = backup, backup
+    again.replica.load(again.now)
+    again.replica.renew(again.now)
+    again.put("since")
+    assert b.pull(again, A) is Outcome.REWIND
+    assert b.replica.proofs == {}
+
+
 def test_an_honest_author_is_never_accused():
     a, b = Side("a"), Side("b")
     a.put("k", "l", "m")
@@ -100,7 +141,7 @@ class TellingWire(QueuedWire):
             if isinstance(effect, Convict):
                 kept = [p for p in effect.proofs if holds(p, ROSTER.verify)]
                 for proof in kept:
-                    self.members[name].replica.add_proof(proof)
+                    self.members[name].replica.convict(proof, self.members[name].now)
                 session = self.sessions[name]
                 super().perform(name, session.on_convicted(len(effect.proofs) - len(kept)))
             else:

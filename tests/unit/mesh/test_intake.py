@@ -250,6 +250,73 @@ def test_an_author_takes_its_later_set_back_and_keeps_what_it_wrote_since():
     assert b.keys("a") == {"lost", "old2", "since"}
 
 
+def restarted(side: Side, disk) -> Side:
+    """Return an author that goes on from a disk as ``restore`` lets it, in a higher epoch."""
+    again = Side(side.name)
+    again.disk = disk
+    again.replica = Replica(disk, side.name, plain_sign(side.name), Hlc())
+    assert again.replica.load(NOW) == []
+    again.replica.renew(side.now)
+    again.commit()
+    return again
+
+
+def test_what_a_restored_author_writes_stays_though_the_lost_branch_had_later_stamps():
+    a, b = Side("a"), Side("b")
+    a.put("old", "gone")
+    backup = a.disk.copy()
+    a.now += 36_000_000  # it followed somebody's clock, ten hours ahead
+    a.put("lost", "gone")
+    a.put("gone", body=None)  # somebody else's row had overruled it
+    b.now = a.now
+    b.pull(a, A)
+    again = restarted(a, backup)
+    again.now = NOW + 100
+    again.put("since", "gone")
+    assert again.pull(b, A, full=True) is Outcome.TAKEN_BACK
+    assert again.keys("a") == {"old", "lost", "since", "gone"}
+
+
+def test_what_an_author_has_let_go_does_not_come_back_with_a_lost_branch():
+    a, b = Side("a"), Side("b")
+    a.put("old", "goes", "stays")
+    backup = a.disk.copy()
+    a.put("lost")
+    b.pull(a, A)
+    again = restarted(a, backup)
+    again.now = a.now + 5
+    again.put("goes", body=None)
+    again.put("since")
+    while again.replica.rest(SCOPE, again.now):
+        again.commit()
+    assert again.disk.entry(A, "server", "goes") is None
+    assert again.pull(b, A, full=True) is Outcome.TAKEN_BACK
+    assert again.keys("a") == {"old", "stays", "lost", "since"}
+    assert b.pull(again, A) is Outcome.APPLIED
+    assert b.keys("a") == {"old", "stays", "lost", "since"}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "shared"),
+    [
+        ([(5, 9)], [(5, 7)], None),  # in one epoch: somewhere
+        ([(5, 9)], [(7, 12), (5, 6)], 6),  # the other began another epoch there
+        ([(7, 12), (5, 6)], [(8, 20), (5, 9)], 6),
+        ([(7, 12), (5, 6)], [(8, 20), (7, 11), (5, 6)], 11),
+        ([(7, 12)], [(8, 20)], None),
+    ],
+)
+def test_where_two_histories_part(one, two, shared):
+    delta = Side("a")
+    delta.put("k")
+    head = delta.replica.heads[A].head
+    ours, theirs = (
+        replace(head, epoch=points[0][0], seq=points[0][1], past=tuple(points[1:]))
+        for points in (one, two)
+    )
+    assert ours.fork(theirs) == theirs.fork(ours) == shared
+
+
 @pytest.mark.parametrize("longer", [0, 1])
 def test_two_processes_with_one_set_of_keys_keep_what_either_wrote(longer: int):
     """A folder that was copied: both go on from one head, and write under the same seqs."""
