@@ -58,12 +58,18 @@ HOLD_S: Final = 0.3
 """A verdict waits so long for others that are about to fall."""
 LATE_S: Final = 0.5
 """A timer that runs later than this shows that we were stalled. Below SILENCE_S - PROBE_S."""
+HASTE_S: Final = 0.05
+"""After a timer that ran later than this no verdict falls for ``HEAR_S``: what came meanwhile
+still waits in the sockets."""
+HEAR_S: Final = 0.1
 DRAIN_S: Final = 0.5
 """What arrives so soon after we woke may be old: it starts a clock, but proves nothing."""
 AFFIRM_S: Final = 2.0
 """An observer says so often that it hears a member that others suspect; below FRESH_S."""
-WAKE_BEATS: Final = 4
-WAKE_EACH_S: Final = 0.1
+WAKE_BEATS: Final = 12
+WAKE_EACH_S: Final = 0.05
+"""Who woke says so this often: to its observers, every fourth time to all. Over a link a lost
+word holds those after it up, until one of them shows that it was lost."""
 PONG_EACH_S: Final = 0.2
 """A peer's pings are answered no more often."""
 OPINIONS_A_BEAT_MAX: Final = 512
@@ -99,6 +105,7 @@ class Detector:
         self._look_at = inf
         self._wake_beats = 0
         self._late_at = inf
+        self._hear_until = -inf
 
     # -- events ------------------------------------------------------------------------------
 
@@ -174,6 +181,8 @@ class Detector:
             self._woke(now)
         if self.deadline is None or now < self.deadline:
             return _NOTHING
+        if now > self.deadline + HASTE_S:
+            self._hear_until = now + HEAR_S
         effects: list[Effect] = []
         if now >= self._beat_at:
             self._beat_at += BEAT_S
@@ -366,6 +375,10 @@ class Detector:
         due = [case for case in pending if now >= _due(case)]
         if not due:
             return
+        if now < self._hear_until:
+            for case in due:
+                case.wake_at = self._hear_until
+            return
         until = min(map(_due, due)) + HOLD_S
         if len(due) < len(pending) and now < until:
             for case in due:
@@ -410,8 +423,9 @@ class Detector:
 
     def _speak_up(self, now: float, effects: list[Effect]) -> None:
         way: Way = "every" if self._wake_beats == WAKE_BEATS else "cheap"
-        if self._others:
-            effects.append(Send(self._others, BEAT, way))
+        peers = self._targets if self._wake_beats % 4 else self._others
+        if peers:
+            effects.append(Send(peers, BEAT, way))
         self._wake_beats -= 1
         self._wake_at = now + WAKE_EACH_S if self._wake_beats else inf
 

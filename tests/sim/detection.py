@@ -3,8 +3,10 @@
 It knows no detector's inside. UDP packets are lost as the weather says; what a link loses it
 sends again, after TCP's timeout or as soon as something later got through, in order. A stalled
 node neither sends, receives nor runs timers; what arrives waits for it. A verdict is *false*
-when the node had been sending: something left it within the last ``SENT_S`` seconds. What a
-node that woke says in its first ``ON_ITS_WAY_S`` may be on its way and does not count yet.
+when the node had been sending: something left it within the last ``SENT_S`` seconds, for the
+one that decides or for several others (an answer to a third one is none of these: a node may
+wake for a millisecond). What a node that woke says in its first ``ON_ITS_WAY_S`` may be on its
+way and does not count yet.
 """
 
 import heapq
@@ -13,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from mesh.proto.detector import BEAT_S, Detector
+from mesh.proto.detector import BEAT_S, WAKE_BEATS, WAKE_EACH_S, Detector
 from mesh.proto.detector_effects import Changed, Send
 from mesh.proto.detector_wire import BEAT
 from tests.sim.clockwork import Clockwork
@@ -30,6 +32,8 @@ RTO_S: Final = 0.2
 """Linux's least retransmission timeout; it doubles."""
 REFUSED_AFTER_S: Final = 0.05
 """A dial to a process that is gone is refused so soon."""
+WORDS_S: Final = WAKE_BEATS * WAKE_EACH_S
+"""What a node says of itself so soon after it woke is no heartbeat."""
 HUMBLE_S: Final = 0.02
 """A woken node works through what waited within this time; what arrives meanwhile comes after
 it, as the bytes of one link do."""
@@ -62,6 +66,7 @@ class Node:
         self.stall_began = self.woke_at = self.busy_until = -1e9
         self.began_at = 0.0
         self.sent_at = self.sent_before = 0.0  # last, and last before it woke or started
+        self.answered: dict[str, float] = {}  # when it last sent something to one alone
         self.died_at: float | None = None
         self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
@@ -202,7 +207,10 @@ class Site(Clockwork):
                 self._changed(node, effect)
                 continue
             assert isinstance(effect, Send)
-            node.sent_at = self.now
+            if len(effect.peers) > 1:
+                node.sent_at = self.now
+            else:
+                node.answered[effect.peers[0]] = self.now
             if effect.way != "link" and self._udp:
                 self._datagrams(node, effect.peers, effect.data)
             if effect.way != "cheap" or not self._udp:
@@ -212,7 +220,7 @@ class Site(Clockwork):
         weather, source, now = self.weather, node.number, self.now
         self.counters["datagrams"] += len(peers)
         taken = [self.by_name[peer] for peer in peers]
-        if data is BEAT and now - node.woke_at > 0.45:  # a heartbeat, not the words on waking
+        if data is BEAT and now - node.woke_at > WORDS_S:
             lost = weather.beats_lost(source, taken, now)
             if lost:
                 taken = [one for one in taken if one not in lost]
@@ -280,7 +288,7 @@ class Site(Clockwork):
     def _flush(self, wire: Wire, node: Node, peer: Node) -> None:
         if self.wires.get((node.number, peer.number)) is not wire:
             return  # that link is gone
-        pending, wire.pending = wire.pending, []
+        pending, wire.pending, wire.again_s = wire.pending, [], RTO_S
         for data in pending:
             self.deliver(peer, peer.core.on_frame, node.name, data)
 
@@ -294,7 +302,7 @@ class Site(Clockwork):
             subject = self.by_name[name]
             if subject.died_at is not None:
                 self._seen(node, subject.died_at)
-            elif self._sent(subject):
+            elif self._sent(subject, node.name):
                 self.false.append((round(self.now, 3), node.name, name))
             elif subject.stalled:
                 self.counters["of_stalled"] += 1
@@ -309,12 +317,14 @@ class Site(Clockwork):
         else:
             self.seen_s.append(self.now - died_at)
 
-    def _sent(self, subject: Node) -> bool:
+    def _sent(self, subject: Node, decider: str) -> bool:
         """Tell whether a living node had been sending."""
         woke_at = max(subject.woke_at, subject.began_at)
-        just_woke = not subject.stalled and self.now - woke_at < ON_ITS_WAY_S
-        sent_at = subject.sent_before if just_woke else subject.sent_at
-        return self.now - sent_at < SENT_S
+        sent_at, answered_at = subject.sent_at, subject.answered.get(decider, 0.0)
+        if not subject.stalled and self.now - woke_at < ON_ITS_WAY_S:
+            sent_at = subject.sent_before
+            answered_at = 0.0 if answered_at >= woke_at else answered_at
+        return self.now - max(sent_at, answered_at) < SENT_S
 
 
 def run_site(

@@ -8,6 +8,7 @@ import pytest
 
 from mesh.proto import detector
 from mesh.proto.detector import PROBE_EACH_S, Detector
+from mesh.proto.detector_effects import Effect
 from tests.sim.detection import run_site
 from tests.sim.detection_model import Model, run_model
 from tests.sim.detection_scenario import DETECT_S_MAX, SEEDS, at_share, one_seed
@@ -44,6 +45,10 @@ class Proud(Detector):
 
     def _woke(self, now: float) -> None:
         self._late_at = inf
+
+    def _decide(self, now: float, effects: list[Effect]) -> None:
+        self._hear_until = -inf
+        super()._decide(now, effects)
 
 
 def false_verdicts(make: Callable[..., Detector], size: int, seeds: int = 3) -> int:

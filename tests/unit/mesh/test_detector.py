@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from mesh.errors import CodecError
 from mesh.proto import detector_wire as wire
 from mesh.proto.detector import (
+    HEAR_S,
+    LATE_S,
     OPINIONS_A_BEAT_MAX,
     PROBE_S,
     REFUSED_S,
@@ -112,6 +114,26 @@ def test_an_observer_that_was_stalled_accuses_nobody():
     site.run_until(QUIET_S + 20)
     assert stalled.core.counters["woke"] == 1
     assert stalled.core.counters["given_up"] == 0
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_no_verdict_falls_on_a_late_timer_before_what_waits_was_heard(speaks: bool):
+    core = Detector("a", b"site", lambda: 0.5)
+    core.start(0.0)
+    core.set_members(["a", "b"], 0.0)
+    core.on_datagram("b", BEAT, 1.0)
+    due, now = 1.0 + SILENCE_S + STABLE_S, 1.0
+    while core.deadline is not None and core.deadline < due:
+        now = core.deadline
+        core.on_timer(now)
+    late = due + LATE_S - 0.1  # too short to count as a stall of ours
+    assert not any(isinstance(one, Changed) for one in core.on_timer(late))
+    if speaks:
+        core.on_datagram("b", BEAT, late + 0.01)
+    fell: list[Changed] = []
+    while core.deadline is not None and core.deadline < late + 2 * HEAR_S:
+        fell += [one for one in core.on_timer(core.deadline) if isinstance(one, Changed)]
+    assert [one.down for one in fell] == ([] if speaks else [("b",)])
 
 
 class Liar(Detector):
