@@ -171,7 +171,9 @@ async def dial_websocket(
             await carrier.aclose()
         if isinstance(exc, RemoteError) and not isinstance(exc, CarrierLost):
             raise
-        raise Unreachable(f"no connection to the hub at {where}: {exc or 'no answer'}") from exc
+        late = isinstance(exc, trio.TooSlowError)
+        said = str(exc) or ("no answer" if late else "it broke off")
+        raise Unreachable(f"no connection to the hub at {where}: {said}") from exc
     except BaseException:
         if carrier is not None:
             await carrier.aclose()
