@@ -104,17 +104,15 @@ class SyncSession:
         self._announce: dict[SetId, None] = {}
         self._announce_at: float | None = None
         self._announced_s = float("-inf")
-        self._register_said = b""
+        self._register_said, self._reach = b"", WANTS_MAX
         self._refused: set[bytes] = set()
         self._merging: tuple[bytes, ...] = ()
         self._records_more = False
         self._applying: tuple[Delta, ...] = ()
         self._digest = digest or HeadsDigest(view, roster, register)
         self._peer_asked, self._yielded, self._put_off, self._listed = False, False, 0, b""
-        self._comparing = self._groups = False
-        """The peer understands the messages about groups."""
+        self._comparing = self._groups = False  # the peer understands messages about groups
         self._by_ref, self._told = set[SetId](), set[SetId]()
-        self._reach = WANTS_MAX
 
     # -- events ----------------------------------------------------------------------------
 
@@ -384,7 +382,7 @@ class SyncSession:
         assert len(outcomes) == len(self._applying)
         for part, outcome in zip(self._applying, outcomes, strict=True):
             self.counters[str(outcome)] += 1
-            again = self._settle(part, outcome)
+            again = self._settle(part, outcome, now)
             self.counters["strikes"] += outcome in HOSTILE and not again
         if self._announce:
             self._schedule_announce(now)
@@ -408,7 +406,7 @@ class SyncSession:
             self._idle(now, FULL_PAUSE_S)
         return []
 
-    def _settle(self, part: Delta, outcome: Outcome) -> bool:
+    def _settle(self, part: Delta, outcome: Outcome, now: float) -> bool:
         """Decide what to do about one set; True if it is asked for again."""
         if part.id not in self._wants:
             return False
@@ -423,7 +421,9 @@ class SyncSession:
             self._again_s = RETRY_S
             self._peer_has.pop(part.id, None)  # it has more, and not this: so it is told
             self._announce[part.id] = None
-        elif outcome not in (Outcome.APPLIED, Outcome.TAKEN_BACK, Outcome.STALE):
+        elif outcome is Outcome.TAKEN_BACK:
+            self._claims.taken_back(part.id, now)
+        elif outcome not in (Outcome.APPLIED, Outcome.STALE):
             self._barred[part.id] = self._peer_has.get(part.id, part.signed.head.point)
         self._give_up(part.id)
         return False

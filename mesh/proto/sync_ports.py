@@ -30,6 +30,10 @@ YIELD_S: Final = 2.0
 what is newer with either is found in one comparison."""
 YIELDS_MAX: Final = 64
 """Pulls in a row that may put our own comparison off."""
+TWIN_S: Final = 1.0
+TWIN_MAX_S: Final = 60.0
+TWIN_CALM_S: Final = 300.0
+"""Pauses between two times that one own set is taken back, and when they begin anew."""
 REACH_MIN: Final = 8
 """Sets asked for at once at least; from there to WANTS_MAX by what an answer had room for."""
 WAITING_MAX: Final = 8192
@@ -131,14 +135,27 @@ class Claims:
 
     def __init__(self) -> None:
         self._held: dict[SetId, tuple[object, float]] = {}
+        self._rests: dict[SetId, tuple[float, float]] = {}  # until when, and for how long
 
     def take(self, set_id: SetId, who: object, now: float) -> bool:
-        """Claim a set for a link; False while another one has it."""
+        """Claim a set for a link; False while another one has it, or it rests."""
         held = self._held.get(set_id)
         if held is not None and held[0] is not who and now < held[1]:
             return False
+        if now < self._rests.get(set_id, (0.0, 0.0))[0]:
+            return False
         self._held[set_id] = (who, now + CLAIM_S)
         return True
+
+    def taken_back(self, set_id: SetId, now: float) -> None:
+        """A set of ours was taken back: the next time has to wait, longer each time.
+
+        Of two processes with our identity each would take the other's back without end.
+        """
+        until, pause_s = self._rests.get(set_id, (-NEVER, 0.0))
+        calm = now > until + TWIN_CALM_S
+        pause_s = TWIN_S if calm else min(2 * pause_s, TWIN_MAX_S)
+        self._rests[set_id] = (now + pause_s, pause_s)
 
     def release(self, who: object, set_id: SetId | None = None) -> None:
         """Give up one set, or all that a link has claimed."""

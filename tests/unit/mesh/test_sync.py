@@ -15,6 +15,9 @@ from mesh.proto.sets import SetId
 from mesh.proto.sync import ANNOUNCE_S, EXCHANGE_S, REPLY_S, STRIKES_MAX, SyncSession
 from mesh.proto.sync_ports import (
     RETRY_S,
+    TWIN_CALM_S,
+    TWIN_MAX_S,
+    TWIN_S,
     Apply,
     Claims,
     Drop,
@@ -293,6 +296,19 @@ def test_a_peer_that_lies_about_heads_is_dropped():
     assert [type(e) for e in effects] == [Drop]
     assert session.counters["strikes"] == STRIKES_MAX
     assert session.deadline is None
+
+
+def test_a_set_that_is_taken_back_again_and_again_waits_longer_each_time():
+    claims, now, times = Claims(), 0.0, 0
+    while now < 600.0:
+        if claims.take(A, "link", now):
+            times += 1
+            claims.taken_back(A, now)
+        now += 0.1
+    assert times < 20
+    now += TWIN_MAX_S + TWIN_CALM_S + 1
+    claims.taken_back(A, now)
+    assert claims.take(A, "link", now + TWIN_S + 0.1)
 
 
 def test_two_links_do_not_pull_one_set_twice():
