@@ -64,6 +64,10 @@ class DhcpServer:
         self._writes = 0
         self._sightings = Sightings(store, self._scope, clock)
 
+    def arch_at(self, client_ip: str) -> str:
+        """Return the kind of firmware that last got an address here, "" when it never did."""
+        return self._sightings.arch_at(client_ip)
+
     def statistics(self) -> dict[str, int]:
         """Return counters: packets, each kind of answer, drops with their reason."""
         return {**self.counts, **self._sightings.counts}

@@ -27,6 +27,7 @@ from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import interface_address, refusal
 from node.boot.tftp import TftpServer
 from node.proto.lease_snapshot import Snapshot
+from node.proto.tftp import caps_of
 
 HTTP_PORT: Final = 8470
 
@@ -90,7 +91,12 @@ class BootServices:
             interface=config.interface,
         )
         self._tftp = TftpServer(
-            files, get_log("tftp"), self.address, config.tftp_port, config.interface
+            files,
+            get_log("tftp"),
+            self.address,
+            config.tftp_port,
+            config.interface,
+            caps=lambda client_ip: caps_of(self._dhcp.arch_at(client_ip)),
         )
         log = get_log("http")
         routes = BootRoutes(self.snapshot, decisions, files, lambda: self.urls(""), log)

@@ -36,6 +36,7 @@ class Sightings:
         self._clock = clock
         self._written: OrderedDict[str, tuple[Seen, int]] = OrderedDict()
         self._waiting: dict[str, Seen] = {}
+        self._arch: OrderedDict[str, str] = OrderedDict()
         self._wake = trio.Event()
         self._minute = 0
         self._new = 0
@@ -55,10 +56,17 @@ class Sightings:
                 return
         self._waiting[seen.mac] = seen
         self._written[seen.mac] = (seen, now_ms)
+        self._arch[str(seen.ip)] = seen.arch
+        while len(self._arch) > REMEMBERED_MAX:
+            self._arch.popitem(last=False)
         self._written.move_to_end(seen.mac)
         while len(self._written) > REMEMBERED_MAX:
             self._written.popitem(last=False)
         self._wake.set()
+
+    def arch_at(self, client_ip: str) -> str:
+        """Return the kind of firmware that last got an address, "" when it never did."""
+        return self._arch.get(client_ip, "")
 
     def _admit_new(self, now_ms: int) -> bool:
         if now_ms // AGAIN_MS != self._minute:

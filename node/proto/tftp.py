@@ -1,15 +1,19 @@
 """TFTP, reading only: requests parsed, one transfer as a state machine.
 
-RFC 1350 with options (2347), blksize (2348), tsize and timeout (2349); octet mode only, no
-window. It knows no sockets and no file system. Rules: an OACK holds only what was asked for
-(UEFI aborts otherwise); a repeated acknowledgement never makes us send twice (the Sorcerer's
-Apprentice, RFC 1123 section 4.2.3.1), only silence does; block numbers go on at 0 after 65,535.
+RFC 1350 with options (2347), blksize (2348), tsize and timeout (2349), windowsize (7440); octet
+mode only. It knows no sockets, no file system and no content: it says which blocks to send.
+Rules: an OACK holds only what was asked for (UEFI aborts else). Without a window a repeated
+acknowledgement never makes us send twice (the Sorcerer's Apprentice, RFC 1123 section 4.2.3.1),
+only silence does; with one it means a gap, and the window begins anew, once a round trip. The
+window is never made smaller: a client acknowledges when it is full. Block numbers go on at 0
+after 65,535.
 """
 
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 RRQ, WRQ, DATA, ACK, ERROR, OACK = 1, 2, 3, 4, 5, 6
 
@@ -23,12 +27,17 @@ OPTIONS_DECLINED: Final = 8
 BLOCK_BYTES: Final = 512
 BLOCK_BYTES_LEAST: Final = 8
 BLOCK_BYTES_MOST: Final = 1468  # an Ethernet frame less IP, UDP and TFTP headers
+WINDOW_MOST: Final = 64
+"""Blocks; what one batch of the kernel takes (UDP_SEGMENT), and more helps no client."""
 REQUEST_BYTES_MAX: Final = 1024
 OPTIONS_MAX: Final = 16
-RETRIES_MAX: Final = 6
+SILENCE_S_MAX: Final = 25.0
+"""A client that says nothing for so long is gone."""
 RETRY_S_FIRST: Final = 1.0
-RETRY_S_LEAST: Final = 0.2
+RETRY_S_LEAST: Final = 0.05
 RETRY_S_MOST: Final = 4.0
+GUARD_S: Final = 0.002
+"""A gap that is told again sooner after its window was sent again is still the same one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +61,36 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Caps:
+    """What a kind of client is granted at most."""
+
+    block_bytes: int = BLOCK_BYTES_MOST
+    window: int = WINDOW_MOST
+
+
+CAPS_BY_ARCH: Final = {"bios-x64": Caps(window=16)}
+"""By kind of firmware (``lease.ARCHITECTURES``). An option ROM has few receive buffers: what
+a longer burst overruns costs a time-out each time."""
+
+
+def caps_of(arch: str) -> Caps:
+    """Return what a kind of firmware is granted at most."""
+    return CAPS_BY_ARCH.get(arch, Caps())
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send this datagram to the client."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Send these blocks (from 1) of the content, one DATA packet each, in their order."""
+
+    first: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +111,7 @@ class Aborted:
     failure: bool
 
 
-Effect = Send | Finished | Aborted
+Effect = Send | Blocks | Finished | Aborted
 
 
 def parse_request(data: bytes) -> ReadRequest | Refusal | None:
@@ -108,31 +143,35 @@ def error(code: int, sentence: str) -> bytes:
     return bytes((0, ERROR, 0, code)) + sentence.encode("ascii", "replace") + b"\0"
 
 
-class Content(Protocol):
-    """What is sent: bytes, or anything else that has a length and slices to bytes."""
+def data_header(block: int) -> bytes:
+    """Return the four bytes before the content of a block."""
+    return _HEADER.pack(DATA, block & 0xFFFF)
 
-    def __len__(self) -> int: ...
-    def __getitem__(self, part: slice, /) -> bytes: ...
+
+_HEADER: Final = struct.Struct(">HH")
 
 
 class ReadTransfer:
     """One transfer to one client, from the answer to its request until it has all blocks."""
 
-    def __init__(self, content: Content, options: dict[str, str]) -> None:
+    def __init__(self, size: int, options: dict[str, str], caps: Caps | None = None) -> None:
+        """``size``: bytes of the content."""
         self.deadline: float | None = None
-        self.retransmitted = 0
-        self._content = content
-        self._size = len(content)
+        self.retransmitted = 0  # blocks
+        self.block_bytes = BLOCK_BYTES
+        self._size, self._caps = size, caps or Caps()
         self._granted: dict[str, str] = {}
-        self._block_bytes = BLOCK_BYTES
-        self._fixed_retry_s: float | None = None
+        self._window = 1
+        self._retry_most_s = RETRY_S_MOST
         self._grant(options)
-        self._block = 0  # the block that waits for its acknowledgement; 0: the OACK
-        self._last = self._size // self._block_bytes + 1
-        self._pending = b""
-        self._sent_at = 0.0
+        self._asked = bool(self._granted)  # the OACK waits for its acknowledgement
+        self._acked = 0  # the last block that the client has acknowledged
+        self._sent = 0  # the last block of the window that is under way
+        self._last = size // self.block_bytes + 1
+        self._sent_at = self._heard_at = 0.0
         self._tries = 0
         self._rtt_s: float | None = None
+        self._again = False  # the window under way was sent before
         self._over = False
 
     @property
@@ -144,74 +183,84 @@ class ReadTransfer:
         for name, value in options.items():
             number = int(value) if re.fullmatch("[0-9]{1,11}", value) else -1
             if name == "blksize" and number >= BLOCK_BYTES_LEAST:
-                self._block_bytes = min(number, BLOCK_BYTES_MOST)
-                self._granted[name] = str(self._block_bytes)
+                self.block_bytes = min(number, self._caps.block_bytes)
+                self._granted[name] = str(self.block_bytes)
             elif name == "tsize" and number >= 0:
                 self._granted[name] = str(self._size)
             elif name == "timeout" and 1 <= number <= 255:
-                self._fixed_retry_s = float(number)
+                self._retry_most_s = float(number)
                 self._granted[name] = value
+            elif name == "windowsize" and 1 <= number <= 65535:
+                self._window = min(number, self._caps.window)
+                self._granted[name] = str(self._window)
 
     def start(self, now: float) -> list[Effect]:
         """Answer the request."""
-        if not self._granted:
-            return self._next_block(now)
-        fields = (text.encode() for pair in self._granted.items() for text in pair)
-        return self._first_send(bytes((0, OACK)) + b"\0".join(fields) + b"\0", now)
+        self._heard_at = now
+        return [self._next(now)]
 
     def on_datagram(self, data: bytes, now: float) -> list[Effect]:
         """Take a datagram of this client; what does not belong here is ignored."""
         if self._over or len(data) < 4 or data[0] != 0:
             return []
-        number = int.from_bytes(data[2:4], "big")
+        number = data[2] << 8 | data[3]
         if data[1] == ERROR:
             return self._on_error(number, data[4:])
-        if data[1] != ACK or number != self._block & 0xFFFF:
+        if data[1] != ACK:
             return []
-        if self._tries == 1:  # Karn: only what was sent once tells the round trip
+        block = self._acked + (number - self._acked & 0xFFFF)
+        if block > self._sent or (self._asked and number != 0):
+            return []
+        if block == self._acked and not self._asked and self._window == 1:
+            return []
+        self._heard_at = now
+        gap = block < self._sent
+        soon = self._again and now < self._sent_at + max(GUARD_S, self._rtt_s or 0.0)
+        told = soon and block == self._acked  # before what was sent again could be there
+        once = not gap and not self._again and self._tries == 1
+        if once:  # Karn: only what was sent once tells the round trip
             sample = max(0.0, now - self._sent_at)
             old = sample if self._rtt_s is None else self._rtt_s
             self._rtt_s = old + (sample - old) / 8
-        if self._block == self._last:
+        if block > self._acked or self._asked:
+            self._acked, self._asked, self._tries = block, False, 0
+        if block == self._last:
             return self._end(Finished(self._size))
-        return self._next_block(now)
+        if gap and told:
+            return []
+        self.retransmitted += self._sent - block
+        self._again = gap
+        return [self._next(now)]
 
     def on_timer(self, now: float) -> list[Effect]:
         """Send again after silence, or give up."""
         if self._over or self.deadline is None or now < self.deadline:
             return []
-        if self._tries > RETRIES_MAX:
+        if now >= self._heard_at + SILENCE_S_MAX:
             return self._end(Aborted("the client went silent", failure=True))
-        self._tries += 1
         self.retransmitted += 1
-        self.deadline = now + self._retry_s()
-        return [Send(self._pending)]
+        effect = self._next(now)
+        # The last block alone: it is what the client waits for, or shows it where its gap is. A
+        # whole window that it has in part would be a gap with every block.
+        return [Blocks(self._sent, 1) if isinstance(effect, Blocks) else effect]
 
     def _on_error(self, code: int, raw: bytes) -> list[Effect]:
-        looked = self._block == 0 and code in {NOT_DEFINED, OPTIONS_DECLINED}
+        looked = self._acked == 0 and code in {NOT_DEFINED, OPTIONS_DECLINED}
         said = raw.partition(b"\0")[0][:80].decode("ascii", "replace")
         return self._end(Aborted(f"client error {code} {said}".rstrip(), failure=not looked))
 
-    def _next_block(self, now: float) -> list[Effect]:
-        self._block += 1
-        assert self._block <= self._last
-        at = (self._block - 1) * self._block_bytes
-        head = bytes((0, DATA)) + (self._block & 0xFFFF).to_bytes(2, "big")
-        return self._first_send(head + self._content[at : at + self._block_bytes], now)
-
-    def _first_send(self, data: bytes, now: float) -> list[Effect]:
-        self._pending = data
+    def _next(self, now: float) -> Effect:
+        """Send what follows the last acknowledged block, or the OACK before all blocks."""
         self._sent_at = now
-        self._tries = 1
-        self.deadline = now + self._retry_s()
-        return [Send(data)]
-
-    def _retry_s(self) -> float:
-        """Fixed when the client asked for a time, else from the round trip, doubling."""
-        if self._fixed_retry_s is not None:
-            return self._fixed_retry_s
-        base = RETRY_S_FIRST if self._rtt_s is None else max(2 * self._rtt_s, RETRY_S_LEAST)
-        return float(min(base * 2 ** (self._tries - 1), RETRY_S_MOST))
+        self._tries += 1
+        base_s = RETRY_S_FIRST if self._rtt_s is None else max(2 * self._rtt_s, RETRY_S_LEAST)
+        wait_s = min(base_s * 2 ** (self._tries - 1), self._retry_most_s)
+        self.deadline = min(now + wait_s, self._heard_at + SILENCE_S_MAX)
+        if self._asked:
+            fields = (text.encode() for pair in self._granted.items() for text in pair)
+            return Send(bytes((0, OACK)) + b"\0".join(fields) + b"\0")
+        first, self._sent = self._acked + 1, min(self._acked + self._window, self._last)
+        return Blocks(first, self._sent - self._acked)
 
     def _end(self, effect: Finished | Aborted) -> list[Effect]:
         self._over = True

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from mesh.host.clock import FixedClock
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.store import Tx
+from node.boot import tftp_send
 from node.boot.aging import KEEP_MS, sweep
 from node.boot.files import BootFiles
 from node.boot.ports import Refusal
@@ -217,26 +219,59 @@ async def test_the_owner_ends_bindings_of_machines_long_gone(tmp_path: Path) -> 
 
 
 async def read_by_tftp(node: Node, name: str, *options: str) -> bytes:
+    """Read a file as RFC 7440 says, or return the ERROR packet."""
     words = (name, "octet", *options)
     with await udp_client("127.0.0.1") as sock:
         request = b"\0\1" + b"".join(word.encode() + b"\0" for word in words)
         await sock.sendto(request, ("127.0.0.1", node.boot.ports["tftp"]))
-        got, size = b"", 512
+        got, size, window, count = b"", 512, 1, 0
         while True:
             data, server = await sock.recvfrom(2000)
             if data[1] == tftp.ERROR:
                 return data
             if data[1] == tftp.OACK:
                 fields = data[2:-1].split(b"\0")
-                size = int(
-                    dict(zip(fields[::2], fields[1::2], strict=True)).get(b"blksize", 512)
-                )
+                granted = dict(zip(fields[::2], fields[1::2], strict=True))
+                size = int(granted.get(b"blksize", 512))
+                window = int(granted.get(b"windowsize", 1))
                 await sock.sendto(b"\0\4\0\0", server)
                 continue
+            count += 1
+            assert data[2:4] == count.to_bytes(2, "big"), "in order, each once"
             got += data[4:]
-            await sock.sendto(b"\0\4" + data[2:4], server)
+            if len(data) - 4 < size or count % window == 0:
+                await sock.sendto(b"\0\4" + data[2:4], server)
             if len(data) - 4 < size:
                 return got
+
+
+@pytest.mark.parametrize("batches", [True, False], ids=["segments", "one by one"])
+@pytest.mark.parametrize("window", ["1", "5", "64", "65535"])
+async def test_a_window_brings_the_file_with_and_without_the_kernels_segments(
+    tmp_path: Path, window: str, batches: bool
+) -> None:
+    content = random.Random(7).randbytes(30_001)
+    async with node(tmp_path, files=BootFiles(None, {"file": content})) as running:
+        sender = running.boot._tftp._sender
+        assert sender.batches
+        sender.batches = batches
+        for block in ("8", "512", "1468"):
+            options = ("blksize", block, "windowsize", window)
+            assert await read_by_tftp(running, "file", *options) == content
+        assert sender.batches == batches, "the kernel refused to cut segments"
+        assert running.boot.statistics()["tftp"]["repeated_blocks"] == 0
+
+
+async def test_a_kernel_without_segments_gets_packets_one_by_one(tmp_path: Path) -> None:
+    """An old one, or a card without checksums, says EIO to the first batch."""
+    content = random.Random(7).randbytes(99_999)
+    async with node(tmp_path, files=BootFiles(None, {"file": content})) as running:
+        tftp_send.UDP_SEGMENT, kept = 9999, tftp_send.UDP_SEGMENT
+        try:
+            assert await read_by_tftp(running, "file", "windowsize", "16") == content
+        finally:
+            tftp_send.UDP_SEGMENT = kept
+        assert not running.boot._tftp._sender.batches
 
 
 async def test_tftp_gives_the_boot_files_out_and_nothing_else(tmp_path: Path) -> None:

@@ -9,17 +9,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.proto import tftp
+from node.proto.lease import ARCHITECTURES
 from node.proto.tftp import (
     Aborted,
+    Blocks,
+    Caps,
     Effect,
     Finished,
     ReadRequest,
-    ReadTransfer,
     Refusal,
     Send,
     parse_request,
 )
 from tests.support.pcap import datagrams
+
+
+class ReadTransfer(tftp.ReadTransfer):
+    """A transfer with its content, whose blocks come out as datagrams."""
+
+    def __init__(
+        self, content: bytes, options: dict[str, str], caps: Caps | None = None
+    ) -> None:
+        super().__init__(len(content), options, caps)
+        self.content = content
+
+    def sent(self, effects: list[Effect]) -> list[Effect]:
+        """Return effects with each block as the packet that a shell makes of it."""
+        found: list[Effect] = []
+        for effect in effects:
+            if not isinstance(effect, Blocks):
+                found.append(effect)
+                continue
+            for block in range(effect.first, effect.first + effect.count):
+                at = (block - 1) * self.block_bytes
+                body = self.content[at : at + self.block_bytes]
+                found.append(Send(tftp.data_header(block) + body))
+        return found
+
+    def start(self, now: float) -> list[Effect]:
+        return self.sent(super().start(now))
+
+    def on_datagram(self, data: bytes, now: float) -> list[Effect]:
+        return self.sent(super().on_datagram(data, now))
+
+    def on_timer(self, now: float) -> list[Effect]:
+        return self.sent(super().on_timer(now))
 
 
 def rrq(*words: str, opcode: int = 1) -> bytes:
@@ -113,9 +147,11 @@ def test_a_file_of_whole_blocks_ends_with_an_empty_one(size: int) -> None:
 def test_only_what_was_asked_for_is_granted() -> None:
     asked = {"tsize": "0", "blksize": "1432", "windowsize": "4", "multicast": ""}
     transfer = ReadTransfer(bytes(5000), asked)
-    assert datagram(transfer.start(0.0)) == b"\0\6tsize\x005000\0blksize\x001432\0"
-    assert datagram(transfer.on_datagram(ack(0), 0.0)) == b"\0\3\0\1" + bytes(1432)
-    assert transfer.granted == (("tsize", "5000"), ("blksize", "1432"))
+    oack = b"\0\6tsize\x005000\0blksize\x001432\0windowsize\x004\0"
+    assert datagram(transfer.start(0.0)) == oack
+    first = transfer.on_datagram(ack(0), 0.0)[0]
+    assert first == Send(b"\0\3\0\1" + bytes(1432))
+    assert transfer.granted == (("tsize", "5000"), ("blksize", "1432"), ("windowsize", "4"))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +166,10 @@ def test_only_what_was_asked_for_is_granted() -> None:
         ({"timeout": "0"}, ()),
         ({"timeout": "256"}, ()),
         ({"tsize": "x"}, ()),
-        ({"windowsize": "16"}, ()),
+        ({"windowsize": "16"}, (("windowsize", "16"),)),
+        ({"windowsize": "1000"}, (("windowsize", "64"),)),
+        ({"windowsize": "0"}, ()),
+        ({"windowsize": "65536"}, ()),
     ],
 )
 def test_options_are_granted_within_their_bounds(
@@ -168,17 +207,16 @@ def test_a_repeated_acknowledgement_sends_nothing_again() -> None:
 def test_silence_sends_again_and_then_gives_up() -> None:
     transfer = ReadTransfer(bytes(10), {})
     first = datagram(transfer.start(0.0))
-    now = 0.0
     assert transfer.on_timer(0.5) == []
-    for _ in range(tftp.RETRIES_MAX):
-        assert transfer.deadline is not None
+    times: list[float] = []
+    while transfer.deadline is not None:
         now = transfer.deadline
-        assert datagram(transfer.on_timer(now)) == first
-    assert transfer.deadline is not None
-    assert transfer.on_timer(transfer.deadline) == [
-        Aborted("the client went silent", failure=True)
-    ]
-    assert 10 < now < 60
+        effects = transfer.on_timer(now)
+        if effects != [Aborted("the client went silent", failure=True)]:
+            assert datagram(effects) == first
+            times.append(now)
+    assert times[:4] == [1.0, 3.0, 7.0, 11.0]
+    assert now == tftp.SILENCE_S_MAX
 
 
 def test_the_time_to_send_again_follows_the_round_trip() -> None:
@@ -189,9 +227,67 @@ def test_the_time_to_send_again_follows_the_round_trip() -> None:
         now += 0.3
         transfer.on_datagram(ack(block), now)
     assert transfer.deadline == pytest.approx(now + 0.6, abs=0.05)
-    fixed = ReadTransfer(bytes(10), {"timeout": "7"})
-    fixed.start(0.0)
-    assert fixed.deadline == 7.0
+    slow = ReadTransfer(bytes(10), {"timeout": "1"})
+    slow.start(0.0)
+    for _ in range(4):  # never less often than the client wants
+        before = slow.deadline
+        assert before is not None
+        slow.on_timer(before)
+        assert slow.deadline == before + 1.0
+
+
+def blocks_of(effects: list[Effect]) -> list[int]:
+    found = [effect.data for effect in effects if isinstance(effect, Send)]
+    return [int.from_bytes(data[2:4], "big") for data in found if data[1] == tftp.DATA]
+
+
+def windowed(window: int, blocks: int) -> ReadTransfer:
+    """Return a transfer whose first window is under way."""
+    transfer = ReadTransfer(bytes(512 * blocks - 1), {"windowsize": str(window)})
+    transfer.start(0.0)
+    assert blocks_of(transfer.on_datagram(ack(0), 0.1)) == list(range(1, window + 1))
+    return transfer
+
+
+def test_a_window_is_sent_at_once_and_the_next_after_its_last_block() -> None:
+    transfer = windowed(4, 10)
+    assert blocks_of(transfer.on_datagram(ack(4), 0.2)) == [5, 6, 7, 8]
+    assert blocks_of(transfer.on_datagram(ack(8), 0.3)) == [9, 10]
+    assert transfer.on_datagram(ack(10), 0.4) == [Finished(5119)]
+    assert transfer.retransmitted == 0
+
+
+def test_a_gap_begins_the_window_anew_behind_what_the_client_has() -> None:
+    transfer = windowed(4, 20)
+    assert blocks_of(transfer.on_datagram(ack(2), 0.2)) == [3, 4, 5, 6]
+    assert transfer.retransmitted == 2
+    assert blocks_of(transfer.on_datagram(ack(6), 0.3)) == [7, 8, 9, 10]
+    assert blocks_of(transfer.on_datagram(ack(6), 0.4)) == [7, 8, 9, 10], "its first was lost"
+
+
+def test_a_client_that_tells_one_gap_many_times_gets_one_window() -> None:
+    transfer = windowed(8, 100)
+    sent = [blocks_of(transfer.on_datagram(ack(2), 0.15)) for _ in range(5)]
+    assert sent == [list(range(3, 11)), [], [], [], []]
+    assert blocks_of(transfer.on_datagram(ack(5), 0.15)) == list(range(6, 14)), "another gap"
+
+
+def test_silence_asks_with_the_last_block_of_the_window() -> None:
+    transfer = windowed(8, 100)
+    assert transfer.deadline is not None
+    assert blocks_of(transfer.on_timer(transfer.deadline)) == [8]
+    assert blocks_of(transfer.on_datagram(ack(5), 9.0)) == list(range(6, 14)), "that it lacks"
+
+
+def test_option_roms_get_shorter_bursts_than_other_firmware() -> None:
+    assert tftp.caps_of("bios-x64").window < tftp.caps_of("uefi-x64").window
+    assert set(tftp.CAPS_BY_ARCH) <= set(ARCHITECTURES.values())
+
+
+def test_a_kind_of_client_gets_no_more_than_it_can_take() -> None:
+    caps = Caps(block_bytes=1024, window=4)
+    transfer = ReadTransfer(bytes(99), {"blksize": "1468", "windowsize": "64"}, caps)
+    assert transfer.granted == (("blksize", "1024"), ("windowsize", "4"))
 
 
 def test_block_numbers_go_on_at_zero() -> None:
@@ -213,7 +309,8 @@ class Client:
     got: bytearray = field(default_factory=bytearray)
     expected: int = 1
     done: bool = False
-    last: bytes = b""
+    window: int = 1
+    got_in_window: int = 0
 
     def on_datagram(self, data: bytes) -> bytes | None:
         if data[1] == tftp.OACK:
@@ -223,15 +320,21 @@ class Client:
             self.got += data[4:]
             self.done = len(data) - 4 < self.block_bytes
             self.expected += 1
+            self.got_in_window += 1
+            if self.got_in_window < self.window and not self.done:
+                return None
+        self.got_in_window = 0  # RFC 7440 section 4: full, at its end, or not in order
         return ack(self.expected - 1)
 
 
+@pytest.mark.parametrize("window", [1, 3, 16])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_lossy_link_with_seed_delivers_the_file(seed: int) -> None:
+def test_a_lossy_link_with_seed_delivers_the_file(seed: int, window: int) -> None:
     rng = random.Random(seed)
     content = rng.randbytes(rng.randrange(0, 60_000))
-    transfer = ReadTransfer(content, {"blksize": "1024", "tsize": "0"})
-    client = Client(1024)
+    asked = {"blksize": "1024", "tsize": "0", "windowsize": str(window)}
+    transfer = ReadTransfer(content, asked)
+    client = Client(1024, window=window)
     queue: list[tuple[float, int, bool, bytes]] = []
     serial = 0
     outcome: Effect | None = None
@@ -282,7 +385,7 @@ def test_garbage_never_raises(data: bytes) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from([3, 4, 5, 6]), st.integers(0, 9)), max_size=40))
 def test_any_order_of_packets_never_raises(events: list[tuple[int, int]]) -> None:
-    transfer = ReadTransfer(b"x" * 3000, {"tsize": "0"})
+    transfer = ReadTransfer(b"x" * 3000, {"tsize": "0", "windowsize": "3"})
     transfer.start(0.0)
     for index, (opcode, number) in enumerate(events):
         transfer.on_datagram(bytes((0, opcode, 0, number)), float(index))
