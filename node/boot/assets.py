@@ -37,8 +37,10 @@ class AssetRoutes:
         reader = self._source.reader(asset)
         if reader is None:
             return Response.refusal(404, "this node does not hold the asset")
-        digest = asset.partition(":")[2]
-        return Response(body=FileBody(reader.fd, reader.size, digest, wait=reader.wait))
+        digest, manifest = asset.partition(":")[2], self._source.manifest(asset)
+        sha256 = None if manifest is None else bytes.fromhex(manifest.sha256)
+        body = FileBody(reader.fd, reader.size, digest, sha256=sha256, wait=reader.wait)
+        return Response(body=body)
 
     def _manifest(self, asset: str) -> Response:
         manifest = self._source.manifest(asset)

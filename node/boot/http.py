@@ -5,6 +5,7 @@ every wait has a deadline and every queue a limit, so that one slow client costs
 and nothing else; a body that cannot be sent whole ends the connection instead of lying.
 """
 
+import base64
 import json
 import socket
 from collections import Counter
@@ -29,7 +30,7 @@ QUERY_FIELDS_MAX: Final = 64
 REQUESTS_PER_CONNECTION_MAX: Final = 10_000
 RECEIVE_BYTES: Final = 16 << 10
 LINGER_S: Final = 1.0
-BACKLOG: Final = 128
+BACKLOG: Final = 1024
 
 ANY: Final = "*"
 """Method of a route that looks at the method itself."""
@@ -112,7 +113,7 @@ class Route:
 class HttpLimits:
     """Limits of the listener; seconds of silence after which a connection ends."""
 
-    connections_max: int = 512
+    connections_max: int = 4096  # an idle one makes room for a new one
     per_client_max: int = 32  # a client is an address; at most connections_max
     head_s: float = 10.0  # from the first byte of a request to its last header
     idle_s: float = 60.0  # between requests
@@ -132,6 +133,7 @@ class HttpServer:
         self.counts: Counter[str] = Counter()
         self._log = log
         self._open: Counter[str] = Counter()
+        self.idle: dict[trio.CancelScope, None] = {}  # who waits for requests, longest first
 
     def statistics(self) -> dict[str, int]:
         """Return counters of requests, answers by class, bytes sent and refusals."""
@@ -156,10 +158,7 @@ class HttpServer:
             await trio.aclose_forcefully(stream)
             return
         client_ip = str(name[0]) if isinstance(name, tuple) else "local"
-        if (
-            self._open.total() >= self.limits.connections_max
-            or self._open[client_ip] >= self.limits.per_client_max
-        ):
+        if self._open[client_ip] >= self.limits.per_client_max or not self._has_room():
             self.counts["refused_connections"] += 1
             await trio.aclose_forcefully(stream)
             return
@@ -175,6 +174,18 @@ class HttpServer:
             if not self._open[client_ip]:
                 del self._open[client_ip]
             await trio.aclose_forcefully(stream)
+
+    def _has_room(self) -> bool:
+        """Tell whether one more connection is taken; the one that is idle longest goes then."""
+        if self._open.total() < self.limits.connections_max:
+            return True
+        if not self.idle:
+            return False
+        longest = next(iter(self.idle))
+        del self.idle[longest]
+        longest.cancel()
+        self.counts["idle_connections_ended"] += 1
+        return True
 
     async def answer(self, request: Request) -> Response:
         """Find the route and run its handler; whatever goes wrong becomes an answer."""
@@ -274,8 +285,13 @@ class _Connection:
         """Wait for the next request to begin; False when none comes."""
         if self._h11.trailing_data[0]:
             return True
-        with trio.move_on_after(self._limits.idle_s):
-            data = await self._stream.receive_some(RECEIVE_BYTES)
+        idle = self._server.idle
+        with trio.move_on_after(self._limits.idle_s) as scope:
+            idle[scope] = None
+            try:
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+            finally:
+                idle.pop(scope, None)
             self._h11.receive_data(data)
             return True
         return False
@@ -378,6 +394,9 @@ class _Connection:
         etag = f'"{body.etag}"'
         headers = {**response.headers, "ETag": etag, "Accept-Ranges": "bytes"}
         headers["Content-Type"] = body.content_type
+        if body.sha256 is not None:  # of the whole, for every part of it (RFC 9530 section 3)
+            digest = base64.b64encode(body.sha256).decode()
+            headers["Repr-Digest"] = f"sha-256=:{digest}:"
         if unchanged(etag, request.headers.get("if-none-match")):
             await self._send_plain(Response(304, {"ETag": etag}))
             return 304, 0

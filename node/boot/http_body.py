@@ -30,6 +30,7 @@ class FileBody:
     """A file as an answer's body; ``etag`` without quotes names exactly these bytes.
 
     ``source``: a path, opened while it is sent, or a descriptor, of which a duplicate is sent.
+    ``sha256``: 32 bytes of the whole file, when they are known.
     ``wait(offset, length)`` returns when the bytes may be sent (serve while downloading).
     ``done`` is called once when the answer has ended in whatever way.
     """
@@ -38,6 +39,7 @@ class FileBody:
     size: int
     etag: str
     content_type: str = "application/octet-stream"
+    sha256: bytes | None = None
     wait: WaitRange | None = None
     done: Callable[[], None] | None = None
 

@@ -75,6 +75,11 @@ class AssetManifest(Protocol):
         """Canonical bytes of the core; their BLAKE3 is the asset id."""
         ...
 
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the whole content."""
+        ...
+
 
 class AssetSource(Protocol):
     """The part of the cache that is served to machines."""

@@ -24,7 +24,7 @@ from node.boot.media import MediaRoutes
 from node.boot.ports import AssetSource, BootDecisions
 from node.boot.routes import BootRoutes
 from node.boot.snapshot import SnapshotSource
-from node.boot.sockets import interface_address, refusal
+from node.boot.sockets import allow_many_sockets, interface_address, refusal
 from node.boot.tftp import TftpServer
 from node.proto.lease_snapshot import Snapshot
 from node.proto.tftp import caps_of
@@ -130,6 +130,7 @@ class BootServices:
         self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Start in order, report {"dhcp", "tftp", "http"}; raises LocalError."""
+        allow_many_sockets()
         address, port = self.address, self.config.http_port
         with ExitStack() as stack:
             dhcp = stack.enter_context(self._dhcp.open())

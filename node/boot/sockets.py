@@ -9,6 +9,7 @@ import array
 import errno
 import fcntl
 import os
+import resource
 import socket
 import struct
 from pathlib import Path
@@ -20,6 +21,15 @@ SIOCGIFADDR: Final = 0x8915
 NAME_BYTES: Final = 16  # IFNAMSIZ, with the zero
 HOLDERS_MAX: Final = 4
 RECEIVE_BUFFER_BYTES: Final = 1 << 20
+OPEN_FILES: Final = 65_536
+
+
+def allow_many_sockets() -> None:
+    """Raise our limit of open files as far as we may, up to ``OPEN_FILES``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def interface_address(interface: str) -> str:

@@ -1,12 +1,14 @@
 """Smoke of the boot listener over loopback: curl, raw sockets and a slow client."""
 
+import base64
+import hashlib
 import json
 import os
 import random
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from node.boot.http import (
     Route,
     listen_socket,
 )
+from node.boot.sockets import allow_many_sockets
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 GUARD_S = 20.0
@@ -265,6 +268,63 @@ async def test_one_client_has_a_bounded_number_of_connections() -> None:
             async with second:
                 assert await second.receive_some(1) == b""
         assert server.counts["refused_connections"] == 1
+
+
+async def answered(stream: trio.SocketStream, request: bytes, end: bytes) -> bool:
+    """Ask on a kept connection; say whether the whole answer came."""
+    await stream.send_all(request)
+    received = b""
+    while not received.endswith(end):
+        data = await stream.receive_some(65536)
+        if not data:
+            return False
+        received += data
+    return received.startswith(b"HTTP/1.1 20")
+
+
+async def test_the_connection_that_is_idle_longest_makes_room_for_a_new_one() -> None:
+    asked = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", b"}"
+    route = Route("POST", "/echo", echo)
+    async with serving([route], HttpLimits(connections_max=3)) as (server, port):
+        kept = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(3)]
+        for stream in (*kept, kept[0]):  # the first is not idle longest any more
+            assert await answered(stream, *asked)
+        kept.append(await trio.open_tcp_stream("127.0.0.1", port))
+        assert await answered(kept[3], *asked)
+        assert await kept[1].receive_some(1) == b"", "the second was idle longest"
+        for stream in (kept[0], kept[2], kept[3]):
+            assert await answered(stream, *asked)
+        assert server.counts["idle_connections_ended"] == 1
+        for stream in kept:
+            await stream.aclose()
+
+
+async def test_thousands_of_keep_alive_clients_are_served_in_turn(image: Path) -> None:
+    allow_many_sockets()
+    asked = b"GET /file HTTP/1.1\r\nHost: a\r\nRange: bytes=5-8\r\n\r\n", CONTENT[5:9]
+    limits = HttpLimits(per_client_max=3000)
+    async with serving([file_route(image)], limits) as (server, port), AsyncExitStack() as kept:
+        streams = [
+            await kept.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+            for _ in range(2000)
+        ]
+        for _ in range(2):
+            assert all([await answered(stream, *asked) for stream in streams])
+        assert server.statistics()["connections"] == 2000
+
+
+async def test_every_part_carries_the_digest_of_the_whole(image: Path) -> None:
+    """RFC 9530 section 3: of the representation, not of what was asked for."""
+    sha256 = hashlib.sha256(CONTENT).digest()
+
+    async def handler(request: Request) -> Response:
+        return Response(body=FileBody(image, len(CONTENT), "v1", sha256=sha256))
+
+    expected = f"repr-digest: sha-256=:{base64.b64encode(sha256).decode()}:"
+    async with serving([Route("GET", "/file", handler)]) as (_, port):
+        for options in (("-I",), ("-r", "5-8", "-D", "-"), ("-D", "-", "-o", os.devnull)):
+            said = (await curl(port, "/file", *options)).decode("latin-1")
+            assert expected in said.replace("Repr-Digest", "repr-digest"), options
 
 
 async def test_expect_100_is_answered_before_the_body_is_read() -> None:
