@@ -48,6 +48,9 @@ same bytes would most likely come again, all of them."""
 RPC_S: Final = 20.0
 CORE_BYTES_MAX: Final = 16 << 20
 WANTED_MAX: Final = 256
+SUMMON_S: Final = 50.0
+"""How long a machine waits for an asset to begin to arrive; below ``HttpLimits.handler_s``."""
+SUMMONED_MAX: Final = 8
 log = get_log("assets")
 
 Name = dict[str, Any]
@@ -84,6 +87,7 @@ class Assets:
         self._failures: dict[str, tuple[int, float]] = {}
         self._mismatched: dict[str, tuple[Resolve, float]] = {}
         self._wanted: Counter[str] = Counter()
+        self._summoned: Counter[str] = Counter()
         self._bell = trio.Event()
 
     # -- for local work ----------------------------------------------------------------------
@@ -108,6 +112,34 @@ class Assets:
                 await self._cache.wait_past(version)
         finally:
             self._wanted -= Counter([name])
+
+    async def summon(self, asset: str) -> Callable[[], None] | None:
+        """Let an asset be brought here that a machine asks for (``node/boot/ports.py``).
+
+        Waits until it is here or arrives chunk by chunk, or ``SUMMON_S``. Machines ask without
+        a word of who they are, so only what hubs have signed comes, a few names at a time.
+        """
+        name = next((n for n, found in self.named().items() if found == asset), None)
+        if name is None or (name not in self._summoned and len(self._summoned) >= SUMMONED_MAX):
+            return None
+        for counted in (self._summoned, self._wanted):
+            counted[name] += 1
+        self._bell.set()
+
+        def done() -> None:
+            for counted in (self._summoned, self._wanted):
+                counted[name] -= 1
+                if not counted[name]:
+                    del counted[name]
+
+        try:
+            with trio.move_on_after(SUMMON_S):
+                while self._cache.reader(asset) is None:
+                    await self._cache.wait_past(self._cache.version)
+        except BaseException:
+            done()
+            raise
+        return done
 
     def trouble(self, name: str) -> str | None:
         """Return why a name does not come forward, in one sentence."""

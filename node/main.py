@@ -236,6 +236,7 @@ class Node:
             self.files,
             self.clock,
             absent=self.absent,
+            summoner=self.assets,
         )
 
     def _make_mdns(self) -> Mdns:

@@ -38,4 +38,4 @@ class MediaRoutes:
             return Response.refusal(403, found.sentence)
         if found is None:
             return Response.text("go on\n")
-        return self._assets.content(found)
+        return await self._assets.content(found)

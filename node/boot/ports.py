@@ -93,5 +93,16 @@ class AssetSource(Protocol):
         ...
 
 
+class AssetSummoner(Protocol):
+    """Whoever can have an asset brought here that somebody asks for."""
+
+    async def summon(self, asset: str) -> Callable[[], None] | None:
+        """Return once the asset is here or arriving, None if it will not be for now.
+
+        It is kept on its way until what is returned is called.
+        """
+        ...
+
+
 WaitRange = Callable[[int, int], Awaitable[None]]
 """``wait(offset, length)``: returns when these bytes may be sent."""

@@ -21,7 +21,7 @@ from node.boot.dhcp import DhcpServer
 from node.boot.files import BootFiles
 from node.boot.http import HttpServer, listen_socket
 from node.boot.media import MediaRoutes
-from node.boot.ports import AssetSource, BootDecisions
+from node.boot.ports import AssetSource, AssetSummoner, BootDecisions
 from node.boot.routes import BootRoutes
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import allow_many_sockets, interface_address, refusal
@@ -75,6 +75,7 @@ class BootServices:
         clock: Clock,
         *,
         absent: Callable[[], frozenset[str]] = frozenset,
+        summoner: AssetSummoner | None = None,
     ) -> None:
         self.config = config
         self.address = config.address()
@@ -100,7 +101,7 @@ class BootServices:
         )
         log = get_log("http")
         routes = BootRoutes(self.snapshot, decisions, files, lambda: self.urls(""), log)
-        served = AssetRoutes(assets)
+        served = AssetRoutes(assets, summoner)
         media = MediaRoutes(decisions, served)
         self._http = HttpServer([*routes.routes(), *served.routes(), *media.routes()], log)
 

@@ -2,6 +2,11 @@
 
 Every figure is the best and the median of ``--rounds`` rounds in which both take their turn;
 MB/s is the sum over the clients, from the start of the first curl to the end of the last.
+
+Herd: 200 curls from as many addresses ask a node for an image that it does not have and nobody
+at its site wants; the node of another site has read it from the origin. ``herd_origin_ratio``
+and ``herd_uplink_ratio`` are what the origin has sent by its own log, and what the asked node
+has taken from other nodes, each by the size of the image.
 """
 
 import argparse
@@ -20,8 +25,11 @@ from typing import Any, Final
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).parent)]
 
-from bench_node import bench_node, cpu_s  # noqa: E402
+from bench_node import bench_node, bench_sites, cpu_s  # noqa: E402
 from debian import Debian  # noqa: E402
+from demo_processes import wait_for  # noqa: E402
+
+from tests.support.fleet import Fleet  # noqa: E402
 
 HOST: Final = "127.0.0.1"
 FILE: Final = "payload"
@@ -133,13 +141,65 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, A
     }
 
 
+def residency(fleet: Fleet, site: str) -> dict[str, Any] | None:
+    """Return how the image came to a site, once it is whole there."""
+    rows = fleet.get(fleet.hub, "/assets/demo-os")["sites"]
+    return next((r for r in rows if r["site"] == site and r["state"] == "verified"), None)
+
+
+def herd(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """Let many clients ask for one absent asset."""
+    size = args.herd_mib << 20
+    with tempfile.TemporaryDirectory(prefix="bench-herd-") as name:
+        with bench_sites(Path(name) / "fleet", args.herd_mib) as fleet:
+            asset = wait_for(
+                "site two knows the image",
+                lambda: (fleet.get(fleet.two, "/assets/demo-os") or {}).get("asset"),
+                30,
+                fleet.processes,
+            )
+            port = json.loads((fleet.two / "run" / "ports.json").read_text())["http"]
+            url = f"http://{HOST}:{port}/assets/{asset}"
+            began = time.monotonic()
+            running = [
+                subprocess.Popen(
+                    ["curl", "-sSf", "--interface", f"127.1.{n // 200}.{1 + n % 200}",
+                     "-o", os.devnull, "-w", "%{size_download}", url],
+                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                )
+                for n in range(args.clients)
+            ]  # fmt: skip
+            said = [process.communicate(timeout=CURL_S_MAX)[0] for process in running]
+            seconds = time.monotonic() - began
+            state = wait_for(
+                "the hub knows that site two holds it",
+                lambda: residency(fleet, "two"),
+                30,
+                fleet.processes,
+            )
+            say(f"herd of {args.clients}: {seconds:.1f} s, {state}")
+            return {
+                "herd_errors": sum(one != str(size) for one in said),
+                "herd_origin_ratio": round(fleet.origin_bytes() / size, 4),
+                "herd_uplink_ratio": round(state["peer_bytes"] / size, 4),
+                "herd_s": round(seconds, 2),
+                "herd_clients": args.clients,
+            }
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--mib", type=int, default=1024, help="size of the file")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clients", type=int, default=200, help="of the herd")
+    parser.add_argument("--herd-mib", type=int, default=256, help="size of the absent image")
     args = parser.parse_args()
-    print(json.dumps(measure(args, lambda text: print(text, file=sys.stderr, flush=True))))
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    print(json.dumps({**measure(args, say), **herd(args, say)}))
     return 0
 
 

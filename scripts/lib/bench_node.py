@@ -38,6 +38,24 @@ def bench_node(folder: Path, *flags: str) -> Generator[BenchNode]:
         fleet.close()
 
 
+@contextmanager
+def bench_sites(folder: Path, image_mib: int) -> Generator[Fleet]:
+    """Run a hub and two sites of a node each; site one has read an image from its origin."""
+    fleet = Fleet(folder, servers=0, image_mib=image_mib)
+    try:
+        fleet.start_hub()
+        for site, data in (("one", fleet.one), ("two", fleet.two)):
+            fleet.join(site, data)
+            fleet.run_node(data)
+        fleet.start_origin()
+        for data in (fleet.one, fleet.two):
+            fleet.wait_linked(data)
+        fleet.register_image()
+        yield fleet
+    finally:
+        fleet.close()
+
+
 def cpu_s(pid: int) -> float:
     """Return the processor time that a process and its reaped children have used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
