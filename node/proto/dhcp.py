@@ -127,6 +127,12 @@ class Packet:
         return found if at == len(area) else {}
 
     @property
+    def server_override(self) -> IPv4Address | None:
+        """What a relay wants to be named as the server, so that it sees renewals (RFC 5107)."""
+        said = self.relay_options.get(opt.RELAY_SERVER_OVERRIDE, b"")
+        return IPv4Address(said) if len(said) == 4 and any(said) else None
+
+    @property
     def relay_port(self) -> str:
         """Where a relay says that the client is plugged in: remote id (the switch), circuit id.
 

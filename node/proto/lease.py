@@ -143,13 +143,14 @@ def _discover(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member)
     address = snapshot.address_of(packet.mac, subnet)
     if address is None:
         return Answer(kind="no free candidate")
-    return _lease(OFFER, "offer", snapshot, packet, subnet, owner, owner.host, address)
+    server = packet.server_override or owner.host
+    return _lease(OFFER, "offer", snapshot, packet, subnet, owner, server, address)
 
 
 def _request(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member) -> Answer:
     """RFC 2131 section 4.3.2: selecting, init-reboot, renewing and rebinding."""
     named = packet.server_id
-    if named is not None and all(named != member.host for member in snapshot.members):
+    if named is not None and not _is_us(snapshot, packet):
         return Answer(kind="other server")
     if named is None and opt.SERVER_ID in packet.options:
         return Answer(kind="malformed")
@@ -159,7 +160,7 @@ def _request(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member) 
     address = snapshot.address_of(packet.mac, subnet)
     if address is not None and asked == address:
         kind = "ack" if named is not None else "renew"
-        server = named or owner.host
+        server = packet.server_override or named or owner.host
         return _lease(ACK, kind, snapshot, packet, subnet, owner, server, address)
     if named is not None:  # another node offered this from rows that we do not have (yet)
         return Answer(kind="other address")
@@ -170,9 +171,17 @@ def _request(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member) 
     return _refuse(packet, owner)
 
 
+def _is_us(snapshot: Snapshot, packet: Packet) -> bool:
+    """Tell whether a client means one of us, by our address or as its relay calls us."""
+    named = packet.server_id
+    if named is not None and named == packet.server_override:
+        return True
+    return any(named == member.host for member in snapshot.members)
+
+
 def _give_back(snapshot: Snapshot, packet: Packet) -> Answer:
     """DECLINE and RELEASE get no reply (RFC 2131 sections 4.3.3 and 4.3.4)."""
-    if all(packet.server_id != member.host for member in snapshot.members):
+    if not _is_us(snapshot, packet):
         return Answer(kind="other server")
     bound = snapshot.bound.get(packet.mac)
     if packet.message_type == RELEASE:
@@ -189,7 +198,8 @@ def _give_back(snapshot: Snapshot, packet: Packet) -> Answer:
 
 def _inform(packet: Packet, subnet: Subnet, owner: Member) -> Answer:
     """Configuration for a client that has its address: no lease, no yiaddr (4.3.5)."""
-    options = {opt.MESSAGE_TYPE: bytes((ACK,)), opt.SERVER_ID: owner.host.packed}
+    server = packet.server_override or owner.host
+    options = {opt.MESSAGE_TYPE: bytes((ACK,)), opt.SERVER_ID: server.packed}
     options |= _network(packet, subnet)
     file, boot = _boot(packet, owner)
     reply = _reply(packet, options | boot, ciaddr=packet.ciaddr, siaddr=owner.host, file=file)
@@ -287,7 +297,7 @@ def _boot(packet: Packet, owner: Member) -> tuple[str, dict[int, bytes]]:
 def _refuse(packet: Packet, owner: Member) -> Answer:
     options = {
         opt.MESSAGE_TYPE: bytes((NAK,)),
-        opt.SERVER_ID: owner.host.packed,
+        opt.SERVER_ID: (packet.server_override or owner.host).packed,
         opt.MESSAGE: b"this address is not yours here",
     }
     return Answer(kind="nak", reply=_reply(packet, options))
