@@ -24,6 +24,7 @@ from node.boot.sightings import Sightings
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import udp_socket
 from node.proto.dhcp import DOCTOR_CLASS, ZERO, Packet, decode
+from node.proto.dhcp_limits import DhcpLimits
 from node.proto.lease import SERVER_PORT, Answer, Claim, Outgoing, answer
 from node.proto.lease_snapshot import DECLINED_MAX
 
@@ -63,6 +64,7 @@ class DhcpServer:
         self._settling: deque[tuple[int, str]] = deque()  # (store version, MAC) of the durable
         self._writes = 0
         self._sightings = Sightings(store, self._scope, clock)
+        self._limits = DhcpLimits()
 
     def arch_at(self, client_ip: str) -> str:
         """Return the kind of firmware that last got an address here, "" when it never did."""
@@ -113,6 +115,10 @@ class DhcpServer:
         if self._interface is None and packet.giaddr == ZERO:
             self.counts["without relay"] += 1
             return
+        refused = self._limits.refuses(packet.giaddr.packed, packet, trio.current_time())
+        if refused is not None:
+            self.counts[refused] += 1
+            return
         result = answer(self._snapshots.current(), packet)
         self.counts[result.kind] += 1
         if result.unknown_arch:
@@ -122,6 +128,11 @@ class DhcpServer:
         if result.freed is not None or result.in_use is not None:
             self._start_write(nursery, self._give_back, packet, result)
         elif result.claim is not None:
+            now = trio.current_time()
+            refused = self._limits.refuses_stranger(packet.giaddr.packed, packet, now)
+            if refused is not None:
+                self.counts[refused] += 1
+                return
             self._claim(result.claim, result, source, sock, nursery)
         elif result.reply is not None:
             self._send(result.reply, source, sock)
