@@ -313,11 +313,12 @@ def _take_back(replica: Replica, signed: SignedHead, came: _Came, now_ms: int) -
     replica.storage.clear(head.id)
     came.save(replica, head)
     rows = {(e.table, e.key): e for e in replica.storage.entries(head.id)}
-    kept = _kept(replica, head, held.head, mine, rows) if held else []
-    fork = head.fork(held.head) if held else None
-    if fork is not None:
+    kept: list[Entry] = []
+    if held is not None:
+        shared = _shared_seq(head, held.head, mine, rows)
+        kept = _kept(replica, head, held.head, [e for e in mine if e.seq > shared], rows)
         live = {(e.table, e.key) for e in mine if e.body is not None}
-        left = [at for at, e in rows.items() if e.seq <= fork and at not in live]
+        left = [at for at, e in rows.items() if e.seq <= shared and at not in live]
         replica.storage.delete_entries(head.id, left)
         tree.update((key_hash(*at), None) for at in left)
         for at in left:
@@ -340,6 +341,16 @@ def _take_back(replica: Replica, signed: SignedHead, came: _Came, now_ms: int) -
     for entry in kept:
         replica.rewrite(head.scope, entry)
     return Outcome.TAKEN_BACK
+
+
+def _shared_seq(head: Head, held: Head, mine: list[Entry], rows: dict[_Place, Entry]) -> int:
+    """Return a seq up to which both branches have one history; where they part, if known.
+
+    Whatever stands at the same seq in both was there before: so what one of them lacks below
+    it was let go of there.
+    """
+    same = (e.seq for e in mine if rows.get((e.table, e.key)) == e)
+    return max(head.fork(held) or 0, max(same, default=0))
 
 
 def _kept(

@@ -49,6 +49,9 @@ class Checks:
         self._backups: dict[str, float] = {}
         self.cloned: dict[str, set[bool]] = {}
         """Identities that ran twice, and which of the two has written meanwhile."""
+        self.twins_wrote: dict[Place, None] = {}
+        """Where an identity wrote while it ran twice: one of the two may bring that up at any
+        time, though the other has promised that nothing so old comes any more."""
         self.twice: dict[str, None] = {}
         """Those that do so now."""
         self.dead: dict[str, None] = {}
@@ -65,7 +68,10 @@ class Checks:
         old = self.truth.get(place)
         if old is None or (hlc, author) > old.rank:
             self.truth[place] = Truth((hlc, author), value, author, self.world.now)
-            self.tainted.pop(place, None)
+            if place not in self.twins_wrote:
+                self.tainted.pop(place, None)
+        if author in self.twice:
+            self.twins_wrote[place] = None
         if author in self.twice or author == self.liar:
             self.tainted[place] = None
 
