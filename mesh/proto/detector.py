@@ -250,7 +250,7 @@ class Detector:
             case = self._case(of)
         case.opinions[peer] = (opinion.state, now - opinion.age_s)
         if case.settled:
-            suspects, heard = case.tally(self._observers(case), now)
+            suspects, heard = case.tally(self._observers(case), self._cases, now)
             if refuted(suspects, len(heard)):
                 self._back(case, now, effects)
             return
@@ -310,7 +310,7 @@ class Detector:
             self._tell(case, SUSPECT, now, effects)
             if len(self._ring) == 3:
                 effects.append(Send(self._targets, PING, "every"))
-        suspects, heard = case.tally(self._observers(case), now)
+        suspects, heard = case.tally(self._observers(case), self._cases, now)
         if suspects == 0 and not missed and of not in self._refused:
             del self._cases[of]
             return

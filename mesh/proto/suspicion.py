@@ -1,12 +1,13 @@
 """One member that somebody of its site misses: who says what of it, and whether that decides.
 
 It knows no messages and no timers. Rule: only observers of the member count, each by the last
-that it said itself over its own link; who says nothing, or heard the member too long ago, does
-not count. A quorum is two thirds of those that speak, and two observers at least where there
-are two: so one liar decides nothing in a site of four or more, in neither direction.
+that it said itself over its own link; who says nothing, heard the member too long ago, or
+missed it so long ago and is missed itself (it cannot take that back), does not count. A quorum
+is two thirds of those that speak, and two observers at least where there are two: so one liar
+decides nothing in a site of four or more, in neither direction.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +15,9 @@ from mesh.proto.detector_wire import HEARD, SUSPECT, State
 
 FRESH_S: Final = 3.5
 """That an observer heard the member counts for so long; in a dispute it says so again."""
+MISSED_S: Final = 7.0
+"""That an observer which is missed itself has missed the member counts for so long after it had
+heard it: 3.5 s until it said so, and then as long as a word of the other kind."""
 AGREE_LEAST: Final = 2
 
 
@@ -43,8 +47,13 @@ class Suspicion:
         found = self.opinions.get(observer)
         return found[0] if found is not None else None
 
-    def tally(self, observers: Collection[str], now: float) -> tuple[int, list[float]]:
-        """Return how many suspect the member, and when those heard it whose word counts."""
+    def tally(
+        self, observers: Collection[str], missed: Container[str], now: float
+    ) -> tuple[int, list[float]]:
+        """Return how many suspect the member, and when those heard it whose word counts.
+
+        ``missed``: members that somebody misses at present.
+        """
         suspects, heard, opinions = 0, [], self.opinions
         for observer in observers:
             said = opinions.get(observer)
@@ -52,7 +61,7 @@ class Suspicion:
                 continue
             state, heard_at = said
             if state == SUSPECT:
-                suspects += 1
+                suspects += observer not in missed or now < heard_at + MISSED_S
             elif state == HEARD and now < heard_at + FRESH_S:
                 heard.append(heard_at)
         return suspects, heard

@@ -21,6 +21,7 @@ from mesh.proto.detector import (
 from mesh.proto.detector_effects import Changed, Send
 from mesh.proto.detector_wire import BEAT, HEARD, PING, PONG, SUSPECT, Opinion, encode_opinion
 from mesh.proto.observers import OBSERVERS, Ring
+from mesh.proto.suspicion import MISSED_S, Suspicion
 from tests.sim.detection import Node, Site
 from tests.sim.weather import Weather
 
@@ -114,6 +115,17 @@ def test_an_observer_that_was_stalled_accuses_nobody():
     site.run_until(QUIET_S + 20)
     assert stalled.core.counters["woke"] == 1
     assert stalled.core.counters["given_up"] == 0
+
+
+def test_who_is_missed_itself_cannot_keep_an_old_accusation_alive():
+    """It said so, stalled, and could not take it back: others had heard the member since."""
+    case = Suspicion("n007")
+    case.opinions = {"n001": (SUSPECT, 10.0), "n002": (SUSPECT, 10.0), "n003": (HEARD, 12.0)}
+    observers = ["n001", "n002", "n003", "n004"]
+    assert case.tally(observers, {}, 30.0) == (2, [])
+    assert case.tally(observers, {"n001"}, 30.0) == (1, [])
+    assert case.tally(observers, {"n001", "n002"}, 10.0 + MISSED_S - 0.1)[0] == 2
+    assert case.tally(observers, {"n001", "n002"}, 10.0 + MISSED_S)[0] == 0
 
 
 @pytest.mark.parametrize("speaks", [True, False])
@@ -319,4 +331,5 @@ def test_unreachable_members_are_passed_over_but_still_observed():
 
 def test_the_limits_fit_each_other():
     assert SILENCE_S + STABLE_S < 5
+    assert MISSED_S > SILENCE_S + STABLE_S
     assert PROBE_S < REFUSED_S + 0.25 < SILENCE_S
