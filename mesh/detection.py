@@ -127,9 +127,9 @@ class Detection:
         """Watch the site until cancelled; start it before the links, to miss none."""
         self._apply(self._core.start(trio.current_time()))
         self._look_at_members()
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
                 nursery.start_soon(self._follow_register)
                 task_status.started()
                 while True:
@@ -137,8 +137,8 @@ class Detection:
                     with trio.move_on_at(self._planned):
                         await self._kick.wait()
                     self._apply(self._core.on_timer(trio.current_time()))
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it closes: links that end now start nothing in it
 
     async def service(self, link: LinkPort) -> None:
         """Serve the frames of kind ``detect`` of one link until it ends."""
