@@ -71,11 +71,13 @@ class RegisterRoster:
         self._me = me
         self._narrow = carries
         self._members: dict[str, MemberPort] = {}
+        self._ended: list[MemberPort] = []
         self.refresh()
 
     def refresh(self) -> None:
         """Look at the members again; call in the main thread after the register changed."""
         self._members = {member.node_id: member for member in self._register.members()}
+        self._ended = [m for m in self._members.values() if m.status in ENDED and m.heads]
 
     def nodes(self) -> list[str]:
         """Return every identity that ever was a member."""
@@ -131,10 +133,10 @@ class RegisterRoster:
         """Return the ended authors of merged tables of a scope and what was accepted last."""
         hubs_only = scope in (tables.FLEET, tables.HUBS)
         found: dict[str, tuple[int, int]] = {}
-        for node, member in self._members.items():
-            last = self.last_accepted(node, scope) if member.status in ENDED else None
+        for member in self._ended:
+            last = self.last_accepted(member.node_id, scope)
             if last is not None and last > (0, 0) and (not hubs_only or HUB in member.roles):
-                found[node] = last
+                found[member.node_id] = last
         return found
 
     def verify(self, author: str, body: bytes, signature: bytes) -> bool:
