@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import trio
 
@@ -27,6 +28,7 @@ from node.proto.dhcp import DOCTOR_CLASS, ZERO, Packet, decode
 from node.proto.dhcp_limits import DhcpLimits
 from node.proto.lease import SERVER_PORT, Answer, Claim, Outgoing, answer
 from node.proto.lease_snapshot import DECLINED_MAX
+from node.proto.other_servers import OtherServers
 
 DRAIN_MAX: Final = 64
 """Datagrams taken in one wake-up before others have their turn."""
@@ -34,6 +36,8 @@ WRITES_MAX: Final = 256
 """Requests whose binding is being written; one more is dropped, the client asks again."""
 DATAGRAM_BYTES_MAX: Final = 4096
 IP_PKTINFO: Final = 8
+NOTE_EACH_S: Final = 0.05
+"""Foreign servers are looked at so often: a flood of invented ones costs no more."""
 
 
 class DhcpServer:
@@ -65,6 +69,8 @@ class DhcpServer:
         self._writes = 0
         self._sightings = Sightings(store, self._scope, clock)
         self._limits = DhcpLimits()
+        self._others = OtherServers()
+        self._note_at = 0.0
 
     def arch_at(self, client_ip: str) -> str:
         """Return the kind of firmware that last got an address here, "" when it never did."""
@@ -125,6 +131,8 @@ class DhcpServer:
             self.counts["unknown architecture"] += 1
         if result.seen is not None:
             self._sightings.note(result.seen)
+        if result.kind == "other server" and packet.server_id is not None:
+            self._note_other(packet.server_id, packet.mac)
         if result.freed is not None or result.in_use is not None:
             self._start_write(nursery, self._give_back, packet, result)
         elif result.claim is not None:
@@ -136,6 +144,22 @@ class DhcpServer:
             self._claim(result.claim, result, source, sock, nursery)
         elif result.reply is not None:
             self._send(result.reply, source, sock)
+
+    def _note_other(self, server: IPv4Address, mac: str) -> None:
+        """A machine has chosen a server that does not count now: is it one of ours at all?"""
+        now = trio.current_time()
+        if now < self._note_at:
+            return
+        self._note_at = now + NOTE_EACH_S
+        rows = self._store.authored(tables.FLEET, tables.NODE)
+        ours = {str(host) for row in rows for host, *_ in row.body.get("addresses", ())}
+        ours |= {urlsplit(str(row.body.get("boot_url") or "")).hostname or "" for row in rows}
+        if str(server) not in ours and self._others.note(server, mac, now):
+            self._log.warning("another DHCP server answers here", ip=str(server), mac=mac)
+
+    def problem(self) -> str | None:
+        """Say what is wrong on the network, for people; None: nothing."""
+        return self._others.problem(trio.current_time())
 
     def _claim(
         self,

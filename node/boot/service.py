@@ -127,6 +127,10 @@ class BootServices:
             "http": self._http.statistics(),
         }
 
+    def problem(self) -> str | None:
+        """Say what is wrong where machines are served, for people; None: nothing."""
+        return self._dhcp.problem()
+
     async def run(
         self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -22,6 +22,7 @@ from mesh.proto import tables
 from mesh.store import Tx
 from node.boot import tftp_send
 from node.boot.aging import KEEP_MS, sweep
+from node.boot.dhcp import NOTE_EACH_S
 from node.boot.files import BootFiles
 from node.boot.ports import Refusal
 from node.boot.service import BootConfig, BootServices
@@ -161,6 +162,27 @@ async def test_clients_without_a_relay_and_garbage_are_dropped_and_counted(
         assert counts["without relay"] == 1
         assert counts["malformed"] == 2
         assert counts["offer"] == 1
+
+
+async def test_a_machine_that_takes_another_servers_offer_raises_an_alarm(
+    tmp_path: Path,
+) -> None:
+    async with node(tmp_path) as running:
+        with await udp_client() as sock:
+            offer = await ask(sock, running, packet())
+            there = ("127.0.0.1", running.boot.ports["dhcp"])
+            for server in (offer.options[opt.SERVER_ID], bytes((10, 77, 0, 66))):
+                wanted = {opt.SERVER_ID: server, opt.REQUESTED_ADDRESS: offer.yiaddr.packed}
+                taken = packet(dhcp.REQUEST, giaddr=RELAY, options=wanted)
+                await trio.sleep(2 * NOTE_EACH_S)
+                await sock.sendto(encode(taken), there)
+            while running.boot.problem() is None:
+                await trio.lowlevel.checkpoint()
+        said = running.boot.problem()
+        assert said is not None
+        assert f"10.77.0.66 (last taken by {MAC}" in said
+        assert "127.0.0.1" not in said
+        assert running.boot.statistics()["dhcp"]["other server"] == 1
 
 
 async def test_release_and_decline_change_the_binding(tmp_path: Path) -> None:
