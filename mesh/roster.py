@@ -13,6 +13,7 @@ from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.proto.sign import verify
 
 ENDED: Final = frozenset({"left", "revoked"})
+SUSPENDED: Final = "suspended"
 HUB: Final = "hub"
 
 
@@ -43,6 +44,7 @@ class RegisterPort(Protocol):
     def members(self) -> Iterable[MemberPort]: ...  # noqa: D102
     def active(self, node_id: str) -> bool: ...  # noqa: D102
     def may_author(self, node_id: str, scope: str) -> bool: ...  # noqa: D102
+    def could_author(self, node_id: str, scope: str) -> bool: ...  # noqa: D102
     def carries(  # noqa: D102
         self, node_id: str, scope: str, author: str | None = None
     ) -> bool: ...
@@ -72,11 +74,13 @@ class RegisterRoster:
         self._narrow = carries
         self._members: dict[str, MemberPort] = {}
         self._ended: list[MemberPort] = []
+        self._paused: list[str] = []
         self.refresh()
 
     def refresh(self) -> None:
         """Look at the members again; call in the main thread after the register changed."""
         self._members = {member.node_id: member for member in self._register.members()}
+        self._paused = [m.node_id for m in self._members.values() if m.status == SUSPENDED]
         self._ended = [m for m in self._members.values() if m.status in ENDED and m.heads]
 
     def nodes(self) -> list[str]:
@@ -128,6 +132,15 @@ class RegisterRoster:
             for node, member in self._members.items()
             if self.may_author(node, scope) and (not hubs_only or HUB in member.roles)
         )
+
+    def paused_authors(self, scope: str) -> Collection[str]:
+        """Return suspended members that may write merged tables there once they are back."""
+        hubs_only = scope in (tables.FLEET, tables.HUBS)
+        return [
+            node
+            for node in self._paused
+            if self._register.could_author(node, scope) and (not hubs_only or self.is_hub(node))
+        ]
 
     def bequeathed(self, scope: str) -> Mapping[str, tuple[int, int]]:
         """Return the ended authors of merged tables of a scope and what was accepted last."""

@@ -57,7 +57,8 @@ class Collector:
         gone = 0
         if set_id in replica.heads:
             settled = self._settled(scope, roster)
-            for entry in retractable(replica.storage, set_id, authors, replica.heads, settled):
+            waited = [*authors, *roster.paused_authors(scope)]
+            for entry in retractable(replica.storage, set_id, waited, replica.heads, settled):
                 if gone == RETRACTED_MAX:
                     break
                 gone += replica.put(scope, entry.table, entry.key, None, now_ms)

@@ -65,6 +65,10 @@ class Roster(Protocol):
         """Return the active members that may write merged tables in a scope."""
         ...
 
+    def paused_authors(self, scope: str) -> Collection[str]:
+        """Return suspended members that may write merged tables there once they are back."""
+        ...
+
     def bequeathed(self, scope: str) -> Mapping[str, tuple[int, int]]:
         """Return the ended authors of merged tables of a scope and what was accepted last."""
         ...

@@ -3,8 +3,8 @@
 It knows no storage but its port. Rules: the value of a key is the row that is highest by
 (hlc, author), whatever order the rows came in; a row that another author's row beats is
 retracted by its own author; a deletion marker is retracted only when no other row of the key is
-seen, every active author of the table has promised (head floor) to issue nothing below it, and
-what dead authors left has been taken over (their heirs copy old stamps).
+seen, every author of the table, suspended ones too, has promised (head floor) to issue nothing
+below it, and what dead authors left has been taken over (their heirs copy old stamps).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -30,6 +30,7 @@ from mesh.proto.trust import (
     REVOKED,
     ROLE_HUB,
     ROSTER,
+    SUSPENDED,
     TRUST,
     HubRecord,
     KeyRecord,
@@ -448,6 +449,13 @@ class Register:
         """Tell whether a member may write rows into a scope."""
         roster = self._roster(node_id)
         return roster is not None and allowed(node_id, roster, scope)
+
+    def could_author(self, node_id: str, scope: str) -> bool:
+        """Tell whether a member may write into a scope, or may once it is not suspended."""
+        entry = self._entries.get((ROSTER, node_id))
+        if entry is None or _says(entry).status not in (MEMBER, SUSPENDED):
+            return False
+        return allowed(node_id, _says(entry), scope)
 
     def carries(self, node_id: str, scope: str, author: str | None = None) -> bool:
         """Tell whether a member keeps a copy of a scope, whoever is the author in it.

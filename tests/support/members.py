@@ -57,9 +57,12 @@ class FakeRegister:
         return node_id in self.all and self.all[node_id].status == "member"
 
     def may_author(self, node_id: str, scope: str) -> bool:
-        if not self.active(node_id):
+        return self.active(node_id) and self.could_author(node_id, scope)
+
+    def could_author(self, node_id: str, scope: str) -> bool:
+        member = self.all.get(node_id)
+        if member is None or member.status not in ("member", "suspended"):
             return False
-        member = self.all[node_id]
         if scope == "fleet" or "hub" in member.roles:
             return True
         return scope in (f"site:{member.site}", f"pair:{node_id}")
@@ -170,7 +173,8 @@ class PlainRoster:
 
     def last_accepted(self, author: str, scope: str) -> tuple[int, int] | None:
         member = self.register.all.get(author)
-        if member is None or member.status == "member" or not member.heads:
+        ended = member is not None and member.status not in ("member", "suspended")
+        if member is None or not ended or not member.heads:
             return None
         return member.heads[scope][:2] if scope in member.heads else (0, 0)
 
@@ -181,6 +185,16 @@ class PlainRoster:
             for node, member in self.register.all.items()
             if self.may_author(node, scope) and (not hubs_only or "hub" in member.roles)
         )
+
+    def paused_authors(self, scope: str) -> Collection[str]:
+        hubs_only = scope in ("fleet", "hubs")
+        return [
+            node
+            for node, member in self.register.all.items()
+            if member.status == "suspended"
+            and self.register.could_author(node, scope)
+            and (not hubs_only or self.is_hub(node))
+        ]
 
     def bequeathed(self, scope: str) -> dict[str, tuple[int, int]]:
         hubs_only = scope in ("fleet", "hubs")

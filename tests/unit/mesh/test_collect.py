@@ -104,6 +104,27 @@ def test_no_marker_goes_before_the_heir_has_read_what_was_left():
     assert held is None or held.body is None
 
 
+def test_a_marker_waits_for_a_suspended_author_that_may_come_back():
+    """It was away when the key was deleted, and has an older row that nobody has seen."""
+    lab = Lab()
+    lab.end(lab.a)  # no set of its own: nothing to take over
+    lab.b.put("other")
+    lab.tell(lab.b, lab.h)
+    lab.b.put("s1")  # told to nobody yet
+    lab.h.now = lab.b.now + 10
+    lab.h.put("s1", body=MARKER)
+    lab.roster.register.all["b"].status = "suspended"
+    lab.collect(lab.h, rounds=3)
+    assert lab.entry(lab.h, H, "s1").body == MARKER
+    lab.roster.register.all["b"].status = "member"
+    for _ in range(3):
+        lab.tell(lab.b, lab.h)
+        lab.tell(lab.h, lab.b)
+        lab.collect(lab.b)
+        lab.collect(lab.h)
+    assert lab.shown(lab.b) == lab.shown(lab.h) == {"other"}
+
+
 def test_the_others_keep_the_set_until_the_heir_has_it_and_refuse_it_then():
     lab = Lab()
     lab.a.put("s1")
