@@ -78,9 +78,9 @@ def listed(site: Fleet) -> dict[str, Any]:
     """All servers and ended jobs by every daemon: nothing of it may go."""
     found: dict[str, Any] = {}
     for data in (site.hub, site.two):
-        for item in site.get(data, "/servers"):
+        for item in until("it answers", lambda at=data: site.get(at, "/servers")):
             found[f"{data.name} {item['name']}"] = item["id"]
-        for item in site.get(data, "/jobs"):
+        for item in until("it answers", lambda at=data: site.get(at, "/jobs")):
             found[f"{data.name} {item['id']}"] = item["kind"]
     return found
 
