@@ -53,6 +53,11 @@ class Subnet:
     """Name servers for machines."""
     lease_s: int = 600
     """Lease time."""
+    mode: str = "serve"
+    """serve: give addresses; proxy: another DHCP server does, say only what to boot."""
+    beside: tuple[str, ...] = ()
+    """Addresses of DHCP servers of others that are meant to be there; every other one is an
+    alarm (in mode proxy: none is, when this is empty)."""
 
     def __post_init__(self) -> None:
         """Refuse a subnet or pool that cannot be."""
@@ -62,6 +67,10 @@ class Subnet:
         for text in (self.first, self.last):
             if text and ipaddress.IPv4Address(text) not in network:
                 raise ValueError(f"the pool address {text} is not in {self.cidr}")
+        if self.mode not in {"serve", "proxy"}:
+            raise ValueError(f"[subnet] mode must be serve or proxy, not {self.mode!r}")
+        for text in self.beside:
+            ipaddress.IPv4Address(text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,6 @@ from mesh.sync import Replication
 from mesh.topology import Topology
 from node.assets import Assets
 from node.boot.files import BootFiles
-from node.boot.routes import is_bound
 from node.boot.service import BootConfig, BootServices
 from node.boot.sockets import interface_address
 from node.config import NodeConfig
@@ -298,7 +297,7 @@ class Node:
 
     def is_bound(self, mac: str, address: str) -> bool:
         """Whether DHCP gives this address to this machine."""
-        return self.boot is not None and is_bound(self.boot.snapshot(), mac, address)
+        return self.boot is not None and self.boot.is_bound(mac, address)
 
     def new_id(self) -> str:
         """Return a new UUIDv7."""

@@ -56,6 +56,8 @@ def subnet_row(subnet: Subnet, root_fp: bytes, site: str) -> dict[str, Any]:
         "dns": list(subnet.dns),
         "lease_s": subnet.lease_s,
         "salt": salt.hexdigest(),
+        "mode": subnet.mode,
+        "beside": list(subnet.beside),
     }
 
 

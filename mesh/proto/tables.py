@@ -44,6 +44,7 @@ SUBNET: Final = "subnet"  # merged; key = CIDR
 ORDER: Final = "order"  # merged; key = order id
 JOB: Final = "job"  # merged; key = job id (= id of its order)
 VERDICT: Final = "verdict"  # merged; key = MAC of a machine that is not accepted
+PORT_LOCK: Final = "port_lock"  # merged; key = server id; written by operators
 SITE_SECRET: Final = "site_secret"  # per author; key = "<member node id>/<epoch>"
 BUDGET: Final = "budget"  # per author; key = order id; destructive work begun
 NODE_SECRET: Final = "node_secret"  # per author; key = id of a secret that the author can open
@@ -236,6 +237,14 @@ class BindingRow(TypedDict, total=False):
     claimed_ms: int
 
 
+class PortLockRow(TypedDict, total=False):
+    """A server is answered on this port alone (option 82), and no other machine there."""
+
+    port: str  # as relays say it and sightings show it: remote id, circuit id
+    by: str
+    at_ms: int
+
+
 class SubnetRow(TypedDict, total=False):
     """A provisioning subnet of the site (site policy)."""
 
@@ -246,6 +255,8 @@ class SubnetRow(TypedDict, total=False):
     dns: list[str]
     lease_s: int
     salt: str  # fixed salt of the candidate rule, hex
+    mode: str  # "serve" | "proxy": another server gives the addresses
+    beside: list[str]  # addresses of DHCP servers of others that are meant to be there
 
 
 class OrderRow(TypedDict, total=False):

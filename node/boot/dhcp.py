@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import trio
 
@@ -21,14 +20,16 @@ from mesh.host.log import Log
 from mesh.proto import tables
 from mesh.store import MeshStore, Tx
 from node.boot.aging import sweep_forever
+from node.boot.dhcp_alarms import DhcpAlarms, Heard
 from node.boot.sightings import Sightings
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import udp_socket
 from node.proto.dhcp import DOCTOR_CLASS, ZERO, Packet, decode
+from node.proto.dhcp_answer import SERVER_PORT, Answer, Claim, Outgoing
 from node.proto.dhcp_limits import DhcpLimits
-from node.proto.lease import SERVER_PORT, Answer, Claim, Outgoing, answer
-from node.proto.lease_snapshot import DECLINED_MAX
-from node.proto.other_servers import OtherServers
+from node.proto.lease import answer, answer_4011
+from node.proto.lease_snapshot import DECLINED_MAX, Snapshot
+from node.proto.port_lock import port_of
 
 DRAIN_MAX: Final = 64
 """Datagrams taken in one wake-up before others have their turn."""
@@ -36,8 +37,10 @@ WRITES_MAX: Final = 256
 """Requests whose binding is being written; one more is dropped, the client asks again."""
 DATAGRAM_BYTES_MAX: Final = 4096
 IP_PKTINFO: Final = 8
-NOTE_EACH_S: Final = 0.05
-"""Foreign servers are looked at so often: a flood of invented ones costs no more."""
+PXE_PORT: Final = 4011
+
+Source = tuple[str, int]
+Take = Callable[[bytes, Source, socket.socket, trio.Nursery], None]
 
 
 class DhcpServer:
@@ -69,8 +72,8 @@ class DhcpServer:
         self._writes = 0
         self._sightings = Sightings(store, self._scope, clock)
         self._limits = DhcpLimits()
-        self._others = OtherServers()
-        self._note_at = 0.0
+        self._alarms = DhcpAlarms(store, log)
+        self._heard = Heard()
 
     def arch_at(self, client_ip: str) -> str:
         """Return the kind of firmware that last got an address here, "" when it never did."""
@@ -80,59 +83,52 @@ class DhcpServer:
         """Return counters: packets, each kind of answer, drops with their reason."""
         return {**self.counts, **self._sightings.counts}
 
-    def open(self) -> socket.socket:
-        """Bind the port; raises LocalError when that cannot be."""
+    def is_heard_at(self, mac: str, client_ip: str) -> bool:
+        """Whether another server gave an address to a machine, as it said itself (proxy)."""
+        return self._heard.is_at(mac, client_ip)
+
+    def open(self, port: int | None = None) -> socket.socket:
+        """Bind our port, or another one (4011); raises LocalError when that cannot be."""
         host = "" if self._interface is not None else self._address
-        return udp_socket("DHCP", host, self._port, self._interface, broadcast=True)
+        number = self._port if port is None else port
+        return udp_socket("DHCP", host, number, self._interface, broadcast=True)
 
     async def run(
         self,
         sock: socket.socket,
+        pxe: socket.socket,
         *,
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve for ever on what ``open`` returned; reports the port."""
+        """Serve for ever on what ``open`` returned (67 and 4011); reports the first port."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sightings.run)
             nursery.start_soon(self._sweep)
+            nursery.start_soon(self._drain, pxe, self._on_pxe, nursery)
             task_status.started(int(sock.getsockname()[1]))
-            while True:
-                await trio.lowlevel.wait_readable(sock)
-                for _ in range(DRAIN_MAX):
-                    try:
-                        data, source = sock.recvfrom(DATAGRAM_BYTES_MAX)
-                    except BlockingIOError:
-                        break
-                    except OSError:  # an ICMP error of an earlier reply
-                        continue
-                    self._on_datagram(data, source, sock, nursery)
+            await self._drain(sock, self._on_datagram, nursery)
+
+    async def _drain(self, sock: socket.socket, take: Take, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            for _ in range(DRAIN_MAX):
+                try:
+                    data, source = sock.recvfrom(DATAGRAM_BYTES_MAX)
+                except BlockingIOError:
+                    break
+                except OSError:  # an ICMP error of an earlier reply
+                    continue
+                take(data, source, sock, nursery)
 
     def _on_datagram(
-        self, data: bytes, source: tuple[str, int], sock: socket.socket, nursery: trio.Nursery
+        self, data: bytes, source: Source, sock: socket.socket, nursery: trio.Nursery
     ) -> None:
-        self.counts["packets"] += 1
-        packet = decode(data)
+        snapshot = self._snapshots.current()
+        packet = self._admit(data, source, snapshot, direct=self._interface is not None)
         if packet is None:
-            self.counts["malformed"] += 1
             return
-        if packet.vendor_class == DOCTOR_CLASS:
-            self.counts["doctor"] += 1
-            return
-        if self._interface is None and packet.giaddr == ZERO:
-            self.counts["without relay"] += 1
-            return
-        refused = self._limits.refuses(packet.giaddr.packed, packet, trio.current_time())
-        if refused is not None:
-            self.counts[refused] += 1
-            return
-        result = answer(self._snapshots.current(), packet)
-        self.counts[result.kind] += 1
-        if result.unknown_arch:
-            self.counts["unknown architecture"] += 1
-        if result.seen is not None:
-            self._sightings.note(result.seen)
-        if result.kind == "other server" and packet.server_id is not None:
-            self._note_other(packet.server_id, packet.mac)
+        result = answer(snapshot, packet)
+        self._note(result, packet, snapshot)
         if result.freed is not None or result.in_use is not None:
             self._start_write(nursery, self._give_back, packet, result)
         elif result.claim is not None:
@@ -145,27 +141,73 @@ class DhcpServer:
         elif result.reply is not None:
             self._send(result.reply, source, sock)
 
-    def _note_other(self, server: IPv4Address, mac: str) -> None:
-        """A machine has chosen a server that does not count now: is it one of ours at all?"""
-        now = trio.current_time()
-        if now < self._note_at:
+    def _on_pxe(
+        self, data: bytes, source: Source, sock: socket.socket, _nursery: trio.Nursery
+    ) -> None:
+        """Port 4011: only to the address that the machine says it has, which sent this."""
+        snapshot = self._snapshots.current()
+        packet = self._admit(data, source, snapshot, direct=True)
+        if packet is None:
             return
-        self._note_at = now + NOTE_EACH_S
-        rows = self._store.authored(tables.FLEET, tables.NODE)
-        ours = {str(host) for row in rows for host, *_ in row.body.get("addresses", ())}
-        ours |= {urlsplit(str(row.body.get("boot_url") or "")).hostname or "" for row in rows}
-        if str(server) not in ours and self._others.note(server, mac, now):
-            self._log.warning("another DHCP server answers here", ip=str(server), mac=mac)
+        if source[0] != str(packet.ciaddr):
+            self.counts["4011: not from its address"] += 1
+            return
+        result = answer_4011(snapshot, packet)
+        self._note(result, packet, snapshot)
+        if result.reply is not None:
+            self._send(result.reply, source, sock)
 
-    def problem(self) -> str | None:
-        """Say what is wrong on the network, for people; None: nothing."""
-        return self._others.problem(trio.current_time())
+    def _admit(
+        self, data: bytes, source: Source, snapshot: Snapshot, *, direct: bool
+    ) -> Packet | None:
+        """Return the packet, None (counted) when it is nothing to answer."""
+        self.counts["packets"] += 1
+        packet = decode(data)
+        refused = self._refusal(packet, source, snapshot, direct)
+        if refused is not None:
+            self.counts[refused] += 1
+            return None
+        return packet
+
+    def _refusal(
+        self, packet: Packet | None, source: Source, snapshot: Snapshot, direct: bool
+    ) -> str | None:
+        if packet is None:
+            return "malformed"
+        if packet.vendor_class == DOCTOR_CLASS:
+            return "doctor"
+        if not direct and packet.giaddr == ZERO:
+            return "without relay"
+        relay, now = packet.giaddr, trio.current_time()
+        if relay != ZERO and str(relay) != source[0] and snapshot.subnet_of(relay) is None:
+            return "relay of nowhere"
+        if self._alarms.quarantine.holds(snapshot, port_of(packet), now):
+            return "port in quarantine"
+        return self._limits.refuses(relay.packed, packet, now)
+
+    def _note(self, result: Answer, packet: Packet, snapshot: Snapshot) -> None:
+        """Count and remember what a packet told."""
+        self.counts[result.kind] += 1
+        if result.unknown_arch:
+            self.counts["unknown architecture"] += 1
+        if result.seen is not None:
+            self._sightings.note(result.seen)
+        if result.heard is not None:
+            self._heard.note(packet.mac, result.heard)
+        if result.kind in {"other server", "proxy: heard"}:
+            self._alarms.note_other(snapshot, packet)
+        if result.trespass is not None:
+            self._alarms.note_trespass(snapshot, result.trespass)
+
+    def problems(self) -> list[str]:
+        """Say what is wrong on the network, for people."""
+        return self._alarms.problems()
 
     def _claim(
         self,
         claim: Claim,
         result: Answer,
-        source: tuple[str, int],
+        source: Source,
         sock: socket.socket,
         nursery: trio.Nursery,
     ) -> None:
@@ -202,7 +244,7 @@ class DhcpServer:
             self._writes -= 1
 
     async def _bind(
-        self, claim: Claim, result: Answer, source: tuple[str, int], sock: socket.socket
+        self, claim: Claim, result: Answer, source: Source, sock: socket.socket
     ) -> None:
         """Make the binding durable, then let the ACK go."""
         mac, ip = claim.mac, str(claim.ip)
@@ -250,7 +292,7 @@ class DhcpServer:
             await self._store.write(decline)
             self._log.warning("address is in use by another", mac=mac, ip=str(result.in_use))
 
-    def _send(self, reply: Outgoing, source: tuple[str, int], sock: socket.socket) -> None:
+    def _send(self, reply: Outgoing, source: Source, sock: socket.socket) -> None:
         port = source[1] if reply.port is None else reply.port
         control: list[tuple[int, int, bytes]] = []
         if self._interface is not None:  # from our own address, whatever else the interface has

@@ -36,13 +36,13 @@ class BootRoutes:
 
     def __init__(
         self,
-        snapshot: Callable[[], Snapshot],
+        bound: Callable[[str, str], bool],
         decisions: BootDecisions,
         files: BootFiles,
         urls: Callable[[], Sequence[str]],
         log: Log,
     ) -> None:
-        self._snapshot = snapshot
+        self._bound = bound
         self._decisions = decisions
         self._files = files
         self._urls = urls
@@ -67,7 +67,7 @@ class BootRoutes:
         mac = parse_mac(said)
         if mac is None:
             return _refused(400, "this is not a MAC address")
-        if not is_bound(self._snapshot(), mac, request.client_ip):
+        if not self._bound(mac, request.client_ip):
             self._log.warning(
                 "script asked from a foreign address", mac=mac, ip=request.client_ip
             )

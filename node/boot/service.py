@@ -17,12 +17,12 @@ from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.store import MeshStore
 from node.boot.assets import AssetRoutes
-from node.boot.dhcp import DhcpServer
+from node.boot.dhcp import PXE_PORT, DhcpServer
 from node.boot.files import BootFiles
 from node.boot.http import HttpServer, listen_socket
 from node.boot.media import MediaRoutes
 from node.boot.ports import AssetSource, AssetSummoner, BootDecisions
-from node.boot.routes import BootRoutes
+from node.boot.routes import BootRoutes, is_bound
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import allow_many_sockets, interface_address, refusal
 from node.boot.tftp import TftpServer
@@ -42,7 +42,7 @@ class BootConfig:
     listen: str = "127.0.0.1"
     """Address to serve on without ``interface``: relayed DHCP only, no root needed."""
     dhcp_port: int = 67
-    """0 takes a free one, as do the other two."""
+    """0 takes a free one, as do the other two, and instead of 4011 (PXE boot servers)."""
     tftp_port: int = 69
     http_port: int = HTTP_PORT
 
@@ -100,7 +100,7 @@ class BootServices:
             caps=lambda client_ip: caps_of(self._dhcp.arch_at(client_ip)),
         )
         log = get_log("http")
-        routes = BootRoutes(self.snapshot, decisions, files, lambda: self.urls(""), log)
+        routes = BootRoutes(self.is_bound, decisions, files, lambda: self.urls(""), log)
         served = AssetRoutes(assets, summoner)
         media = MediaRoutes(decisions, served)
         self._http = HttpServer([*routes.routes(), *served.routes(), *media.routes()], log)
@@ -113,6 +113,12 @@ class BootServices:
     def snapshot(self) -> Snapshot:
         """Return what DHCP answers from now."""
         return self._snapshots.current()
+
+    def is_bound(self, mac: str, client_ip: str) -> bool:
+        """Whether a machine has this address: from us, or from another server beside us."""
+        return is_bound(self.snapshot(), mac, client_ip) or self._dhcp.is_heard_at(
+            mac, client_ip
+        )
 
     def urls(self, mac: str) -> Sequence[str]:
         """Return the base URLs of the site's boot listeners for a machine, best first."""
@@ -127,18 +133,20 @@ class BootServices:
             "http": self._http.statistics(),
         }
 
-    def problem(self) -> str | None:
-        """Say what is wrong where machines are served, for people; None: nothing."""
-        return self._dhcp.problem()
+    def problems(self) -> list[str]:
+        """Say what is wrong where machines are served, for people."""
+        return self._dhcp.problems()
 
     async def run(
         self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Start in order, report {"dhcp", "tftp", "http"}; raises LocalError."""
+        """Start in order, report {"dhcp", "pxe", "tftp", "http"}; raises LocalError."""
         allow_many_sockets()
         address, port = self.address, self.config.http_port
         with ExitStack() as stack:
             dhcp = stack.enter_context(self._dhcp.open())
+            number = PXE_PORT if self.config.dhcp_port else 0
+            pxe = stack.enter_context(self._dhcp.open(number))
             tftp = stack.enter_context(self._tftp.open())
             try:
                 listener = listen_socket(address, port)
@@ -146,7 +154,8 @@ class BootServices:
                 raise refusal(exc, "HTTP", "tcp", address, port, None) from exc
             stack.callback(listener.socket.close)
             async with trio.open_nursery() as nursery:
-                self.ports["dhcp"] = await nursery.start(self._dhcp.run, dhcp)
+                self.ports["dhcp"] = await nursery.start(self._dhcp.run, dhcp, pxe)
+                self.ports["pxe"] = int(pxe.getsockname()[1])
                 self.ports["tftp"] = await nursery.start(self._tftp.run, tftp)
                 self.ports["http"] = await nursery.start(self._http.run, listener)
                 log = get_log("boot")

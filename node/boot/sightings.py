@@ -15,7 +15,7 @@ from mesh.errors import Refused, StoreFull
 from mesh.host.clock import Clock
 from mesh.proto import tables
 from mesh.store import MeshStore, Tx
-from node.proto.lease import Seen
+from node.proto.dhcp_answer import Seen
 
 AGAIN_MS: Final = 60_000
 GATHER_S: Final = 0.1

@@ -77,6 +77,7 @@ class SnapshotSource:
             servers=self._merged(scope, tables.SERVER),
             bindings=self._merged(scope, tables.BINDING),
             nodes=nodes,
+            locks=self._merged(scope, tables.PORT_LOCK),
             site=self._site,
             direct=self._own_wire([key for key, _ in subnets]),
             absent=absent,

@@ -9,88 +9,27 @@ Options 54, siaddr and the boot URL name the rendezvous owner for the client amo
 an acknowledgement repeats the server that the REQUEST named (clients compare).
 """
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final
 
 from node.proto import dhcp_options as opt
+from node.proto import proxy_dhcp
 from node.proto.dhcp import (
     ACK,
-    BROADCAST_FLAG,
     DECLINE,
     DISCOVER,
     INFORM,
-    MESSAGE_BYTES_MAX,
     NAK,
     OFFER,
     RELEASE,
-    REPLY_OP,
     REQUEST,
     REQUEST_OP,
     ZERO,
     Packet,
-    encode,
 )
+from node.proto.dhcp_answer import EVERYONE, Answer, Claim, Outgoing, Seen, reply_to
+from node.proto.dhcp_boot import architecture, boot, is_firmware, lacks_file
 from node.proto.lease_snapshot import Member, Snapshot, Subnet
-
-SERVER_PORT: Final = 67
-CLIENT_PORT: Final = 68
-SCRIPT_PATH: Final = "/boot/v1/script"
-FILE_PATH: Final = "/boot/v1/file/"
-BIOS_FILE: Final = "undionly.kpxe"
-EFI_FILE: Final = "snponly.efi"
-FILE_BYTES: Final = 128  # of the header field, with its zero
-EVERYONE: Final = IPv4Address("255.255.255.255")
-# PXE discovery control, bit 3: take the boot file of this offer, ask nobody else (PXE 2.1)
-PXE_VENDOR: Final = b"\x06\x01\x08\xff"
-# iPXE's own option 0xb0 (no-pxedhcp): do not wait for a second DHCP server
-IPXE_ALONE: Final = b"\xb0\x01\x01"
-
-ARCHITECTURES: Final = {0: "bios-x64", 7: "uefi-x64", 9: "uefi-x64", 16: "uefi-x64-http"}
-"""Architectures that we have boot files for (RFC 4578 and its registry)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A datagram; port None is the port that the packet came from (RFC 8357)."""
-
-    data: bytes
-    address: IPv4Address
-    port: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A binding that must be durable before the reply leaves."""
-
-    mac: str
-    ip: IPv4Address
-    uuid: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a packet tells of a machine; ``arch`` is empty when it does not say."""
-
-    mac: str
-    ip: IPv4Address
-    arch: str
-    uuid: str | None
-    where: str  # "dhcp" | "ipxe"
-    port: str = ""  # where it is plugged in, as the relay says
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What to do about a packet; ``kind`` names it in counters and logs."""
-
-    kind: str
-    reply: Outgoing | None = None
-    claim: Claim | None = None
-    seen: Seen | None = None
-    freed: IPv4Address | None = None  # RELEASE: the binding ends
-    in_use: IPv4Address | None = None  # DECLINE: the client found it taken
-    unknown_arch: bool = False
+from node.proto.port_lock import trespass
 
 
 def answer(snapshot: Snapshot, packet: Packet) -> Answer:
@@ -105,6 +44,30 @@ def answer(snapshot: Snapshot, packet: Packet) -> Answer:
     owner = snapshot.owner_of(packet.mac, subnet)
     if owner is None:
         return Answer(kind="no service set")
+    wrong = trespass(snapshot, packet)
+    if wrong is not None:
+        return Answer(kind=wrong.kind, trespass=wrong if wrong.told else None)
+    result = _decide(snapshot, packet, subnet, owner)
+    if result.reply is not None and not _may_go(snapshot, packet, result.reply):
+        return Answer(kind="reply would leave our networks")
+    return result
+
+
+def answer_4011(snapshot: Snapshot, packet: Packet) -> Answer:
+    """Decide about one packet on the port of PXE boot servers (4011)."""
+    subnet = snapshot.subnet_of(packet.ciaddr) if packet.op == REQUEST_OP else None
+    owner = snapshot.owner_of(packet.mac, subnet) if subnet is not None else None
+    if owner is None or packet.giaddr != ZERO:
+        return Answer(kind="4011: not from our networks")
+    known = snapshot.known.get(packet.mac)
+    if known is not None and known.port:  # nobody says on this port where it is plugged in
+        return Answer(kind="past its relay")
+    return proxy_dhcp.answer_4011(packet, owner)
+
+
+def _decide(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member) -> Answer:
+    if subnet.proxy:
+        return proxy_dhcp.answer(packet, owner)
     if packet.message_type == DISCOVER:
         return _discover(snapshot, packet, subnet, owner)
     if packet.message_type == REQUEST:
@@ -116,6 +79,15 @@ def answer(snapshot: Snapshot, packet: Packet) -> Answer:
     return Answer(kind="not a request")
 
 
+def _may_go(snapshot: Snapshot, packet: Packet, reply: Outgoing) -> bool:
+    """Tell whether a reply stays in our networks: else packets with an invented address would
+    send our replies to anybody (reflection). Of a relay the shell knows whether it is one.
+    """
+    if packet.giaddr != ZERO or reply.address == EVERYONE:
+        return True
+    return snapshot.subnet_of(reply.address) is not None
+
+
 def client_subnet(snapshot: Snapshot, packet: Packet) -> Subnet | None:
     """Return the subnet of the client: link selection, relay, own address, or our own wire."""
     if packet.giaddr != ZERO:
@@ -124,19 +96,6 @@ def client_subnet(snapshot: Snapshot, packet: Packet) -> Subnet | None:
     if packet.ciaddr != ZERO:
         return snapshot.subnet_of(packet.ciaddr) or snapshot.direct_subnet()
     return snapshot.direct_subnet()
-
-
-def architecture(packet: Packet) -> str:
-    """Return the name of the client's architecture; empty when it does not say one."""
-    for number in packet.architectures:
-        if number in ARCHITECTURES:
-            return ARCHITECTURES[number]
-    return f"unknown-{packet.architectures[0]}" if packet.architectures else ""
-
-
-def is_firmware(packet: Packet) -> bool:
-    """Whether a boot ROM or iPXE asks, rather than an operating system."""
-    return packet.is_ipxe or packet.vendor_class.startswith((b"PXEClient", b"HTTPClient"))
 
 
 def _discover(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member) -> Answer:
@@ -201,8 +160,8 @@ def _inform(packet: Packet, subnet: Subnet, owner: Member) -> Answer:
     server = packet.server_override or owner.host
     options = {opt.MESSAGE_TYPE: bytes((ACK,)), opt.SERVER_ID: server.packed}
     options |= _network(packet, subnet)
-    file, boot = _boot(packet, owner)
-    reply = _reply(packet, options | boot, ciaddr=packet.ciaddr, siaddr=owner.host, file=file)
+    file, more = boot(packet, owner)
+    reply = reply_to(packet, options | more, ciaddr=packet.ciaddr, siaddr=owner.host, file=file)
     return Answer(kind="inform", reply=reply)
 
 
@@ -224,17 +183,16 @@ def _lease(
         opt.REBINDING_TIME: (subnet.lease_s * 7 // 8).to_bytes(4, "big"),
     }
     options |= _network(packet, subnet)
-    file, boot = _boot(packet, owner)
-    options |= boot
+    file, more = boot(packet, owner)
+    options |= more
     known = snapshot.known.get(packet.mac)
     if known is not None and known.hostname and packet.wants(opt.HOSTNAME):
         options[opt.HOSTNAME] = known.hostname.encode()
     bound = snapshot.bound.get(packet.mac)
     durable = known is not None or (bound is not None and bound.ip == address)
-    arch = architecture(packet)
     return Answer(
         kind=kind,
-        reply=_reply(
+        reply=reply_to(
             packet,
             options,
             ciaddr=packet.ciaddr if message_type == ACK else ZERO,
@@ -248,12 +206,12 @@ def _lease(
         seen=Seen(
             packet.mac,
             address,
-            arch,
+            architecture(packet),
             packet.machine_uuid,
             "ipxe" if packet.is_ipxe else "dhcp",
             packet.relay_port,
         ),
-        unknown_arch=is_firmware(packet) and arch not in ARCHITECTURES.values(),
+        unknown_arch=lacks_file(packet),
     )
 
 
@@ -268,76 +226,10 @@ def _network(packet: Packet, subnet: Subnet) -> dict[int, bytes]:
     return options
 
 
-def _boot(packet: Packet, owner: Member) -> tuple[str, dict[int, bytes]]:
-    """Return boot file and options for firmware; nothing for anyone else."""
-    if not is_firmware(packet):
-        return "", {}
-    options: dict[int, bytes] = {}
-    arch = architecture(packet)
-    if packet.is_ipxe:
-        file = f"{owner.url}{SCRIPT_PATH}?mac={packet.mac}"
-        options[opt.IPXE] = IPXE_ALONE
-    elif packet.vendor_class.startswith(b"HTTPClient"):
-        file = owner.url + FILE_PATH + EFI_FILE if arch == ARCHITECTURES[16] else ""
-    else:
-        file = {"bios-x64": BIOS_FILE, "uefi-x64": EFI_FILE}.get(arch, "")
-    if not file or arch.startswith("unknown-"):
-        return "", {}
-    if packet.vendor_class.startswith(b"HTTPClient"):
-        options[opt.VENDOR_CLASS] = b"HTTPClient"
-    elif packet.vendor_class:
-        options[opt.VENDOR_CLASS] = b"PXEClient"
-        if not packet.is_ipxe:
-            options[opt.VENDOR] = PXE_VENDOR
-    if packet.wants(opt.BOOT_FILE) or len(file) >= FILE_BYTES:
-        options[opt.BOOT_FILE] = file.encode()
-    return file if len(file) < FILE_BYTES else "", options
-
-
 def _refuse(packet: Packet, owner: Member) -> Answer:
     options = {
         opt.MESSAGE_TYPE: bytes((NAK,)),
         opt.SERVER_ID: (packet.server_override or owner.host).packed,
         opt.MESSAGE: b"this address is not yours here",
     }
-    return Answer(kind="nak", reply=_reply(packet, options))
-
-
-def _reply(
-    packet: Packet,
-    options: dict[int, bytes],
-    *,
-    ciaddr: IPv4Address = ZERO,
-    yiaddr: IPv4Address = ZERO,
-    siaddr: IPv4Address = ZERO,
-    file: str = "",
-) -> Outgoing:
-    """Build the datagram and find its way (RFC 2131 section 4.1, RFC 8357).
-
-    A client without an address always gets a broadcast: a unicast would need its MAC in the ARP
-    table, and every client takes a broadcast.
-    """
-    for code in (opt.CLIENT_ID, opt.MACHINE_UUID, opt.RELAY_AGENT):  # echoed (RFC 6842, 4578)
-        if code in packet.options:
-            options[code] = packet.options[code]
-    refused = options[opt.MESSAGE_TYPE] == bytes((NAK,))
-    relayed = packet.giaddr != ZERO
-    message = Packet(
-        op=REPLY_OP,
-        xid=packet.xid,
-        flags=packet.flags | (BROADCAST_FLAG if refused and relayed else 0),
-        ciaddr=ciaddr,
-        yiaddr=yiaddr,
-        siaddr=siaddr,
-        giaddr=packet.giaddr,
-        chaddr=packet.chaddr,
-        file=file.encode(),
-        options=options,
-    )
-    data = encode(message, MESSAGE_BYTES_MAX if relayed else packet.bytes_max)
-    if relayed:
-        any_port = opt.RELAY_SOURCE_PORT in packet.relay_options
-        return Outgoing(data, packet.giaddr, None if any_port else SERVER_PORT)
-    if packet.ciaddr != ZERO and not refused:
-        return Outgoing(data, packet.ciaddr, CLIENT_PORT)
-    return Outgoing(data, EVERYONE, CLIENT_PORT)
+    return Answer(kind="nak", reply=reply_to(packet, options))

@@ -22,6 +22,7 @@ DECLINED_MAX: Final = CANDIDATES_MAX
 LEASE_S_LEAST: Final = 60
 LEASE_S_MOST: Final = 30 * 86_400
 DNS_MAX: Final = 4
+PORT_CHARS_MAX: Final = 300
 
 Keyed = Iterable[tuple[str, Mapping[str, Any]]]
 """Rows as (key, body)."""
@@ -38,6 +39,8 @@ class Subnet:
     dns: tuple[IPv4Address, ...]
     lease_s: int
     salt: bytes
+    proxy: bool = False  # another server gives the addresses, we say what to boot
+    beside: tuple[IPv4Address, ...] = ()  # servers of others that are meant to be there
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Known:
     server: str
     ip: IPv4Address | None
     hostname: str
+    port: str = ""  # it is locked to this one (option 82); "": to none
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Snapshot:
     known: Mapping[str, Known]
     bound: Mapping[str, Bound]
     holders: Mapping[IPv4Address, frozenset[str]] = field(repr=False)  # address -> MACs
+    reserved: Mapping[str, Known] = field(default_factory=dict[str, Known])
+    """Ports that only one server may ask from, and whose they are."""
     rejected: int = 0  # rows left out
 
     def subnet_of(self, address: IPv4Address) -> Subnet | None:
@@ -138,8 +144,12 @@ def build(
     site: str,
     direct: IPv4Network | None,
     absent: frozenset[str] = frozenset(),
+    locks: Keyed = (),
 ) -> Snapshot:
-    """Build the snapshot of a site; ``nodes`` are NODE rows by the node id of their author."""
+    """Build the snapshot of a site.
+
+    ``nodes`` are NODE rows by the node id of their author, ``locks`` PORT_LOCK rows by server.
+    """
     rejected = 0
     parsed_subnets: dict[IPv4Network, Subnet] = {}
     for key, body in subnets:
@@ -157,7 +167,8 @@ def build(
         else:
             if member is not None:
                 members[key] = member
-    known, server_rows, bad_servers = _servers(servers)
+    ports, bad_locks = _locks(locks)
+    known, server_rows, bad_servers = _servers(servers, ports)
     bound, binding_rows, bad_bindings = _bindings(bindings)
     all_subnets = tuple(parsed_subnets[network] for network in sorted(parsed_subnets))
     all_members = tuple(members[node] for node in sorted(members))
@@ -173,6 +184,7 @@ def build(
             str(direct),
             server_rows,
             binding_rows,
+            sorted(ports.items()),
         ]
     )
     return Snapshot(
@@ -184,7 +196,8 @@ def build(
         known=known,
         bound=bound,
         holders=holders,
-        rejected=rejected + bad_servers + bad_bindings,
+        reserved={machine.port: machine for machine in known.values() if machine.port},
+        rejected=rejected + bad_servers + bad_bindings + bad_locks,
     )
 
 
@@ -233,6 +246,8 @@ def _subnet(key: str, body: Mapping[str, Any]) -> Subnet:
             max(fields.integer(body, "lease_s", default=600), LEASE_S_LEAST), LEASE_S_MOST
         ),
         salt=salt,
+        proxy=body.get("mode") == "proxy",
+        beside=tuple(map(IPv4Address, fields.texts(body, "beside", count_max=16, default=[]))),
     )
 
 
@@ -245,6 +260,7 @@ def _subnet_row(subnet: Subnet) -> list[Any]:
         [str(server) for server in subnet.dns],
         subnet.lease_s,
         subnet.salt,
+        subnet.proxy,
     ]
 
 
@@ -259,7 +275,19 @@ def _member(node: str, body: Mapping[str, Any], site: str) -> Member | None:
     return Member(node, IPv4Address(url.hostname), 80 if url.port is None else url.port)
 
 
-def _servers(rows: Keyed) -> tuple[dict[str, Known], list[Any], int]:
+def _locks(rows: Keyed) -> tuple[dict[str, str], int]:
+    """Return the port that each server is locked to."""
+    ports: dict[str, str] = {}
+    rejected = 0
+    for key, body in rows:
+        try:
+            ports[key] = fields.text(body, "port")[:PORT_CHARS_MAX]
+        except CodecError:
+            rejected += 1
+    return {server: port for server, port in ports.items() if port}, rejected
+
+
+def _servers(rows: Keyed, ports: Mapping[str, str]) -> tuple[dict[str, Known], list[Any], int]:
     ordered: list[tuple[int, str, list[str], IPv4Address | None, str]] = []
     rejected = 0
     for key, body in rows:
@@ -278,7 +306,7 @@ def _servers(rows: Keyed) -> tuple[dict[str, Known], list[Any], int]:
     ordered.sort(key=lambda row: row[:2])
     for _, key, macs_of, ip, hostname in ordered:
         for mac in macs_of:
-            known.setdefault(mac, Known(key, ip, hostname))
+            known.setdefault(mac, Known(key, ip, hostname, ports.get(key, "")))
     canonical = [[ms, key, macs, str(ip), name] for ms, key, macs, ip, name in ordered]
     return known, canonical, rejected
 

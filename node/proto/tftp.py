@@ -69,8 +69,8 @@ class Caps:
 
 
 CAPS_BY_ARCH: Final = {"bios-x64": Caps(window=16)}
-"""By kind of firmware (``lease.ARCHITECTURES``). An option ROM has few receive buffers: what
-a longer burst overruns costs a time-out each time."""
+"""By kind of firmware (``dhcp_boot.ARCHITECTURES``). An option ROM has few receive buffers:
+what a longer burst overruns costs a time-out each time."""
 
 
 def caps_of(arch: str) -> Caps:

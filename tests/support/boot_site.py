@@ -38,6 +38,7 @@ def snapshot(
     bindings: Mapping[str, Mapping[str, Any]] | None = None,
     absent: Iterable[str] = (),
     direct: str | None = None,
+    locks: Mapping[str, str] | None = None,
 ) -> Snapshot:
     return build(
         subnets=[(row["cidr"], row) for row in subnets],
@@ -47,6 +48,7 @@ def snapshot(
         site="lab",
         direct=None if direct is None else IPv4Network(direct),
         absent=frozenset(f"node-{host}" for host in absent),
+        locks=[(server, {"port": port}) for server, port in (locks or {}).items()],
     )
 
 

@@ -15,7 +15,7 @@ import trio
 from mesh.host.log import get_log
 from node.boot.files import BootFiles
 from node.boot.tftp import TftpServer
-from node.proto import dhcp, lease
+from node.proto import dhcp, dhcp_boot, lease
 from node.proto.lease_snapshot import Snapshot, build
 from tests.support.agent_peer import AgentPeer
 
@@ -111,7 +111,7 @@ async def _dhcp(udp: trio.socket.SocketType, rows: Snapshot, site: RackSite) -> 
         answered = lease.answer(rows, packet)
         if answered.kind == "ack":
             firmware = "ipxe" if packet.is_ipxe else "rom"
-            site.roles.append(firmware if lease.is_firmware(packet) else "os")
+            site.roles.append(firmware if dhcp_boot.is_firmware(packet) else "os")
         if (reply := answered.reply) is not None:
             assert source[0] == str(reply.address), "a relay sends from its giaddr"
             await udp.sendto(reply.data, source)

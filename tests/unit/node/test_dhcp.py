@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.proto import dhcp, lease
+from node.proto import dhcp, dhcp_boot
 from node.proto import dhcp_options as opt
 from node.proto.dhcp import Packet, decode, encode
 from tests.support.pcap import datagrams
@@ -58,18 +58,18 @@ def test_ovmf_pxe_is_read_as_it_was_captured() -> None:
     assert request.server_id == IPv4Address("10.77.0.1")
     assert request.requested_address == IPv4Address("10.77.0.130")
     assert request.bytes_max == dhcp.MESSAGE_BYTES_MAX  # it says 65,280
-    assert lease.architecture(request) == "uefi-x64"
+    assert dhcp_boot.architecture(request) == "uefi-x64"
 
 
 def test_ovmf_http_boot_and_the_ipxe_after_it_are_read_as_they_were_captured() -> None:
     found = from_clients("uefi-http-dhcp.pcap")
     assert found[0].vendor_class.startswith(b"HTTPClient")
-    assert lease.architecture(found[0]) == "uefi-x64-http"
+    assert dhcp_boot.architecture(found[0]) == "uefi-x64-http"
     ipxe = [packet for packet in found if packet.is_ipxe]
-    assert {lease.architecture(packet) for packet in ipxe} == {"uefi-x64"}
+    assert {dhcp_boot.architecture(packet) for packet in ipxe} == {"uefi-x64"}
     ramdisk = found[-1]
-    assert not lease.is_firmware(ramdisk)
-    assert lease.architecture(ramdisk) == ""
+    assert not dhcp_boot.is_firmware(ramdisk)
+    assert dhcp_boot.architecture(ramdisk) == ""
 
 
 def test_the_uuid_is_shown_as_linux_shows_it() -> None:
@@ -222,5 +222,5 @@ def test_garbage_in_options_never_raises(area: bytes, sname: bytes, overload: in
     head[44:108] = sname
     packet = decode(bytes(head) + bytes((52, 1, overload)) + area)
     if packet is not None:
-        lease.architecture(packet)
+        dhcp_boot.architecture(packet)
         _ = (packet.relay_options, packet.machine_uuid, packet.bytes_max, packet.server_id)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from node.proto import dhcp
 from node.proto import dhcp_options as opt
 from node.proto.dhcp import Packet, decode, encode
-from node.proto.lease import Answer, answer
+from node.proto.dhcp_answer import Answer
+from node.proto.lease import answer
 from node.proto.lease_snapshot import Snapshot, candidate
 from tests.support.boot_site import (
     BIOS_ROM,

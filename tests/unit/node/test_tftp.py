@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.proto import tftp
-from node.proto.lease import ARCHITECTURES
+from node.proto.dhcp_boot import ARCHITECTURES
 from node.proto.tftp import (
     Aborted,
     Blocks,
