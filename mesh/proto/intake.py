@@ -351,17 +351,21 @@ def _shared_seq(head: Head, held: Head, mine: list[Entry], rows: dict[_Place, En
     """Return a seq up to which both branches have one history; where they part, if known.
 
     Whatever stands at the same seq in both was there before: so what one of them lacks below
-    it was let go of there.
+    it was let go of there. Two processes of one identity may have signed other rows under the
+    very same points: where two rows have one seq, the histories have parted before.
     """
     same = (e.seq for e in mine if rows.get((e.table, e.key)) == e)
-    return max(head.fork(held) or 0, max(same, default=0))
+    shared = max(head.fork(held) or 0, max(same, default=0))
+    theirs = {e.seq: e for e in rows.values()}
+    other = (e.seq for e in mine if theirs.get(e.seq, e) != e)
+    return min(shared, min(other, default=shared + 1) - 1)
 
 
 def _kept(
     replica: Replica, head: Head, held: Head, mine: list[Entry], rows: dict[_Place, Entry]
 ) -> list[Entry]:
     """Return our rows that the branch which we take back does not know."""
-    beside = head.shares_epoch(held.epoch)
+    beside = any(map(head.shares_epoch, (held.epoch, *(epoch for epoch, _ in held.past))))
     kept: list[Entry] = []
     for ours in mine:
         theirs = rows.get((ours.table, ours.key))

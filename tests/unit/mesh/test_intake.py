@@ -337,6 +337,25 @@ def test_two_processes_with_one_set_of_keys_keep_what_either_wrote(longer: int):
     assert a.keys("a") == both
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["running", "started again"])
+def test_two_processes_that_began_new_epochs_on_their_own_keep_what_either_wrote(again: bool):
+    """Each was convicted of the other's head: both say that they come from the same point."""
+    one, two = Side("a"), Side("a")
+    one.put("mine")
+    two.now = one.now - 1
+    two.put("yours")
+    sides = []
+    for side in (one, two):
+        side.replica.renew(side.now + 1000)
+        side.commit()
+        sides.append(restarted(side, side.disk) if again else side)
+    one, two = sides
+    assert one.pull(two, A, full=True) is Outcome.TAKEN_BACK
+    assert one.keys("a") == {"mine", "yours"}
+    assert two.pull(one, A, full=True) is Outcome.TAKEN_BACK
+    assert two.keys("a") == {"mine", "yours"}
+
+
 def test_undo_leaves_no_trace_in_trees_and_counters():
     a = Side("a")
     a.put("k1", "k2")
