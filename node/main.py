@@ -220,7 +220,7 @@ class Node:
 
     def _make_boot(self) -> BootServices:
         config = self.config.boot
-        return BootServices(
+        boot = BootServices(
             BootConfig(
                 site=self.joined.site,
                 interface=self.config.interfaces.provisioning,
@@ -235,8 +235,11 @@ class Node:
             self.files,
             self.clock,
             absent=self.absent,
+            near=self.near,
             summoner=self.assets,
         )
+        self.rpc |= boot.gossip.rpc_handlers()
+        return boot
 
     def _make_mdns(self) -> Mdns:
         return Mdns(
@@ -330,6 +333,10 @@ class Node:
         gone = self.detection.unreachable()
         return self.site_view.alive(self.site_nodes(), linked, gone, now)
 
+    def near(self) -> frozenset[str]:
+        """Return the other nodes of our site that have a link with us."""
+        return frozenset(self.peers.connected()) & frozenset(self.site_nodes())
+
     def absent(self) -> frozenset[str]:
         """Return all that ever served our site and own nothing now."""
         rows = self.store.authored(FLEET, NODE)
@@ -392,6 +399,7 @@ class Node:
                     services.start_soon(self._make_mdns().run)
                 if self.boot is not None:
                     self.ports |= await services.start(self.boot.run)
+                    services.start_soon(self.boot.gossip.run, self.peers.rpc)
                 whose = (self.store, self.identity.node_id, self.joined.site)
                 await services.start(publish, *whose, self.own_rows)
                 await services.start(self.work.run)

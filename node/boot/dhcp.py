@@ -27,9 +27,11 @@ from node.boot.sockets import udp_socket
 from node.proto.dhcp import DOCTOR_CLASS, ZERO, Packet, decode
 from node.proto.dhcp_answer import SERVER_PORT, Answer, Claim, Outgoing
 from node.proto.dhcp_limits import DhcpLimits
+from node.proto.dhcp_responder import SECS_END, Known, Responder, with_xid
 from node.proto.lease import answer, answer_4011
 from node.proto.lease_snapshot import DECLINED_MAX, Snapshot
 from node.proto.port_lock import port_of
+from node.proto.reply_digests import digest
 
 DRAIN_MAX: Final = 64
 """Datagrams taken in one wake-up before others have their turn."""
@@ -38,6 +40,7 @@ WRITES_MAX: Final = 256
 DATAGRAM_BYTES_MAX: Final = 4096
 IP_PKTINFO: Final = 8
 PXE_PORT: Final = 4011
+IN_QUARANTINE: Final = "port in quarantine"
 
 Source = tuple[str, int]
 Take = Callable[[bytes, Source, socket.socket, trio.Nursery], None]
@@ -72,8 +75,13 @@ class DhcpServer:
         self._writes = 0
         self._sightings = Sightings(store, self._scope, clock)
         self._limits = DhcpLimits()
-        self._alarms = DhcpAlarms(store, log)
+        self.alarms = DhcpAlarms(store, log)
         self._heard = Heard()
+        self._responder = Responder()
+        self._control: list[tuple[int, int, bytes]] = []
+        if interface is not None:  # from our own address, whatever else the interface has
+            own = struct.pack("=I4s4x", 0, IPv4Address(address).packed)
+            self._control = [(socket.IPPROTO_IP, IP_PKTINFO, own)]
 
     def arch_at(self, client_ip: str) -> str:
         """Return the kind of firmware that last got an address here, "" when it never did."""
@@ -81,7 +89,8 @@ class DhcpServer:
 
     def statistics(self) -> dict[str, int]:
         """Return counters: packets, each kind of answer, drops with their reason."""
-        return {**self.counts, **self._sightings.counts}
+        compared = {"replies compared": self.alarms.digests.compared}
+        return {**self.counts, **self._sightings.counts, **compared}
 
     def is_heard_at(self, mac: str, client_ip: str) -> bool:
         """Whether another server gave an address to a machine, as it said itself (proxy)."""
@@ -124,6 +133,10 @@ class DhcpServer:
         self, data: bytes, source: Source, sock: socket.socket, nursery: trio.Nursery
     ) -> None:
         snapshot = self._snapshots.current()
+        known = self._responder.find(snapshot, data)
+        if known is not None and known.source == source[0]:
+            self._answer_again(known, data, source, sock, snapshot)
+            return
         packet = self._admit(data, source, snapshot, direct=self._interface is not None)
         if packet is None:
             return
@@ -139,7 +152,33 @@ class DhcpServer:
                 return
             self._claim(result.claim, result, source, sock, nursery)
         elif result.reply is not None:
-            self._send(result.reply, source, sock)
+            self._responder.keep(snapshot, data, source[0], packet, result)
+            asked, said = digest(data[SECS_END:]), digest(result.reply.data[SECS_END:])
+            self.alarms.digests.note(snapshot.id, asked, said, packet.mac)
+            self._reply(result.reply, source, sock)
+
+    def _answer_again(
+        self,
+        known: Known,
+        data: bytes,
+        source: Source,
+        sock: socket.socket,
+        snapshot: Snapshot,
+    ) -> None:
+        """The same packet at the same snapshot: the same answer, if it may have one now."""
+        now, result = trio.current_time(), known.answer
+        self.counts["packets"] += 1
+        refused = self._limits.refuses(known.relay, known, now)
+        if refused is None and self.alarms.quarantine.holds(snapshot, known.port, now):
+            refused = IN_QUARANTINE
+        self.counts[refused or result.kind] += 1
+        if refused is not None or result.reply is None:
+            return
+        if result.unknown_arch:
+            self.counts["unknown architecture"] += 1
+        if result.seen is not None:
+            self._sightings.note(result.seen)
+        self._send(with_xid(result.reply.data, data), known.to, result.reply.port, source, sock)
 
     def _on_pxe(
         self, data: bytes, source: Source, sock: socket.socket, _nursery: trio.Nursery
@@ -155,7 +194,7 @@ class DhcpServer:
         result = answer_4011(snapshot, packet)
         self._note(result, packet, snapshot)
         if result.reply is not None:
-            self._send(result.reply, source, sock)
+            self._reply(result.reply, source, sock)
 
     def _admit(
         self, data: bytes, source: Source, snapshot: Snapshot, *, direct: bool
@@ -181,8 +220,8 @@ class DhcpServer:
         relay, now = packet.giaddr, trio.current_time()
         if relay != ZERO and str(relay) != source[0] and snapshot.subnet_of(relay) is None:
             return "relay of nowhere"
-        if self._alarms.quarantine.holds(snapshot, port_of(packet), now):
-            return "port in quarantine"
+        if self.alarms.quarantine.holds(snapshot, port_of(packet), now):
+            return IN_QUARANTINE
         return self._limits.refuses(relay.packed, packet, now)
 
     def _note(self, result: Answer, packet: Packet, snapshot: Snapshot) -> None:
@@ -195,13 +234,13 @@ class DhcpServer:
         if result.heard is not None:
             self._heard.note(packet.mac, result.heard)
         if result.kind in {"other server", "proxy: heard"}:
-            self._alarms.note_other(snapshot, packet)
+            self.alarms.note_other(snapshot, packet)
         if result.trespass is not None:
-            self._alarms.note_trespass(snapshot, result.trespass)
+            self.alarms.note_trespass(snapshot, result.trespass)
 
     def problems(self) -> list[str]:
         """Say what is wrong on the network, for people."""
-        return self._alarms.problems()
+        return self.alarms.problems()
 
     def _claim(
         self,
@@ -264,7 +303,7 @@ class DhcpServer:
         self.counts["bindings"] += 1
         self._log.info("machine bound", mac=mac, ip=ip, iface=self._interface)
         assert result.reply is not None
-        self._send(result.reply, source, sock)
+        self._reply(result.reply, source, sock)
 
     async def _sweep(self) -> None:
         await sweep_forever(self._store, self._scope, self._snapshots, self._clock, self._log)
@@ -292,16 +331,16 @@ class DhcpServer:
             await self._store.write(decline)
             self._log.warning("address is in use by another", mac=mac, ip=str(result.in_use))
 
-    def _send(self, reply: Outgoing, source: Source, sock: socket.socket) -> None:
-        port = source[1] if reply.port is None else reply.port
-        control: list[tuple[int, int, bytes]] = []
-        if self._interface is not None:  # from our own address, whatever else the interface has
-            own = struct.pack("=I4s4x", 0, IPv4Address(self._address).packed)
-            control = [(socket.IPPROTO_IP, IP_PKTINFO, own)]
+    def _reply(self, reply: Outgoing, source: Source, sock: socket.socket) -> None:
+        self._send(reply.data, str(reply.address), reply.port, source, sock)
+
+    def _send(
+        self, data: bytes, to: str, port: int | None, source: Source, sock: socket.socket
+    ) -> None:
         try:
-            sock.sendmsg([reply.data], control, 0, (str(reply.address), port))
+            sock.sendmsg((data,), self._control, 0, (to, source[1] if port is None else port))
         except OSError as exc:
             self.counts["send errors"] += 1
-            self._log.warning("dhcp reply not sent", ip=str(reply.address), error=exc.strerror)
+            self._log.warning("dhcp reply not sent", ip=to, error=exc.strerror)
         else:
             self.counts["replies"] += 1

@@ -5,7 +5,7 @@ log; as long as it lasts it stands in the node's status.
 """
 
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import trio
@@ -19,6 +19,7 @@ from node.proto.lease import client_subnet
 from node.proto.lease_snapshot import Snapshot
 from node.proto.other_servers import OtherServers
 from node.proto.port_lock import Quarantine
+from node.proto.reply_digests import ReplyDigests
 
 NOTE_EACH_S: Final = 0.05
 """Foreign servers are looked at so often: a flood of invented ones costs no more."""
@@ -29,6 +30,7 @@ class DhcpAlarms:
 
     def __init__(self, store: MeshStore, log: Log) -> None:
         self.quarantine = Quarantine()
+        self.digests = ReplyDigests()
         self._store = store
         self._log = log
         self._others = OtherServers()
@@ -37,7 +39,14 @@ class DhcpAlarms:
     def problems(self) -> list[str]:
         """Say what is wrong on the network, for people."""
         now = trio.current_time()
-        return [*filter(None, (self._others.problem(now), self.quarantine.problem(now)))]
+        found = (self._others, self.quarantine, self.digests)
+        return [*filter(None, (one.problem(now) for one in found))]
+
+    def compare(self, peer: str, body: Any) -> None:
+        """Take what a node of our site says of its replies."""
+        mac = self.digests.on_message(peer, body, trio.current_time())
+        if mac is not None:
+            self._log.error("another node answers otherwise", node=peer, mac=mac)
 
     def note_trespass(self, snapshot: Snapshot, found: Trespass) -> None:
         """A machine asked from a port that is not its own."""

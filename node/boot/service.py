@@ -4,7 +4,7 @@ It only puts parts together. Rule: all three bind the same address (and interfac
 starts; what they really listen on stands in ``ports``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
@@ -18,6 +18,7 @@ from mesh.host.log import get_log
 from mesh.store import MeshStore
 from node.boot.assets import AssetRoutes
 from node.boot.dhcp import PXE_PORT, DhcpServer
+from node.boot.digest_gossip import DigestGossip
 from node.boot.files import BootFiles
 from node.boot.http import HttpServer, listen_socket
 from node.boot.media import MediaRoutes
@@ -62,7 +63,8 @@ class BootServices:
     """See the module. ``run`` starts all services and returns only when it is cancelled.
 
     ``absent()`` names members of the site that shall not be named in replies now: those that
-    the register no longer counts as members, and those that cannot be reached.
+    the register no longer counts as members, and those that cannot be reached. ``near()`` names
+    the other nodes of the site that have a link with us: replies are compared with theirs.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class BootServices:
         clock: Clock,
         *,
         absent: Callable[[], frozenset[str]] = frozenset,
+        near: Callable[[], Collection[str]] = frozenset,
         summoner: AssetSummoner | None = None,
     ) -> None:
         self.config = config
@@ -91,6 +94,7 @@ class BootServices:
             port=config.dhcp_port,
             interface=config.interface,
         )
+        self.gossip = DigestGossip(self._dhcp.alarms, near)
         self._tftp = TftpServer(
             files,
             get_log("tftp"),

@@ -4,10 +4,13 @@ It knows nothing of leases, sockets or who answers. Rule: what is not a whole DH
 Ethernet client is None, never an exception; the caller drops and counts it.
 """
 
+import struct
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import Final
 
 from node.proto import dhcp_options as opt
@@ -31,8 +34,13 @@ MESSAGE_BYTES_MAX: Final = 1472  # one Ethernet frame
 UDP_IP_BYTES: Final = 28  # counted in option 57
 SIZE_LEAST: Final = 576
 ZERO: Final = IPv4Address(0)
+_HEADER: Final = struct.Struct(">BBBBIHH4s4s4s4s16s64s128s4s")
 RELAY_ID_BYTES_MAX: Final = 64
 """Of each id of a relay that is shown to people."""
+AREAS_REMEMBERED: Final = 2048
+"""Relay agents' options whose reading is remembered: ports ask again and again."""
+ADDRESSES_REMEMBERED: Final = 1024
+NOTHING: Final[Mapping[int, bytes]] = MappingProxyType({})
 DOCTOR_CLASS: Final = b"rackmesh-doctor"
 """Option 60 of a probe for strangers' servers: nodes do not answer it."""
 
@@ -116,21 +124,16 @@ class Packet:
         return str(uuid.UUID(bytes_le=value[1:]))
 
     @property
-    def relay_options(self) -> dict[int, bytes]:
+    def relay_options(self) -> Mapping[int, bytes]:
         """Sub-options of option 82; empty when there are none or they do not parse."""
-        area = self.options.get(opt.RELAY_AGENT, b"")
-        found: dict[int, bytes] = {}
-        at = 0
-        while at + 2 <= len(area) and at + 2 + area[at + 1] <= len(area):
-            found.setdefault(area[at], area[at + 2 : at + 2 + area[at + 1]])
-            at += 2 + area[at + 1]
-        return found if at == len(area) else {}
+        area = self.options.get(opt.RELAY_AGENT)
+        return NOTHING if area is None else _sub_options(area)
 
     @property
     def server_override(self) -> IPv4Address | None:
         """What a relay wants to be named as the server, so that it sees renewals (RFC 5107)."""
-        said = self.relay_options.get(opt.RELAY_SERVER_OVERRIDE, b"")
-        return IPv4Address(said) if len(said) == 4 and any(said) else None
+        said = self.relay_options.get(opt.RELAY_SERVER_OVERRIDE)
+        return IPv4Address(said) if said is not None and len(said) == 4 and any(said) else None
 
     @property
     def relay_port(self) -> str:
@@ -139,9 +142,8 @@ class Packet:
         Switches write text or raw bytes into them (RFC 3046 section 3); raw bytes are shown in
         hexadecimal.
         """
-        relay = self.relay_options
-        ids = (relay.get(opt.RELAY_REMOTE, b""), relay.get(opt.RELAY_CIRCUIT, b""))
-        return " ".join(_readable(value[:RELAY_ID_BYTES_MAX]) for value in ids if value)
+        area = self.options.get(opt.RELAY_AGENT)
+        return "" if area is None else _relay_port(area)
 
     def wants(self, code: int) -> bool:
         """Whether option 55 asks for an option."""
@@ -150,6 +152,28 @@ class Packet:
     def _address(self, code: int) -> IPv4Address | None:
         value = self.options.get(code, b"")
         return IPv4Address(value) if len(value) == 4 else None
+
+
+@lru_cache(AREAS_REMEMBERED)
+def _sub_options(area: bytes) -> Mapping[int, bytes]:
+    found: dict[int, bytes] = {}
+    at = 0
+    while at + 2 <= len(area) and at + 2 + area[at + 1] <= len(area):
+        found.setdefault(area[at], area[at + 2 : at + 2 + area[at + 1]])
+        at += 2 + area[at + 1]
+    return MappingProxyType(found) if at == len(area) else NOTHING
+
+
+@lru_cache(AREAS_REMEMBERED)
+def _relay_port(area: bytes) -> str:
+    relay = _sub_options(area)
+    ids = (relay.get(opt.RELAY_REMOTE, b""), relay.get(opt.RELAY_CIRCUIT, b""))
+    return " ".join(_readable(value[:RELAY_ID_BYTES_MAX]) for value in ids if value)
+
+
+@lru_cache(ADDRESSES_REMEMBERED)
+def _address(raw: bytes) -> IPv4Address:
+    return IPv4Address(raw)
 
 
 def _readable(value: bytes) -> str:
@@ -167,7 +191,8 @@ def decode(data: bytes) -> Packet | None:
     if fields is None:
         return None
     sname, file = data[44:108], data[108:236]
-    overload = opt.join(fields).get(opt.OVERLOAD, b"\0")
+    options = opt.join(fields)
+    overload = options.pop(opt.OVERLOAD, b"\0")
     if len(overload) != 1 or overload[0] > 3:
         return None
     for bit, area in ((1, file), (2, sname)):
@@ -176,18 +201,19 @@ def decode(data: bytes) -> Packet | None:
             if more is None:
                 return None
             fields += more
-    options = opt.join(fields)
-    options.pop(opt.OVERLOAD, None)
+    if overload[0]:
+        options = opt.join(fields)
+        options.pop(opt.OVERLOAD, None)
     return Packet(
         op=data[0],
         hops=data[3],
         xid=int.from_bytes(data[4:8], "big"),
         secs=int.from_bytes(data[8:10], "big"),
         flags=int.from_bytes(data[10:12], "big"),
-        ciaddr=IPv4Address(data[12:16]),
-        yiaddr=IPv4Address(data[16:20]),
-        siaddr=IPv4Address(data[20:24]),
-        giaddr=IPv4Address(data[24:28]),
+        ciaddr=_address(data[12:16]),
+        yiaddr=_address(data[16:20]),
+        siaddr=_address(data[20:24]),
+        giaddr=_address(data[24:28]),
         chaddr=data[28:34],
         sname=b"" if overload[0] & 2 else sname.partition(b"\0")[0],
         file=b"" if overload[0] & 1 else file.partition(b"\0")[0],
@@ -206,14 +232,12 @@ def encode(packet: Packet, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
     assert len(packet.file) < 128
     assert len(packet.sname) < 64
     relay = packet.options.get(opt.RELAY_AGENT)
-    relay_bytes = sum(map(len, opt.write(opt.RELAY_AGENT, relay))) if relay is not None else 0
+    relay_bytes = 0 if relay is None else len(relay) + 2 * max(1, -(-len(relay) // 255))
     room = min(bytes_max - HEADER_BYTES - len(COOKIE) + relay_bytes, 65_000)
     area, file, sname = opt.lay_out(packet.options, room, not packet.file, not packet.sname)
-    header = bytes((packet.op, 1, 6, packet.hops))
-    header += packet.xid.to_bytes(4, "big") + packet.secs.to_bytes(2, "big")
-    header += packet.flags.to_bytes(2, "big")
-    for address in (packet.ciaddr, packet.yiaddr, packet.siaddr, packet.giaddr):
-        header += address.packed
-    header += packet.chaddr.ljust(16, b"\0")
-    header += (packet.sname or sname).ljust(64, b"\0") + (packet.file or file).ljust(128, b"\0")
-    return (header + COOKIE + area).ljust(MESSAGE_BYTES_MIN, b"\0")
+    header = _HEADER.pack(
+        packet.op, 1, 6, packet.hops, packet.xid, packet.secs, packet.flags,
+        packet.ciaddr.packed, packet.yiaddr.packed, packet.siaddr.packed, packet.giaddr.packed,
+        packet.chaddr, packet.sname or sname, packet.file or file, COOKIE,
+    )  # fmt: skip
+    return (header + area).ljust(MESSAGE_BYTES_MIN, b"\0")

@@ -3,8 +3,9 @@
 It knows no sockets and no rows. Rules: a port is what a relay says (option 82, remote and
 circuit id, RFC 3046) behind its own address; every relay and every port has a token bucket, and
 a port brings so many machines that nobody knows in an hour. What has no port (no relay, or one
-that does not say) goes by its relay's bucket alone. All tables are capped, the longest quiet
-goes first.
+that does not say) goes by its relay's bucket alone, and that counts only while somebody else
+asks too: a relay that is alone takes nothing from anybody. All tables are capped, the longest
+quiet goes first.
 """
 
 from collections import OrderedDict
@@ -13,6 +14,8 @@ from typing import Final, Protocol, TypeVar
 RELAY_EACH_S: Final = 4000.0
 RELAY_BURST: Final = 8000.0
 """5,000 machines that start in one moment behind one relay are no flood."""
+ALONE_S: Final = 1.0
+"""A relay is alone when no other one has asked for so long."""
 PORT_EACH_S: Final = 20.0
 PORT_BURST: Final = 200.0
 """A rack behind a switch that says nothing looks like one port."""
@@ -39,6 +42,8 @@ class DhcpLimits:
     """The buckets of one node."""
 
     def __init__(self) -> None:
+        self._last: bytes | None = None  # the relay that asked last
+        self._last_at = self._other_at = float("-inf")  # when it, and when another one did
         self._relays: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
         self._ports: OrderedDict[Port, tuple[float, float]] = OrderedDict()
         self._strangers: OrderedDict[Port, OrderedDict[str, float]] = OrderedDict()
@@ -48,7 +53,11 @@ class DhcpLimits:
 
         ``relay``: giaddr as four bytes, zero on our own wire.
         """
-        if not _take(self._relays, relay, RELAY_EACH_S, RELAY_BURST, now):
+        if relay != self._last:
+            self._other_at, self._last, self._last_at = self._last_at, relay, now
+        self._last_at = now
+        taken = _take(self._relays, relay, RELAY_EACH_S, RELAY_BURST, now)
+        if not taken and now - self._other_at <= ALONE_S:
             return "relay too quick"
         port = packet.relay_port
         if port and not _take(self._ports, (relay, port), PORT_EACH_S, PORT_BURST, now):

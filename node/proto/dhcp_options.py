@@ -47,6 +47,7 @@ OPTIONS_MAX: Final = 256
 """Options read from one field; a packet of 1,500 bytes cannot make us work longer."""
 
 Field = tuple[int, bytes]
+_PLACED_LAST: Final = frozenset({RELAY_AGENT, OVERLOAD})
 
 
 def read(area: bytes) -> list[Field] | None:
@@ -86,6 +87,17 @@ def write(code: int, data: bytes) -> list[bytes]:
     return [bytes((code, len(part))) + part for part in parts or [b""]]
 
 
+def _plain(options: Mapping[int, bytes]) -> bytes | None:
+    """Return all options but the relay agent's in one piece; None when one is to be split."""
+    parts: list[bytes] = []
+    for code, data in options.items():
+        if code not in _PLACED_LAST:
+            if len(data) > CHUNK_BYTES_MAX:
+                return None
+            parts += (bytes((code, len(data))), data)
+    return b"".join(parts)
+
+
 def lay_out(
     options: Mapping[int, bytes], bytes_max: int, file_free: bool, sname_free: bool
 ) -> tuple[bytes, bytes, bytes]:
@@ -97,6 +109,9 @@ def lay_out(
     relay = (
         b"".join(write(RELAY_AGENT, options[RELAY_AGENT])) if RELAY_AGENT in options else b""
     )
+    plain = _plain(options)
+    if plain is not None and len(plain) + len(relay) + 1 <= bytes_max:
+        return plain + relay + b"\xff", b"", b""
     areas = [bytearray(), bytearray(), bytearray()]
     spare = 127 * file_free, 63 * sname_free
     room = [bytes_max - len(relay) - 1, *spare]

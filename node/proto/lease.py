@@ -159,7 +159,8 @@ def _inform(packet: Packet, subnet: Subnet, owner: Member) -> Answer:
     """Configuration for a client that has its address: no lease, no yiaddr (4.3.5)."""
     server = packet.server_override or owner.host
     options = {opt.MESSAGE_TYPE: bytes((ACK,)), opt.SERVER_ID: server.packed}
-    options |= _network(packet, subnet)
+    options |= subnet.network_options
+    _add_broadcast(options, packet, subnet)
     file, more = boot(packet, owner)
     reply = reply_to(packet, options | more, ciaddr=packet.ciaddr, siaddr=owner.host, file=file)
     return Answer(kind="inform", reply=reply)
@@ -178,11 +179,9 @@ def _lease(
     options = {
         opt.MESSAGE_TYPE: bytes((message_type,)),
         opt.SERVER_ID: server.packed,
-        opt.LEASE_TIME: subnet.lease_s.to_bytes(4, "big"),
-        opt.RENEWAL_TIME: (subnet.lease_s // 2).to_bytes(4, "big"),
-        opt.REBINDING_TIME: (subnet.lease_s * 7 // 8).to_bytes(4, "big"),
+        **subnet.lease_options,
     }
-    options |= _network(packet, subnet)
+    _add_broadcast(options, packet, subnet)
     file, more = boot(packet, owner)
     options |= more
     known = snapshot.known.get(packet.mac)
@@ -215,15 +214,9 @@ def _lease(
     )
 
 
-def _network(packet: Packet, subnet: Subnet) -> dict[int, bytes]:
-    options = {opt.SUBNET_MASK: subnet.network.netmask.packed}
-    if subnet.router is not None:
-        options[opt.ROUTER] = subnet.router.packed
-    if subnet.dns:
-        options[opt.DNS] = b"".join(address.packed for address in subnet.dns)
+def _add_broadcast(options: dict[int, bytes], packet: Packet, subnet: Subnet) -> None:
     if packet.wants(opt.BROADCAST_ADDRESS):
         options[opt.BROADCAST_ADDRESS] = subnet.network.broadcast_address.packed
-    return options
 
 
 def _refuse(packet: Packet, owner: Member) -> Answer:

@@ -8,14 +8,16 @@ answer alike. A row that does not parse is left out and counted, on every node a
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from mesh.errors import CodecError
 from mesh.proto import codec, fields
 from mesh.proto.ids import parse_mac
 from mesh.proto.rendezvous import owner, ranked
+from node.proto import dhcp_options as opt
 
 CANDIDATES_MAX: Final = 8
 DECLINED_MAX: Final = CANDIDATES_MAX
@@ -23,12 +25,17 @@ LEASE_S_LEAST: Final = 60
 LEASE_S_MOST: Final = 30 * 86_400
 DNS_MAX: Final = 4
 PORT_CHARS_MAX: Final = 300
+REMEMBERED_MAX: Final = 16_384
+"""Machines of which a snapshot remembers what it worked out."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 Keyed = Iterable[tuple[str, Mapping[str, Any]]]
 """Rows as (key, body)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subnet:
     """A provisioning subnet; the pool is ``first`` to ``last``, both inclusive."""
 
@@ -41,6 +48,26 @@ class Subnet:
     salt: bytes
     proxy: bool = False  # another server gives the addresses, we say what to boot
     beside: tuple[IPv4Address, ...] = ()  # servers of others that are meant to be there
+
+    @cached_property
+    def network_options(self) -> dict[int, bytes]:
+        """Options that say what the network is like."""
+        options = {opt.SUBNET_MASK: self.network.netmask.packed}
+        if self.router is not None:
+            options[opt.ROUTER] = self.router.packed
+        if self.dns:
+            options[opt.DNS] = b"".join(address.packed for address in self.dns)
+        return options
+
+    @cached_property
+    def lease_options(self) -> dict[int, bytes]:
+        """Options that say how long a lease is, then those of the network."""
+        times = (
+            (opt.LEASE_TIME, self.lease_s),
+            (opt.RENEWAL_TIME, self.lease_s // 2),
+            (opt.REBINDING_TIME, self.lease_s * 7 // 8),
+        )
+        return {code: s.to_bytes(4, "big") for code, s in times} | self.network_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +102,24 @@ class Bound:
     declined: tuple[IPv4Address, ...]
 
 
+class _Memo:
+    """What was worked out before, per machine and subnet; follows from the rows alone."""
+
+    __slots__ = ("addresses", "owners", "subnets")
+
+    def __init__(self) -> None:
+        self.subnets: dict[IPv4Address, Subnet | None] = {}
+        self.owners: dict[tuple[str, IPv4Address], Member | None] = {}
+        self.addresses: dict[tuple[str, IPv4Address], IPv4Address | None] = {}
+
+
+def _remember(known: dict[K, V], key: K, value: V) -> V:
+    if len(known) >= REMEMBERED_MAX:
+        known.clear()
+    known[key] = value
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything that ``node.proto.lease.answer`` knows."""
@@ -90,10 +135,15 @@ class Snapshot:
     reserved: Mapping[str, Known] = field(default_factory=dict[str, Known])
     """Ports that only one server may ask from, and whose they are."""
     rejected: int = 0  # rows left out
+    _memo: _Memo = field(default_factory=_Memo, compare=False, repr=False)
 
     def subnet_of(self, address: IPv4Address) -> Subnet | None:
         """Return the subnet that an address lies in."""
-        return next((s for s in self.subnets if address in s.network), None)
+        known = self._memo.subnets
+        if address in known:
+            return known[address]
+        found = next((s for s in self.subnets if address in s.network), None)
+        return _remember(known, address, found)
 
     def direct_subnet(self) -> Subnet | None:
         """Return the subnet of clients on our own wire."""
@@ -101,6 +151,12 @@ class Snapshot:
 
     def address_of(self, mac: str, subnet: Subnet) -> IPv4Address | None:
         """Return the address of a machine: fixed, bound, or its first free candidate."""
+        key, memo = (mac, subnet.first), self._memo.addresses
+        if key in memo:
+            return memo[key]
+        return _remember(memo, key, self._address_of(mac, subnet))
+
+    def _address_of(self, mac: str, subnet: Subnet) -> IPv4Address | None:
         known = self.known.get(mac)
         if known is not None and known.ip is not None and known.ip in subnet.network:
             return known.ip
@@ -122,6 +178,12 @@ class Snapshot:
 
     def owner_of(self, mac: str, subnet: Subnet) -> Member | None:
         """Return the member that replies name: the rendezvous owner in the client's subnet."""
+        key, memo = (mac, subnet.first), self._memo.owners
+        if key in memo:
+            return memo[key]
+        return _remember(memo, key, self._owner_of(mac, subnet))
+
+    def _owner_of(self, mac: str, subnet: Subnet) -> Member | None:
         present = [m for m in self.members if m.node not in self.absent] or self.members
         near = [m for m in present if m.host in subnet.network] or present
         chosen = owner((member.node for member in near), mac)

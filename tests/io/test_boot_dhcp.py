@@ -1,11 +1,16 @@
-"""DHCP of a real node over loopback: port locks, quarantine, proxy DHCP, who may be a relay."""
+"""DHCP of a real node over loopback: port locks, proxy DHCP, relays, digests of replies."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
+import pytest
 import trio
 
+from mesh.errors import Refused, Unreachable
 from mesh.proto import tables
+from node.boot.digest_gossip import METHOD
 from node.proto import dhcp
 from node.proto import dhcp_options as opt
 from node.proto.dhcp import Packet, decode, encode
@@ -107,3 +112,39 @@ async def test_nobody_is_answered_at_an_address_that_is_not_the_senders_or_ours(
             assert (await answered(itself, running, asks)).message_type == dhcp.OFFER
         assert "replies" in running.boot.statistics()["dhcp"]
         assert running.boot.statistics()["dhcp"]["replies"] == 1
+
+
+async def test_nodes_tell_each_other_digests_of_their_replies_and_compare_them(
+    tmp_path: Path,
+) -> None:
+    messages: list[dict[str, Any]] = []
+
+    async def rpc(peer: str, method: str, body: Any, _timeout_s: float) -> Any:
+        assert (peer, method) == ("b", METHOD)
+        messages.append(body)
+        raise Unreachable("away")
+
+    def near() -> list[str]:
+        return ["b"]
+
+    async with node(tmp_path, near=near) as running, trio.open_nursery() as nursery:
+        nursery.start_soon(running.boot.gossip.run, rpc)
+        with await udp_client() as sock:
+            await answered(sock, running, relayed("eth1"))
+            again = await answered(sock, running, replace(relayed("eth1"), xid=7))
+            assert again.xid == 7
+        while not messages:
+            await trio.lowlevel.checkpoint()
+        (message,) = messages
+        assert message["snapshot"] == running.boot.snapshot().id
+        ((asked, said),) = message["pairs"]
+        take = running.boot.gossip.rpc_handlers()[METHOD]
+        with pytest.raises(Refused):
+            await take("c", message)
+        await take("b", message)
+        assert running.boot.statistics()["dhcp"]["replies compared"] == 1
+        assert running.boot.problems() == []
+        await take("b", {**message, "pairs": [[asked, said[::-1]]]})
+        (problem,) = running.boot.problems()
+        assert f"node b (1 replies, last to {MAC})" in problem
+        nursery.cancel_scope.cancel()

@@ -1,6 +1,6 @@
 """A node's boot services alone: a real store, real sockets, decisions that a test sets."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +82,7 @@ async def boot_node(
     assets: Any = None,
     servers: Mapping[str, Mapping[str, Any]] | None = None,
     author: str = "a",
+    near: Callable[[], Collection[str]] = frozenset,
     guard_s: float = GUARD_S,
 ) -> AsyncIterator[Node]:
     """Run the services of one node that has published where it serves machines."""
@@ -94,8 +95,9 @@ async def boot_node(
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             boot = BootServices(
-                config, store, decisions, assets or NoAssets(), files or BootFiles(), clock
-            )
+                config, store, decisions, assets or NoAssets(), files or BootFiles(), clock,
+                near=near,
+            )  # fmt: skip
             async with trio.open_nursery() as services:
                 await services.start(boot.run)
                 row = {

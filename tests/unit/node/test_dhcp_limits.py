@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from node.proto import dhcp_limits
 from node.proto.dhcp_limits import (
+    ALONE_S,
     PORT_BURST,
     PORT_EACH_S,
-    RELAY_BURST,
+    RELAY_EACH_S,
     STRANGERS_MAX,
     STRANGERS_S,
     TRACKED_MAX,
@@ -38,9 +39,18 @@ def test_a_port_has_its_burst_and_then_its_rate() -> None:
 def test_a_whole_hall_that_starts_at_once_is_no_flood() -> None:
     limits = DhcpLimits()
     assert answered(limits, Asked(), 5000, 0.0) == 5000
-    assert answered(limits, Asked(), 100_000, 0.0) == RELAY_BURST - 5000
+    assert answered(limits, Asked(), 100_000, 0.0) == 100_000, "it takes from nobody"
+    assert limits.refuses(OTHER, Asked(), 0.0) is None
     assert limits.refuses(RELAY, Asked(), 0.0) == "relay too quick"
     assert limits.refuses(OTHER, Asked(), 0.0) is None
+
+
+def test_a_relay_over_its_rate_gives_way_as_long_as_another_asks() -> None:
+    limits = DhcpLimits()
+    answered(limits, Asked(), 20_000, 0.0)
+    assert limits.refuses(OTHER, Asked(), 0.0) is None
+    assert answered(limits, Asked(), 10_000, 0.5) == 0.5 * RELAY_EACH_S
+    assert answered(limits, Asked(), 10_000, ALONE_S + 0.1) == 10_000, "alone again"
 
 
 def test_a_port_that_invents_machines_gets_no_more_addresses() -> None:
