@@ -208,7 +208,7 @@
       return;
     }
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.target.closest("input, select, textarea, dialog")) return;
+    if (event.target.closest("input, select, textarea, dialog[open]")) return;
     if (Date.now() - chord < CHORD_MS) {
       chord = 0;
       const link = document.querySelector('.places a[data-key="' + CSS.escape(event.key) + '"]');

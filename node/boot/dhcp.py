@@ -39,7 +39,6 @@ WRITES_MAX: Final = 256
 """Requests whose binding is being written; one more is dropped, the client asks again."""
 DATAGRAM_BYTES_MAX: Final = 4096
 IP_PKTINFO: Final = 8
-PXE_PORT: Final = 4011
 IN_QUARANTINE: Final = "port in quarantine"
 
 Source = tuple[str, int]

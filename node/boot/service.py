@@ -17,7 +17,7 @@ from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.store import MeshStore
 from node.boot.assets import AssetRoutes
-from node.boot.dhcp import PXE_PORT, DhcpServer
+from node.boot.dhcp import DhcpServer
 from node.boot.digest_gossip import DigestGossip
 from node.boot.files import BootFiles
 from node.boot.http import HttpServer, listen_socket
@@ -27,6 +27,7 @@ from node.boot.routes import BootRoutes, is_bound
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import allow_many_sockets, interface_address, refusal
 from node.boot.tftp import TftpServer
+from node.proto.dhcp_answer import PXE_PORT, SERVER_PORT
 from node.proto.lease_snapshot import Snapshot
 from node.proto.tftp import caps_of
 
@@ -43,7 +44,8 @@ class BootConfig:
     listen: str = "127.0.0.1"
     """Address to serve on without ``interface``: relayed DHCP only, no root needed."""
     dhcp_port: int = 67
-    """0 takes a free one, as do the other two, and instead of 4011 (PXE boot servers)."""
+    """0 takes a free one, as do the other two. The port of PXE boot servers is 4011 beside 67,
+    a free one beside any other, so that several nodes can be tried on one machine."""
     tftp_port: int = 69
     http_port: int = HTTP_PORT
 
@@ -149,7 +151,7 @@ class BootServices:
         address, port = self.address, self.config.http_port
         with ExitStack() as stack:
             dhcp = stack.enter_context(self._dhcp.open())
-            number = PXE_PORT if self.config.dhcp_port else 0
+            number = PXE_PORT if self.config.dhcp_port == SERVER_PORT else 0
             pxe = stack.enter_context(self._dhcp.open(number))
             tftp = stack.enter_context(self._tftp.open())
             try:

@@ -21,6 +21,8 @@ from node.proto.dhcp import (
 
 SERVER_PORT: Final = 67
 CLIENT_PORT: Final = 68
+PXE_PORT: Final = 4011
+"""Of PXE boot servers (PXE 2.1 section 2.2.3)."""
 EVERYONE: Final = IPv4Address("255.255.255.255")
 
 

@@ -440,6 +440,24 @@ async def test_a_port_that_is_taken_is_said_in_one_sentence_with_its_holder(
         assert holders("udp", number)
 
 
+async def test_two_nodes_are_tried_on_one_machine_each_on_ports_of_its_own(
+    tmp_path: Path,
+) -> None:
+    async with node(tmp_path) as running, trio.open_nursery() as nursery:
+        numbers: set[int] = set()
+        for _ in range(2):
+            with udp_socket("DHCP", "127.0.0.1", 0, None) as free:
+                number = int(free.getsockname()[1])
+            config = BootConfig(site="lab", dhcp_port=number, tftp_port=0, http_port=0)
+            boot = BootServices(
+                config, running.store, Decisions(), NoAssets(), BootFiles(), FixedClock()
+            )
+            await nursery.start(boot.run)
+            numbers |= {number, boot.ports["pxe"]}
+        assert len(numbers) == 4
+        nursery.cancel_scope.cancel()
+
+
 def test_a_holder_is_found_whatever_it_closes_while_we_look(tmp_path: Path) -> None:
     low = (tmp_path / "file").open("w")
     with udp_socket("DHCP", "127.0.0.1", 0, None) as held:
