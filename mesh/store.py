@@ -25,7 +25,7 @@ from mesh.proto.evidence import Proof, holds
 from mesh.proto.hlc import Hlc
 from mesh.proto.intake import Delta, Outcome, Roster
 from mesh.proto.replica import Replica
-from mesh.proto.sets import SetId, SignedHead
+from mesh.proto.sets import Entry, SetId, SignedHead
 from mesh.proto.storage import Reader, Stage
 from mesh.room import Room
 from mesh.store_file import (
@@ -248,6 +248,11 @@ class MeshStore:
             if at > version:
                 found.update(changes)
         return found
+
+    def entries_since(self, set_id: SetId, seq: int) -> list[Entry]:
+        """Return the rows of a set above a seq, as committed; markers, retracted ones too."""
+        with mapping_errors():
+            return list(self._reading.entries_since(set_id, seq))
 
     # -- writing ---------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Any, Final
 
@@ -29,14 +30,17 @@ from node.proto.dhcp_answer import SERVER_PORT, Answer, Claim, Outgoing
 from node.proto.dhcp_limits import DhcpLimits
 from node.proto.dhcp_responder import SECS_END, Known, Responder, with_xid
 from node.proto.lease import answer, answer_4011
-from node.proto.lease_snapshot import DECLINED_MAX, Snapshot
+from node.proto.lease_rows import DECLINED_MAX
+from node.proto.lease_snapshot import Snapshot
 from node.proto.port_lock import port_of
 from node.proto.reply_digests import digest
 
 DRAIN_MAX: Final = 64
 """Datagrams taken in one wake-up before others have their turn."""
-WRITES_MAX: Final = 256
-"""Requests whose binding is being written; one more is dropped, the client asks again."""
+WRITES_MAX: Final = 512
+"""Requests that wait for their binding to be written; one more is dropped and asks again."""
+GATHER_S: Final = 0.002
+"""Bindings of one moment go into one commit."""
 DATAGRAM_BYTES_MAX: Final = 4096
 IP_PKTINFO: Final = 8
 IN_QUARANTINE: Final = "port in quarantine"
@@ -71,6 +75,9 @@ class DhcpServer:
         self._interface = interface
         self._writing: dict[str, IPv4Address] = {}  # MAC -> address being claimed
         self._settling: deque[tuple[int, str]] = deque()  # (store version, MAC) of the durable
+        self._claimed: set[IPv4Address | None] = set()  # the addresses in it
+        self._claims: deque[tuple[Claim, Answer, Source, socket.socket]] = deque()
+        self._wake = trio.Event()
         self._writes = 0
         self._sightings = Sightings(store, self._scope, clock)
         self._limits = DhcpLimits()
@@ -112,6 +119,7 @@ class DhcpServer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sightings.run)
             nursery.start_soon(self._sweep)
+            nursery.start_soon(self._bind_forever)
             nursery.start_soon(self._drain, pxe, self._on_pxe, nursery)
             task_status.started(int(sock.getsockname()[1]))
             await self._drain(sock, self._on_datagram, nursery)
@@ -149,7 +157,7 @@ class DhcpServer:
             if refused is not None:
                 self.counts[refused] += 1
                 return
-            self._claim(result.claim, result, source, sock, nursery)
+            self._claim(result.claim, result, source, sock)
         elif result.reply is not None:
             self._responder.keep(snapshot, data, source[0], packet, result)
             asked, said = digest(data[SECS_END:]), digest(result.reply.data[SECS_END:])
@@ -241,22 +249,56 @@ class DhcpServer:
         """Say what is wrong on the network, for people."""
         return self.alarms.problems()
 
-    def _claim(
-        self,
-        claim: Claim,
-        result: Answer,
-        source: Source,
-        sock: socket.socket,
-        nursery: trio.Nursery,
-    ) -> None:
+    def _claim(self, claim: Claim, result: Answer, source: Source, sock: socket.socket) -> None:
         while self._settling and self._settling[0][0] <= self._snapshots.version:
-            self._writing.pop(self._settling.popleft()[1], None)
+            ip = self._writing.pop(self._settling.popleft()[1], None)
+            self._claimed.discard(ip)
         if claim.mac in self._writing:
             self.counts["repeated while writing"] += 1
-        elif claim.ip in self._writing.values():
+        elif claim.ip in self._claimed:
             self.counts["address being claimed"] += 1
-        elif self._start_write(nursery, self._bind, claim, result, source, sock):
+        elif len(self._claims) >= WRITES_MAX:
+            self.counts["dropped busy"] += 1
+        else:
             self._writing[claim.mac] = claim.ip
+            self._claimed.add(claim.ip)
+            self._claims.append((claim, result, source, sock))
+            self._wake.set()
+
+    async def _bind_forever(self) -> None:
+        """Make the bindings of a moment durable together, then let their ACKs go."""
+        while True:
+            await self._wake.wait()
+            await trio.sleep(GATHER_S)
+            self._wake = trio.Event()
+            batch = [self._claims.popleft() for _ in range(len(self._claims))]
+            claims = [claim for claim, *_ in batch]
+            try:
+                await self._store.write(partial(self._put_claims, claims))
+            except (StoreFull, Refused) as exc:  # nothing is promised that is not durable
+                self.counts["not durable"] += len(batch)
+                if not isinstance(exc, StoreFull):  # of that the store has spoken
+                    self._log.warning("dhcp answers withheld", error=exc, count=len(batch))
+                for claim in claims:
+                    self._claimed.discard(self._writing.pop(claim.mac))
+                continue
+            for claim, result, source, sock in batch:
+                self._settling.append((self._store.version, claim.mac))
+                self.counts["bindings"] += 1
+                mac, ip = claim.mac, str(claim.ip)
+                self._log.info("machine bound", mac=mac, ip=ip, iface=self._interface)
+                assert result.reply is not None
+                self._reply(result.reply, source, sock)
+
+    def _put_claims(self, claims: list[Claim], tx: Tx) -> None:
+        for claim in claims:
+            row = tx.get(self._scope, tables.BINDING, claim.mac)
+            body = dict(row.body) if row is not None else {}
+            body |= {
+                "mac": claim.mac, "ip": str(claim.ip), "uuid": claim.uuid,
+                "claimed_ms": tx.now_ms,
+            }  # fmt: skip
+            tx.put(self._scope, tables.BINDING, claim.mac, body)
 
     def _start_write(
         self, nursery: trio.Nursery, function: Callable[..., Awaitable[None]], *args: Any
@@ -280,29 +322,6 @@ class DhcpServer:
             self._log.warning("dhcp answer withheld", error=exc)
         finally:
             self._writes -= 1
-
-    async def _bind(
-        self, claim: Claim, result: Answer, source: Source, sock: socket.socket
-    ) -> None:
-        """Make the binding durable, then let the ACK go."""
-        mac, ip = claim.mac, str(claim.ip)
-
-        def put(tx: Tx) -> None:
-            row = tx.get(self._scope, tables.BINDING, mac)
-            body = dict(row.body) if row is not None else {}
-            body |= {"mac": mac, "ip": ip, "uuid": claim.uuid, "claimed_ms": tx.now_ms}
-            tx.put(self._scope, tables.BINDING, mac, body)
-
-        try:
-            await self._store.write(put)
-        except BaseException:
-            del self._writing[mac]
-            raise
-        self._settling.append((self._store.version, mac))
-        self.counts["bindings"] += 1
-        self._log.info("machine bound", mac=mac, ip=ip, iface=self._interface)
-        assert result.reply is not None
-        self._reply(result.reply, source, sock)
 
     async def _sweep(self) -> None:
         await sweep_forever(self._store, self._scope, self._snapshots, self._clock, self._log)

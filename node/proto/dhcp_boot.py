@@ -9,7 +9,7 @@ from typing import Final
 from node.proto import dhcp_options as opt
 from node.proto.boot_script import FILE_PATH, SCRIPT_PATH
 from node.proto.dhcp import Packet
-from node.proto.lease_snapshot import Member
+from node.proto.lease_rows import Member
 
 BIOS_FILE: Final = "undionly.kpxe"
 EFI_FILE: Final = "snponly.efi"

@@ -28,7 +28,8 @@ from node.proto.dhcp import (
 )
 from node.proto.dhcp_answer import EVERYONE, Answer, Claim, Outgoing, Seen, reply_to
 from node.proto.dhcp_boot import architecture, boot, is_firmware, lacks_file
-from node.proto.lease_snapshot import Member, Snapshot, Subnet
+from node.proto.lease_rows import Member, Subnet
+from node.proto.lease_snapshot import Snapshot
 from node.proto.port_lock import trespass
 
 

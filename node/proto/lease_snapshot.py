@@ -6,110 +6,51 @@ answer alike. A row that does not parse is left out and counted, on every node a
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import Final, TypeVar
 
-from mesh.errors import CodecError
-from mesh.proto import codec, fields
-from mesh.proto.ids import parse_mac
+from mesh.proto import codec
 from mesh.proto.rendezvous import owner, ranked
-from node.proto import dhcp_options as opt
+from node.proto.lease_rows import (
+    CANDIDATES_MAX,
+    WEIGHT_BYTES,
+    Binding,
+    Bound,
+    Keyed,
+    Known,
+    Member,
+    Subnet,
+    read_binding,
+    read_locks,
+    read_members,
+    read_servers,
+    read_subnets,
+    subnet_row,
+)
 
-CANDIDATES_MAX: Final = 8
-DECLINED_MAX: Final = CANDIDATES_MAX
-LEASE_S_LEAST: Final = 60
-LEASE_S_MOST: Final = 30 * 86_400
-DNS_MAX: Final = 4
-PORT_CHARS_MAX: Final = 300
+WEIGHT_END: Final = 1 << 8 * WEIGHT_BYTES
 REMEMBERED_MAX: Final = 16_384
 """Machines of which a snapshot remembers what it worked out."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-Keyed = Iterable[tuple[str, Mapping[str, Any]]]
-"""Rows as (key, body)."""
-
-
-@dataclass(frozen=True)
-class Subnet:
-    """A provisioning subnet; the pool is ``first`` to ``last``, both inclusive."""
-
-    network: IPv4Network
-    first: IPv4Address
-    last: IPv4Address
-    router: IPv4Address | None
-    dns: tuple[IPv4Address, ...]
-    lease_s: int
-    salt: bytes
-    proxy: bool = False  # another server gives the addresses, we say what to boot
-    beside: tuple[IPv4Address, ...] = ()  # servers of others that are meant to be there
-
-    @cached_property
-    def network_options(self) -> dict[int, bytes]:
-        """Options that say what the network is like."""
-        options = {opt.SUBNET_MASK: self.network.netmask.packed}
-        if self.router is not None:
-            options[opt.ROUTER] = self.router.packed
-        if self.dns:
-            options[opt.DNS] = b"".join(address.packed for address in self.dns)
-        return options
-
-    @cached_property
-    def lease_options(self) -> dict[int, bytes]:
-        """Options that say how long a lease is, then those of the network."""
-        times = (
-            (opt.LEASE_TIME, self.lease_s),
-            (opt.RENEWAL_TIME, self.lease_s // 2),
-            (opt.REBINDING_TIME, self.lease_s * 7 // 8),
-        )
-        return {code: s.to_bytes(4, "big") for code, s in times} | self.network_options
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A node of the service set and where its boot listener is."""
-
-    node: str
-    host: IPv4Address
-    port: int
-
-    @property
-    def url(self) -> str:
-        """Base URL of the boot listener, without a slash at its end."""
-        return f"http://{self.host}" + ("" if self.port == 80 else f":{self.port}")
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of a MAC of an accepted server."""
-
-    server: str
-    ip: IPv4Address | None
-    hostname: str
-    port: str = ""  # it is locked to this one (option 82); "": to none
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """The dynamic binding of a MAC; ``declined`` are addresses that it found in use."""
-
-    ip: IPv4Address | None
-    declined: tuple[IPv4Address, ...]
-
 
 class _Memo:
     """What was worked out before, per machine and subnet; follows from the rows alone."""
 
-    __slots__ = ("addresses", "owners", "subnets")
+    __slots__ = ("addresses", "id", "owners", "subnets")
 
-    def __init__(self) -> None:
-        self.subnets: dict[IPv4Address, Subnet | None] = {}
-        self.owners: dict[tuple[str, IPv4Address], Member | None] = {}
+    def __init__(
+        self,
+        subnets: dict[IPv4Address, Subnet | None],
+        owners: dict[tuple[str, IPv4Address], Member | None],
+    ) -> None:
+        self.subnets = subnets
+        self.owners = owners
+        self.id = ""
         self.addresses: dict[tuple[str, IPv4Address], IPv4Address | None] = {}
 
 
@@ -124,22 +65,32 @@ def _remember(known: dict[K, V], key: K, value: V) -> V:
 class Snapshot:
     """Everything that ``node.proto.lease.answer`` knows."""
 
-    id: str
+    fixed: bytes  # digest of all rows but the bindings
+    weight: int  # sum of the bindings' digests
     subnets: tuple[Subnet, ...]
     direct: IPv4Network | None  # subnet of clients that no relay stands before
     members: tuple[Member, ...]
     absent: frozenset[str]  # members that own nothing now, though their offers stand
     known: Mapping[str, Known]
+    rows: Mapping[str, Binding] = field(repr=False)  # by MAC
     bound: Mapping[str, Bound]
     holders: Mapping[IPv4Address, frozenset[str]] = field(repr=False)  # address -> MACs
     reserved: Mapping[str, Known] = field(default_factory=dict[str, Known])
     """Ports that only one server may ask from, and whose they are."""
     rejected: int = 0  # rows left out
-    _memo: _Memo = field(default_factory=_Memo, compare=False, repr=False)
+    memo: _Memo = field(default_factory=lambda: _Memo({}, {}), compare=False, repr=False)
+
+    @property
+    def id(self) -> str:
+        """Equal where the rows are equal; bindings count in any order."""
+        if not self.memo.id:
+            data = self.fixed + self.weight.to_bytes(WEIGHT_BYTES, "big")
+            self.memo.id = hashlib.blake2b(data, digest_size=16).hexdigest()
+        return self.memo.id
 
     def subnet_of(self, address: IPv4Address) -> Subnet | None:
         """Return the subnet that an address lies in."""
-        known = self._memo.subnets
+        known = self.memo.subnets
         if address in known:
             return known[address]
         found = next((s for s in self.subnets if address in s.network), None)
@@ -151,7 +102,7 @@ class Snapshot:
 
     def address_of(self, mac: str, subnet: Subnet) -> IPv4Address | None:
         """Return the address of a machine: fixed, bound, or its first free candidate."""
-        key, memo = (mac, subnet.first), self._memo.addresses
+        key, memo = (mac, subnet.first), self.memo.addresses
         if key in memo:
             return memo[key]
         return _remember(memo, key, self._address_of(mac, subnet))
@@ -178,7 +129,7 @@ class Snapshot:
 
     def owner_of(self, mac: str, subnet: Subnet) -> Member | None:
         """Return the member that replies name: the rendezvous owner in the client's subnet."""
-        key, memo = (mac, subnet.first), self._memo.owners
+        key, memo = (mac, subnet.first), self.memo.owners
         if key in memo:
             return memo[key]
         return _remember(memo, key, self._owner_of(mac, subnet))
@@ -212,54 +163,65 @@ def build(
 
     ``nodes`` are NODE rows by the node id of their author, ``locks`` PORT_LOCK rows by server.
     """
-    rejected = 0
-    parsed_subnets: dict[IPv4Network, Subnet] = {}
-    for key, body in subnets:
-        try:
-            subnet = _subnet(key, body)
-            parsed_subnets[subnet.network] = subnet
-        except (CodecError, ValueError):
-            rejected += 1
-    members: dict[str, Member] = {}
-    for key, body in nodes:
-        try:
-            member = _member(key, body, site)
-        except (CodecError, ValueError):
-            rejected += 1
-        else:
-            if member is not None:
-                members[key] = member
-    ports, bad_locks = _locks(locks)
-    known, server_rows, bad_servers = _servers(servers, ports)
-    bound, binding_rows, bad_bindings = _bindings(bindings)
-    all_subnets = tuple(parsed_subnets[network] for network in sorted(parsed_subnets))
-    all_members = tuple(members[node] for node in sorted(members))
-    if direct is None or direct not in parsed_subnets:
-        direct = _default_direct(all_subnets, all_members)
-    holders = _holders(all_subnets, all_members, known, bound)
-    gone = frozenset(absent & members.keys())
-    canonical = codec.pack(
+    all_subnets, bad_subnets = read_subnets(subnets)
+    members, bad_members = read_members(nodes, site)
+    ports, bad_locks = read_locks(locks)
+    known, server_rows, bad_servers = read_servers(servers, ports)
+    read = [read_binding(key, body) for key, body in bindings]
+    rows = dict(binding for binding in read if binding is not None)
+    bound = _bound(rows)
+    if direct is None or all(direct != subnet.network for subnet in all_subnets):
+        direct = _default_direct(all_subnets, members)
+    holders = _holders(all_subnets, members, known, bound)
+    gone = frozenset(absent & {member.node for member in members})
+    fixed = codec.pack(
         [
-            [_subnet_row(subnet) for subnet in all_subnets],
-            [[m.node, str(m.host), m.port] for m in all_members],
+            [subnet_row(subnet) for subnet in all_subnets],
+            [[m.node, str(m.host), m.port] for m in members],
             sorted(gone),
             str(direct),
             server_rows,
-            binding_rows,
             sorted(ports.items()),
         ]
     )
     return Snapshot(
-        id=hashlib.blake2b(canonical, digest_size=16).hexdigest(),
+        fixed=hashlib.blake2b(fixed, digest_size=WEIGHT_BYTES).digest(),
+        weight=sum(row.weight for row in rows.values()) % WEIGHT_END,
         subnets=all_subnets,
         direct=direct,
-        members=all_members,
+        members=members,
         absent=gone,
         known=known,
+        rows=rows,
         bound=bound,
         holders=holders,
         reserved={machine.port: machine for machine in known.values() if machine.port},
-        rejected=rejected + bad_servers + bad_bindings + bad_locks,
+        rejected=bad_subnets + bad_members + bad_servers + bad_locks + read.count(None),
+    )
+
+
+def with_bindings(snapshot: Snapshot, changed: Keyed) -> Snapshot | None:
+    """Return the snapshot with further BINDING rows, None when it must be built anew.
+
+    It is what ``build`` would return, in a time that goes by what has changed: only machines
+    that had no row, each with an address that nobody has or could be given.
+    """
+    rows, bound, holders = dict(snapshot.rows), dict(snapshot.bound), dict(snapshot.holders)
+    weight = snapshot.weight
+    for key, body in changed:
+        read = read_binding(key, body)
+        if read is None or read[1].ip is None or read[1].declined or read[0] in rows:
+            return None
+        mac, row = read
+        assert row.ip is not None
+        if row.ip in holders or mac in snapshot.known:
+            return None
+        rows[mac], bound[mac] = row, Bound(row.ip, ())
+        holders[row.ip] = frozenset({mac})
+        weight += row.weight
+    memo = _Memo(snapshot.memo.subnets, snapshot.memo.owners)
+    return replace(
+        snapshot, rows=rows, bound=bound, holders=holders, weight=weight % WEIGHT_END, memo=memo
     )
 
 
@@ -286,117 +248,17 @@ def _free_candidate(
     return None
 
 
-def _subnet(key: str, body: Mapping[str, Any]) -> Subnet:
-    network = IPv4Network(fields.text(body, "cidr", default=key))
-    if network.prefixlen > 30:
-        raise ValueError("too small")
-    usual_first = min(10, network.num_addresses // 2)
-    first = IPv4Address(fields.text(body, "first", default="") or network[usual_first])
-    last = IPv4Address(fields.text(body, "last", default="") or network[-2])
-    if first not in network or last not in network or first > last:
-        raise ValueError("the pool is not inside the subnet")
-    router = body.get("router")
-    dns = fields.texts(body, "dns", count_max=64, default=[])
-    salt = bytes.fromhex(fields.text(body, "salt", default=""))[:64]
-    return Subnet(
-        network=network,
-        first=first,
-        last=last,
-        router=IPv4Address(fields.text(body, "router")) if router else None,
-        dns=tuple(map(IPv4Address, dns))[:DNS_MAX],
-        lease_s=min(
-            max(fields.integer(body, "lease_s", default=600), LEASE_S_LEAST), LEASE_S_MOST
-        ),
-        salt=salt,
-        proxy=body.get("mode") == "proxy",
-        beside=tuple(map(IPv4Address, fields.texts(body, "beside", count_max=16, default=[]))),
-    )
-
-
-def _subnet_row(subnet: Subnet) -> list[Any]:
-    return [
-        str(subnet.network),
-        str(subnet.first),
-        str(subnet.last),
-        str(subnet.router),
-        [str(server) for server in subnet.dns],
-        subnet.lease_s,
-        subnet.salt,
-        subnet.proxy,
-    ]
-
-
-def _member(node: str, body: Mapping[str, Any], site: str) -> Member | None:
-    if fields.text(body, "site", default="") != site:
-        return None
-    if "dhcp" not in fields.texts(body, "services", default=[]):
-        return None
-    url = urlsplit(fields.text(body, "boot_url", default=""))
-    if url.scheme != "http" or url.hostname is None:
-        raise ValueError("no boot address")
-    return Member(node, IPv4Address(url.hostname), 80 if url.port is None else url.port)
-
-
-def _locks(rows: Keyed) -> tuple[dict[str, str], int]:
-    """Return the port that each server is locked to."""
-    ports: dict[str, str] = {}
-    rejected = 0
-    for key, body in rows:
-        try:
-            ports[key] = fields.text(body, "port")[:PORT_CHARS_MAX]
-        except CodecError:
-            rejected += 1
-    return {server: port for server, port in ports.items() if port}, rejected
-
-
-def _servers(rows: Keyed, ports: Mapping[str, str]) -> tuple[dict[str, Known], list[Any], int]:
-    ordered: list[tuple[int, str, list[str], IPv4Address | None, str]] = []
-    rejected = 0
-    for key, body in rows:
-        try:
-            accepted_ms = fields.integer(body, "accepted_ms", default=0)
-            macs = [parse_mac(text) for text in fields.texts(body, "macs", default=[])]
-            ip = IPv4Address(fields.text(body, "ip")) if body.get("ip") else None
-            name = body.get("hostname") or body.get("name") or ""
-            hostname = name if isinstance(name, str) and name.isascii() else ""
-        except (CodecError, ValueError):
-            rejected += 1
-        else:
-            valid = sorted({mac for mac in macs if mac is not None})
-            ordered.append((accepted_ms, key, valid, ip, hostname[:63]))
-    known: dict[str, Known] = {}
-    ordered.sort(key=lambda row: row[:2])
-    for _, key, macs_of, ip, hostname in ordered:
-        for mac in macs_of:
-            known.setdefault(mac, Known(key, ip, hostname, ports.get(key, "")))
-    canonical = [[ms, key, macs, str(ip), name] for ms, key, macs, ip, name in ordered]
-    return known, canonical, rejected
-
-
-def _bindings(rows: Keyed) -> tuple[dict[str, Bound], list[Any], int]:
-    ordered: list[tuple[int, str, IPv4Address | None, tuple[IPv4Address, ...]]] = []
-    rejected = 0
-    for key, body in rows:
-        try:
-            mac = parse_mac(key)
-            if mac is None:
-                raise ValueError("not a MAC address")
-            claimed_ms = fields.integer(body, "claimed_ms", default=0)
-            ip = IPv4Address(fields.text(body, "ip")) if body.get("ip") else None
-            declined = fields.texts(body, "declined", default=[])[:DECLINED_MAX]
-            ordered.append((claimed_ms, mac, ip, tuple(map(IPv4Address, declined))))
-        except (CodecError, ValueError):
-            rejected += 1
-    ordered.sort(key=lambda row: row[:2])
+def _bound(rows: Mapping[str, Binding]) -> dict[str, Bound]:
+    """Return who has which address; of two given one apart, the earlier claim keeps it."""
     bound: dict[str, Bound] = {}
     taken: set[IPv4Address] = set()
-    for _, mac, ip, declined_ips in ordered:
-        mine = ip if ip is not None and ip not in taken and ip not in declined_ips else None
-        if mine is not None:  # of two that were given one address apart, the earlier keeps it
+    for mac, row in sorted(rows.items(), key=lambda item: (item[1].claimed_ms, item[0])):
+        free = row.ip is not None and row.ip not in taken and row.ip not in row.declined
+        mine = row.ip if free else None
+        if mine is not None:
             taken.add(mine)
-        bound[mac] = Bound(mine, declined_ips)
-    canonical = [[ms, mac, str(ip), [str(d) for d in away]] for ms, mac, ip, away in ordered]
-    return bound, canonical, rejected
+        bound[mac] = Bound(mine, row.declined)
+    return bound
 
 
 def _holders(

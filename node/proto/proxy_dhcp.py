@@ -13,7 +13,7 @@ from node.proto import dhcp_options as opt
 from node.proto.dhcp import ACK, DISCOVER, INFORM, OFFER, REQUEST, ZERO, Packet
 from node.proto.dhcp_answer import Answer, Seen, reply_to
 from node.proto.dhcp_boot import architecture, boot, is_firmware, lacks_file
-from node.proto.lease_snapshot import Member
+from node.proto.lease_rows import Member
 
 
 def answer(packet: Packet, owner: Member) -> Answer:

@@ -4,7 +4,7 @@ import os
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from mesh.proto import tables
 from node.boot.aging import KEEP_MS, SWEEP_MAX, stale
@@ -24,6 +24,11 @@ class Rows:
         self.version += 1
         row = SimpleNamespace(author=author, key=key, hlc=self.version, body=body)
         self.tables.setdefault(table, []).append(row)
+
+    heads: ClassVar[dict[Any, Any]] = {}
+
+    def changes_since(self, version: int) -> None:
+        return None
 
     def rows(self, scope: str, table: str) -> list[Any]:
         assert scope == "site:lab"
