@@ -36,7 +36,7 @@ from mesh.store_file import (
     set_meta,
 )
 from mesh.store_sql import SqlStorage
-from mesh.store_start import begin_time, instead
+from mesh.store_start import begin_time, claim_author, instead
 from mesh.store_tx import RESERVED_PREFIX, Row, Tx, authored_rows, shown, shown_rows
 
 __all__ = ["MeshStore", "Row", "Tx", "mark_restored"]
@@ -133,7 +133,7 @@ class MeshStore:
             db = open_writer(path, bytes_max)
             try:
                 with mapping_errors():
-                    _claim_author(db, path, author)
+                    claim_author(db, path, author)
                     storage = SqlStorage(db)
                     replica = Replica(storage, author, sign_head, Hlc())
                     if isinstance(clock, SteadyClock):
@@ -470,20 +470,12 @@ def mark_restored(path: Path, author: str) -> None:
         db = open_writer(path, None)
         try:
             with mapping_errors():
-                _claim_author(db, path, author)
+                claim_author(db, path, author)
                 set_meta(db, "restored", "1")
         finally:
             db.close()
     finally:
         lock.release()
-
-
-def _claim_author(db: sqlite3.Connection, path: Path, author: str) -> None:
-    owner = get_meta(db, "author")
-    if owner is None:
-        set_meta(db, "author", author)
-    elif owner != author:
-        raise Refused(f"the store {path} belongs to node {owner}, not to {author}")
 
 
 def _load(db: sqlite3.Connection, path: Path, replica: Replica, now_ms: int) -> list[SetId]:

@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from mesh.errors import Refused
 from mesh.host.clock import SteadyClock
 from mesh.proto.hlc import milliseconds
 from mesh.store_file import get_meta, set_meta
@@ -15,6 +16,15 @@ from mesh.store_sql import SqlStorage
 
 SLACK_MS: Final = 3_600_000
 """How far writes by the right time may move stamps that a wrong clock has put too high."""
+
+
+def claim_author(db: sqlite3.Connection, path: Path, author: str) -> None:
+    """Make a store an author's for good; raises Refused when it is another's."""
+    owner = get_meta(db, "author")
+    if owner is None:
+        set_meta(db, "author", author)
+    elif owner != author:
+        raise Refused(f"the store {path} belongs to node {owner}, not to {author}")
 
 
 def begin_time(

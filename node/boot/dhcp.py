@@ -25,7 +25,7 @@ from node.boot.dhcp_alarms import DhcpAlarms, Heard
 from node.boot.sightings import Sightings
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import udp_socket
-from node.proto.dhcp import DOCTOR_CLASS, ZERO, Packet, decode
+from node.proto.dhcp import DOCTOR_CLASS, Packet, decode
 from node.proto.dhcp_answer import SERVER_PORT, Answer, Claim, Outgoing
 from node.proto.dhcp_limits import DhcpLimits
 from node.proto.dhcp_responder import SECS_END, Known, Responder, with_xid
@@ -39,6 +39,9 @@ DRAIN_MAX: Final = 64
 """Datagrams taken in one wake-up before others have their turn."""
 WRITES_MAX: Final = 512
 """Requests that wait for their binding to be written; one more is dropped and asks again."""
+REST_S: Final = 0.01
+"""No packets are taken while bindings are committed, so long at most: two threads that take
+turns at the interpreter for each statement are slower than one after the other."""
 GATHER_S: Final = 0.002
 """Bindings of one moment go into one commit."""
 DATAGRAM_BYTES_MAX: Final = 4096
@@ -78,6 +81,7 @@ class DhcpServer:
         self._claimed: set[IPv4Address | None] = set()  # the addresses in it
         self._claims: deque[tuple[Claim, Answer, Source, socket.socket]] = deque()
         self._wake = trio.Event()
+        self._committing: trio.Event | None = None
         self._writes = 0
         self._sightings = Sightings(store, self._scope, clock)
         self._limits = DhcpLimits()
@@ -135,6 +139,9 @@ class DhcpServer:
                 except OSError:  # an ICMP error of an earlier reply
                     continue
                 take(data, source, sock, nursery)
+            if self._committing is not None:
+                with trio.move_on_after(REST_S):
+                    await self._committing.wait()
 
     def _on_datagram(
         self, data: bytes, source: Source, sock: socket.socket, nursery: trio.Nursery
@@ -222,10 +229,11 @@ class DhcpServer:
             return "malformed"
         if packet.vendor_class == DOCTOR_CLASS:
             return "doctor"
-        if not direct and packet.giaddr == ZERO:
+        if not direct and not packet.relayed:
             return "without relay"
         relay, now = packet.giaddr, trio.current_time()
-        if relay != ZERO and str(relay) != source[0] and snapshot.subnet_of(relay) is None:
+        inside = not packet.relayed or snapshot.subnet_of(relay) is not None
+        if not inside and str(relay) != source[0]:
             return "relay of nowhere"
         if self.alarms.quarantine.holds(snapshot, port_of(packet), now):
             return IN_QUARANTINE
@@ -273,6 +281,7 @@ class DhcpServer:
             self._wake = trio.Event()
             batch = [self._claims.popleft() for _ in range(len(self._claims))]
             claims = [claim for claim, *_ in batch]
+            self._committing = trio.Event()
             try:
                 await self._store.write(partial(self._put_claims, claims))
             except (StoreFull, Refused) as exc:  # nothing is promised that is not durable
@@ -282,6 +291,9 @@ class DhcpServer:
                 for claim in claims:
                     self._claimed.discard(self._writing.pop(claim.mac))
                 continue
+            finally:
+                self._committing.set()
+                self._committing = None
             for claim, result, source, sock in batch:
                 self._settling.append((self._store.version, claim.mac))
                 self.counts["bindings"] += 1

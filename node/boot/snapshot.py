@@ -14,7 +14,8 @@ from typing import Any, Final
 import trio
 
 from mesh.proto import tables
-from mesh.proto.sets import Entry, SetId
+from mesh.proto.codec import unpack_map
+from mesh.proto.sets import ROW_BYTES_MAX, Entry, SetId
 from mesh.store import MeshStore
 from node.proto.lease_snapshot import Snapshot, build, with_bindings
 
@@ -22,6 +23,7 @@ CHEAP_S: Final = 0.02
 """A build that takes less is done whenever rows have changed."""
 REST: Final = 5
 """After a dearer one the next starts no sooner than after this many times its duration."""
+ABSENT_EACH_S: Final = 0.1
 CHANGED_MAX: Final = 2048
 """More bindings than that at once are no news: build."""
 
@@ -51,6 +53,8 @@ class SnapshotSource:
         self._absent = absent
         self._now = now
         self._seen_absent: frozenset[str] = frozenset()
+        self._last_absent: frozenset[str] = frozenset()
+        self._ask_absent_at = 0.0
         self._not_before = 0.0
         self._snapshot: Snapshot | None = None
         self._points: dict[SetId, tuple[int, int]] = {}  # how far each set is in it
@@ -62,7 +66,7 @@ class SnapshotSource:
 
     def current(self) -> Snapshot:
         """Return the snapshot of what is committed (see the module for how far behind)."""
-        version, absent = self._store.version, self._absent()
+        version, absent = self._store.version, self._gone()
         if self._snapshot is not None:
             if version == self.version and absent == self._seen_absent:
                 return self._snapshot
@@ -77,6 +81,14 @@ class SnapshotSource:
             self._not_before = began + REST * cost_s
         return self._snapshot
 
+    def _gone(self) -> frozenset[str]:
+        """Return who owns nothing now; asked ten times a second, not for every packet."""
+        now = self._now()
+        if now >= self._ask_absent_at:
+            self._ask_absent_at = now + ABSENT_EACH_S
+            self._last_absent = self._absent()
+        return self._last_absent
+
     def _kept(self, snapshot: Snapshot | None) -> Snapshot | None:
         """Return the snapshot with what is new in it, None when it must be built anew."""
         if snapshot is None:
@@ -85,21 +97,26 @@ class SnapshotSource:
         if news is None:
             return None
         changed: Bodies = []
-        for entry in news:
-            if entry.table != tables.BINDING:
+        for author, entry in news:
+            body = self._shown(author, entry) if entry.table == tables.BINDING else None
+            if body is None or len(changed) >= CHANGED_MAX:
                 return None
-            row = self._store.get(self._site_scope, tables.BINDING, entry.key)
-            if row is None or len(changed) >= CHANGED_MAX:
-                return None
-            changed.append((row.key, row.body))
+            changed.append((entry.key, body))
         return with_bindings(snapshot, changed) if changed else snapshot
 
-    def _news(self) -> list[Entry] | None:
+    def _shown(self, author: str, entry: Entry) -> Mapping[str, Any] | None:
+        """Return what its key shows; our own rows overrule all that was here before them."""
+        if author == self._store.author:
+            return unpack_map(entry.body, ROW_BYTES_MAX) if entry.body else None
+        row = self._store.get(self._site_scope, entry.table, entry.key)
+        return row.body if row is not None else None
+
+    def _news(self) -> list[tuple[str, Entry]] | None:
         """Return rows of our tables written since the snapshot's version, None: unknown."""
         changes = self._store.changes_since(self.version)
         if changes is None:
             return None
-        found: list[Entry] = []
+        found: list[tuple[str, Entry]] = []
         for set_id, signed in changes.items():
             watched = self._watched.get(set_id.scope)
             if watched is None:
@@ -108,7 +125,7 @@ class SnapshotSource:
             if signed is None or (seq and signed.head.epoch != epoch) or signed.head.base > seq:
                 return None  # rows may be gone without a word
             entries = self._store.entries_since(set_id, seq)
-            found += [entry for entry in entries if entry.table in watched]
+            found += [(set_id.author, entry) for entry in entries if entry.table in watched]
             self._points[set_id] = signed.head.point
         return found
 

@@ -20,7 +20,9 @@ from mesh.errors import LocalError
 SIOCGIFADDR: Final = 0x8915
 NAME_BYTES: Final = 16  # IFNAMSIZ, with the zero
 HOLDERS_MAX: Final = 4
-RECEIVE_BUFFER_BYTES: Final = 1 << 20
+SO_RCVBUFFORCE: Final = 33
+RECEIVE_BUFFER_BYTES: Final = 4 << 20
+"""A few thousand packets, as many as a hall sends in half a second."""
 OPEN_FILES: Final = 65_536
 
 
@@ -61,7 +63,7 @@ def udp_socket(
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        _make_room(sock)
         if broadcast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         if interface is not None:
@@ -72,6 +74,14 @@ def udp_socket(
         sock.close()
         raise refusal(exc, service, "udp", address, port, interface) from exc
     return sock
+
+
+def _make_room(sock: socket.socket) -> None:
+    """Let packets wait while we are busy: beyond the system's usual limit where we may."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
+    except OSError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
 
 def refusal(

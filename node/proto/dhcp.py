@@ -35,6 +35,7 @@ UDP_IP_BYTES: Final = 28  # counted in option 57
 SIZE_LEAST: Final = 576
 ZERO: Final = IPv4Address(0)
 _HEADER: Final = struct.Struct(">BBBBIHH4s4s4s4s16s64s128s4s")
+_FIXED: Final = struct.Struct(">BBBBIHH4s4s4s4s6s")
 RELAY_ID_BYTES_MAX: Final = 64
 """Of each id of a relay that is shown to people."""
 AREAS_REMEMBERED: Final = 2048
@@ -67,6 +68,16 @@ class Packet:
     def mac(self) -> str:
         """The client's MAC address, lower case with colons."""
         return self.chaddr.hex(":")
+
+    @property
+    def relayed(self) -> bool:
+        """Whether a relay passed it on (giaddr)."""
+        return int(self.giaddr) != 0
+
+    @property
+    def has_address(self) -> bool:
+        """Whether the client uses an address (ciaddr)."""
+        return int(self.ciaddr) != 0
 
     @property
     def message_type(self) -> int | None:
@@ -187,34 +198,32 @@ def decode(data: bytes) -> Packet | None:
         return None
     if data[1] != 1 or data[2] != 6 or data[HEADER_BYTES : HEADER_BYTES + 4] != COOKIE:
         return None
-    fields = opt.read(data[HEADER_BYTES + 4 :])
-    if fields is None:
+    options: dict[int, bytes] = {}
+    if not opt.read_into(options, data, HEADER_BYTES + 4):
         return None
     sname, file = data[44:108], data[108:236]
-    options = opt.join(fields)
     overload = options.pop(opt.OVERLOAD, b"\0")
     if len(overload) != 1 or overload[0] > 3:
         return None
     for bit, area in ((1, file), (2, sname)):
-        if overload[0] & bit:
-            more = opt.read(area)
-            if more is None:
-                return None
-            fields += more
+        if overload[0] & bit and not opt.read_into(options, area, 0):
+            return None
     if overload[0]:
-        options = opt.join(fields)
         options.pop(opt.OVERLOAD, None)
+    op, _, _, hops, xid, secs, flags, ciaddr, yiaddr, siaddr, giaddr, chaddr = (
+        _FIXED.unpack_from(data)
+    )
     return Packet(
-        op=data[0],
-        hops=data[3],
-        xid=int.from_bytes(data[4:8], "big"),
-        secs=int.from_bytes(data[8:10], "big"),
-        flags=int.from_bytes(data[10:12], "big"),
-        ciaddr=_address(data[12:16]),
-        yiaddr=_address(data[16:20]),
-        siaddr=_address(data[20:24]),
-        giaddr=_address(data[24:28]),
-        chaddr=data[28:34],
+        op=op,
+        hops=hops,
+        xid=xid,
+        secs=secs,
+        flags=flags,
+        ciaddr=_address(ciaddr),
+        yiaddr=_address(yiaddr),
+        siaddr=_address(siaddr),
+        giaddr=_address(giaddr),
+        chaddr=chaddr,
         sname=b"" if overload[0] & 2 else sname.partition(b"\0")[0],
         file=b"" if overload[0] & 1 else file.partition(b"\0")[0],
         options=options,

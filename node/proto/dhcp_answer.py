@@ -101,8 +101,8 @@ def reply_to(
     for code in (opt.CLIENT_ID, opt.MACHINE_UUID, opt.RELAY_AGENT):  # echoed (RFC 6842, 4578)
         if code in packet.options:
             options[code] = packet.options[code]
-    refused = options[opt.MESSAGE_TYPE] == bytes((NAK,))
-    relayed = packet.giaddr != ZERO
+    refused = options[opt.MESSAGE_TYPE][0] == NAK
+    relayed = packet.relayed
     message = Packet(
         op=REPLY_OP,
         xid=packet.xid,
@@ -119,6 +119,6 @@ def reply_to(
     if relayed:
         any_port = opt.RELAY_SOURCE_PORT in packet.relay_options
         return Outgoing(data, packet.giaddr, None if any_port else SERVER_PORT)
-    if packet.ciaddr != ZERO and not refused:
+    if packet.has_address and not refused:
         return Outgoing(data, packet.ciaddr, CLIENT_PORT)
     return Outgoing(data, EVERYONE, CLIENT_PORT)

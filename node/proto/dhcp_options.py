@@ -5,7 +5,7 @@ fields (options, then file, then sname), is one value, joined in that order; wha
 as a whole is refused as a whole, so that two nodes never read the same packet differently.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 PAD: Final = 0
@@ -46,38 +46,32 @@ CHUNK_BYTES_MAX: Final = 255
 OPTIONS_MAX: Final = 256
 """Options read from one field; a packet of 1,500 bytes cannot make us work longer."""
 
-Field = tuple[int, bytes]
 _PLACED_LAST: Final = frozenset({RELAY_AGENT, OVERLOAD})
 
 
-def read(area: bytes) -> list[Field] | None:
-    """Return the options of one field in order, or None when one of them is cut off.
+def read_into(joined: dict[int, bytes], area: bytes, at: int) -> bool:
+    """Add the options of one field, from an offset on; False when one of them is cut off.
 
-    The end mark may be missing (seen from real clients) when the last option is whole.
+    Parts of one option are joined (RFC 3396 section 7). The end mark may be missing (seen from
+    real clients) when the last option is whole.
     """
-    found: list[Field] = []
-    at = 0
-    while at < len(area):
+    end, count = len(area), 0
+    while at < end:
         code = area[at]
         at += 1
         if code == PAD:
             continue
         if code == END:
-            return found
-        if at >= len(area) or at + 1 + area[at] > len(area) or len(found) >= OPTIONS_MAX:
-            return None
-        length = area[at]
-        found.append((code, area[at + 1 : at + 1 + length]))
-        at += 1 + length
-    return found
-
-
-def join(fields: Iterable[Field]) -> dict[int, bytes]:
-    """Return options by number; parts of one option are joined (RFC 3396 section 7)."""
-    joined: dict[int, bytes] = {}
-    for code, data in fields:
-        joined[code] = joined.get(code, b"") + data
-    return joined
+            return True
+        if at >= end or count >= OPTIONS_MAX:
+            return False
+        after = at + 1 + area[at]
+        if after > end:
+            return False
+        data = area[at + 1 : after]
+        joined[code] = joined[code] + data if code in joined else data
+        at, count = after, count + 1
+    return True
 
 
 def write(code: int, data: bytes) -> list[bytes]:

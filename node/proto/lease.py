@@ -58,7 +58,7 @@ def answer_4011(snapshot: Snapshot, packet: Packet) -> Answer:
     """Decide about one packet on the port of PXE boot servers (4011)."""
     subnet = snapshot.subnet_of(packet.ciaddr) if packet.op == REQUEST_OP else None
     owner = snapshot.owner_of(packet.mac, subnet) if subnet is not None else None
-    if owner is None or packet.giaddr != ZERO:
+    if owner is None or packet.relayed:
         return Answer(kind="4011: not from our networks")
     known = snapshot.known.get(packet.mac)
     if known is not None and known.port:  # nobody says on this port where it is plugged in
@@ -84,17 +84,18 @@ def _may_go(snapshot: Snapshot, packet: Packet, reply: Outgoing) -> bool:
     """Tell whether a reply stays in our networks: else packets with an invented address would
     send our replies to anybody (reflection). Of a relay the shell knows whether it is one.
     """
-    if packet.giaddr != ZERO or reply.address == EVERYONE:
+    if packet.relayed or reply.address is EVERYONE:
         return True
     return snapshot.subnet_of(reply.address) is not None
 
 
 def client_subnet(snapshot: Snapshot, packet: Packet) -> Subnet | None:
     """Return the subnet of the client: link selection, relay, own address, or our own wire."""
-    if packet.giaddr != ZERO:
-        link = packet.relay_options.get(opt.RELAY_LINK_SELECTION, b"")
-        return snapshot.subnet_of(IPv4Address(link) if len(link) == 4 else packet.giaddr)
-    if packet.ciaddr != ZERO:
+    if packet.relayed:
+        link = packet.relay_options.get(opt.RELAY_LINK_SELECTION)
+        chosen = link is not None and len(link) == 4
+        return snapshot.subnet_of(IPv4Address(link) if chosen else packet.giaddr)
+    if packet.has_address:
         return snapshot.subnet_of(packet.ciaddr) or snapshot.direct_subnet()
     return snapshot.direct_subnet()
 
@@ -133,10 +134,11 @@ def _request(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member) 
 
 def _is_us(snapshot: Snapshot, packet: Packet) -> bool:
     """Tell whether a client means one of us, by our address or as its relay calls us."""
-    named = packet.server_id
-    if named is not None and named == packet.server_override:
+    named = packet.options.get(opt.SERVER_ID)
+    if named in snapshot.hosts:
         return True
-    return any(named == member.host for member in snapshot.members)
+    override = packet.server_override
+    return override is not None and named == override.packed
 
 
 def _give_back(snapshot: Snapshot, packet: Packet) -> Answer:

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from mesh.proto import codec
 from mesh.proto.rendezvous import owner, ranked
+from node.proto.layers import Layers
 from node.proto.lease_rows import (
     CANDIDATES_MAX,
     WEIGHT_BYTES,
@@ -72,9 +73,10 @@ class Snapshot:
     members: tuple[Member, ...]
     absent: frozenset[str]  # members that own nothing now, though their offers stand
     known: Mapping[str, Known]
-    rows: Mapping[str, Binding] = field(repr=False)  # by MAC
-    bound: Mapping[str, Bound]
-    holders: Mapping[IPv4Address, frozenset[str]] = field(repr=False)  # address -> MACs
+    hosts: frozenset[bytes]  # addresses of the members, packed
+    rows: Layers[str, Binding] = field(repr=False)  # by MAC
+    bound: Layers[str, Bound]
+    holders: Layers[IPv4Address, frozenset[str]] = field(repr=False)  # address -> MACs
     reserved: Mapping[str, Known] = field(default_factory=dict[str, Known])
     """Ports that only one server may ask from, and whose they are."""
     rejected: int = 0  # rows left out
@@ -192,9 +194,10 @@ def build(
         members=members,
         absent=gone,
         known=known,
-        rows=rows,
-        bound=bound,
-        holders=holders,
+        hosts=frozenset(member.host.packed for member in members),
+        rows=Layers(rows),
+        bound=Layers(bound),
+        holders=Layers(holders),
         reserved={machine.port: machine for machine in known.values() if machine.port},
         rejected=bad_subnets + bad_members + bad_servers + bad_locks + read.count(None),
     )
@@ -206,22 +209,28 @@ def with_bindings(snapshot: Snapshot, changed: Keyed) -> Snapshot | None:
     It is what ``build`` would return, in a time that goes by what has changed: only machines
     that had no row, each with an address that nobody has or could be given.
     """
-    rows, bound, holders = dict(snapshot.rows), dict(snapshot.bound), dict(snapshot.holders)
+    rows: dict[str, Binding] = {}
+    bound: dict[str, Bound] = {}
+    holders: dict[IPv4Address, frozenset[str]] = {}
     weight = snapshot.weight
     for key, body in changed:
         read = read_binding(key, body)
-        if read is None or read[1].ip is None or read[1].declined or read[0] in rows:
+        if read is None:
             return None
         mac, row = read
-        assert row.ip is not None
-        if row.ip in holders or mac in snapshot.known:
+        if row.ip is None or row.declined or mac in rows or mac in snapshot.rows:
             return None
-        rows[mac], bound[mac] = row, Bound(row.ip, ())
-        holders[row.ip] = frozenset({mac})
+        if row.ip in holders or row.ip in snapshot.holders or mac in snapshot.known:
+            return None
+        rows[mac], bound[mac], holders[row.ip] = row, Bound(row.ip, ()), frozenset({mac})
         weight += row.weight
-    memo = _Memo(snapshot.memo.subnets, snapshot.memo.owners)
     return replace(
-        snapshot, rows=rows, bound=bound, holders=holders, weight=weight % WEIGHT_END, memo=memo
+        snapshot,
+        rows=snapshot.rows.with_items(rows),
+        bound=snapshot.bound.with_items(bound),
+        holders=snapshot.holders.with_items(holders),
+        weight=weight % WEIGHT_END,
+        memo=_Memo(snapshot.memo.subnets, snapshot.memo.owners),
     )
 
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from node.proto.dhcp import ZERO, Packet
+from node.proto.dhcp import Packet
 from node.proto.dhcp_answer import Trespass
 from node.proto.lease_snapshot import Snapshot
 
@@ -26,7 +26,7 @@ TOLD_MAX: Final = 3
 
 def port_of(packet: Packet) -> str:
     """Return where a relay says that a machine is plugged in; "" when none does."""
-    return packet.relay_port if packet.giaddr != ZERO else ""
+    return packet.relay_port if packet.relayed else ""
 
 
 def trespass(snapshot: Snapshot, packet: Packet) -> Trespass | None:
@@ -38,7 +38,7 @@ def trespass(snapshot: Snapshot, packet: Packet) -> Trespass | None:
     if known is not None and known.port and known.port != port:
         # a renewal goes straight to the server, past the relay that would say the port; the
         # client asks again through the relay before its lease ends (rebinding)
-        direct = packet.giaddr == ZERO and packet.ciaddr != ZERO
+        direct = not packet.relayed and packet.has_address
         kind = "past its relay" if direct else "wrong port"
         return Trespass(
             kind, mac, port, known.server, known.hostname, known.port, told=not direct

@@ -3,9 +3,9 @@
 A figure is the highest offered rate (exchanges of four packets a second, in steps) at which at
 most 2.5 % of the DISCOVERs and of the REQUESTs stay unanswered, as acknowledgements a second
 that really came; best and median of ``--rounds`` rounds in which all servers take their turn.
-Known machines have a reservation (Kea, dnsmasq) or are accepted servers (node); unknown ones are
-new each time, so each exchange makes a lease. The node's are durable before the ACK (fsync);
-Kea's lease file is written without one. All servers see option 82 that differs by machine.
+Known machines have a reservation (Kea, dnsmasq) or are accepted servers (node); unknown ones
+are new each time, so each exchange makes a lease. The node's are durable before the ACK; Kea's
+file is written without fsync. All servers see option 82 that differs by machine.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from dhcp_servers import (  # noqa: E402
 
 DROPS_MAX: Final = 0.025
 STEPS: Final = (
-    100, 160, 250, 400, 500, 630, 800, 1000, 1250, 1600, 2000, 2500, 3000, 3500, 4000, 4500, 5000,
-    5500, 6000, 6500, 7000, 7500, 8000, 9000, 10_000, 11_000, 12_500,
+    100, 160, 250, 400, 500, 630, 800, 1000, 1250, 1600, 2000, 2500, 3000, 3500, 4000, 4500,
+    5000, 5500, 6000, 6500, 7000, 7500, 8000, 9000, 10_000, 11_000, 12_500,
 )  # fmt: skip
 FIRST: Final = {"node": 1250, "kea": 1250, "dnsmasq": 100}
 PORTS: Final = 2048
@@ -71,8 +71,9 @@ class Load:
 
 
 def perfdhcp(
-    wires: Wires, server: Server, rate: int, seconds: int, first_mac: int, machines: int, seed: int
-) -> Load:
+    wires: Wires, server: Server, rate: int, seconds: int, first_mac: int, machines: int,
+    seed: int,
+) -> Load:  # fmt: skip
     """Run perfdhcp at an offered rate."""
     mac = first_mac.to_bytes(6, "big").hex(":")
     words = [
@@ -91,10 +92,10 @@ def perfdhcp(
 
 
 def climb(
-    wires: Wires, server: Server, machines: Callable[[], tuple[int, int]], seconds: int, seed: int,
-    say: Say,
+    wires: Wires, server: Server, machines: Callable[[], tuple[int, int]], seconds: int,
+    seed: int, say: Say,
 ) -> float:  # fmt: skip
-    """Offer more and more; return the rate of the highest step that passes (each has two tries)."""
+    """Offer more and more; return the rate of the highest step that passes (in two tries)."""
     at = STEPS.index(FIRST[server.name])
     best = 0.0
     while 0 <= at < len(STEPS):

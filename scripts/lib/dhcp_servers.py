@@ -4,7 +4,7 @@
 
 perfdhcp cannot write option 82 that differs by client, so a small relay in C adds it, for all
 servers alike; replies are routed to giaddr, which is perfdhcp. The node is the product's own
-process; what an operator would have accepted (servers) is written into its store before it runs.
+process; what an operator would have accepted (servers) is written to its store before it runs.
 """
 
 import json
@@ -134,14 +134,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Node:
-    """A hub and a node of the product in a namespace; known machines are servers of its site."""
+    """A node of the product in a namespace; known machines are servers of its site.
+
+    Its hub, which is another machine anywhere else, is away while it is measured.
+    """
 
     def __init__(self, folder: Path, space: Namespace, known: int) -> None:
         self.fleet = Fleet(folder, servers=0, image_mib=1)
         self.fleet.processes.prefix = tuple(space.argv())
         self._space, self._known, self._count = space, known, 0
-        with self._entered():
-            self.fleet.start_hub()
 
     def _entered(self) -> Any:
         return entered(f"/proc/{self._space.process.pid}/ns/net")
@@ -155,7 +156,9 @@ class Node:
         self._count += 1
         site, data = f"run{self._count}", self.fleet.folder / f"node{self._count}"
         with self._entered():
+            self.fleet.start_hub()
             self.fleet.join(site, data)
+            self.fleet.processes.stop("hub")
             write_servers(data, site, self._known)
             self.fleet.run_node(
                 data, "--interface", "srv0", "--dhcp-port", "67", "--subnet", str(SUBNET),
@@ -198,7 +201,9 @@ def write_servers(data: Path, site: str, count: int) -> None:
         trio.run(write)
 
 
-def node_server(stack: ExitStack, folder: Path, wires: Wires, number: int, known: int) -> Server:
+def node_server(
+    stack: ExitStack, folder: Path, wires: Wires, number: int, known: int
+) -> Server:
     """Return the node as a server under test."""
     space = wires.server(number)
     node = Node(folder / f"fleet{number}", space, known)

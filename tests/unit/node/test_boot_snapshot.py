@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from mesh.proto import tables
 from node.boot.aging import KEEP_MS, SWEEP_MAX, stale
 from node.boot.files import BootFiles
-from node.boot.snapshot import SnapshotSource
+from node.boot.snapshot import ABSENT_EACH_S, SnapshotSource
 from tests.support.boot_site import SUBNET, node_row
 
 
@@ -58,24 +58,38 @@ def test_only_what_members_say_about_themselves_makes_the_service_set() -> None:
 def test_the_snapshot_is_built_again_only_when_rows_or_absences_change() -> None:
     rows = Rows()
     gone: set[str] = set()
-    held = source(rows, absent=lambda: frozenset(gone))
+    now = [0.0]
+    held = source(rows, absent=lambda: frozenset(gone), now=lambda: now[0])
     first = held.current()
     assert held.current() is first
     rows.put(tables.NODE, "a", node_row("10.77.0.1"))
     second = held.current()
     assert second is not first
     gone.add("a")
+    assert held.current() is second, "not looked at for every packet"
+    now[0] += ABSENT_EACH_S
     assert held.current().absent == {"a"}
 
 
 def test_an_expensive_snapshot_is_built_for_a_fifth_of_the_time_at_most() -> None:
-    rows = Rows()
-    times = iter([10.0, 10.1, 10.4, 10.6, 10.6, 10.7])
-    held = source(rows, now=lambda: next(times))
+    now, cost = [10.0], [0.1]
+
+    def looked() -> float:
+        return now[0]
+
+    class Dear(Rows):
+        def authored(self, scope: str, table: str) -> list[Any]:
+            now[0] += cost[0]
+            return super().authored(scope, table)
+
+    rows = Dear()
+    held = source(rows, now=looked)
     first = held.current()
     rows.put(tables.NODE, "a", node_row("10.77.0.1"))
-    assert held.current() is first  # 10.4: it took 0.1 s, so not before 10.5
+    now[0] = 10.4
+    assert held.current() is first, "it took 0.1 s, so not before 10.5"
     assert held.version < rows.version
+    now[0] = 10.6
     assert held.current() is not first
     assert held.version == rows.version
 
