@@ -77,8 +77,8 @@ class DhcpServer:
         self._port = port
         self._interface = interface
         self._writing: dict[str, IPv4Address] = {}  # MAC -> address being claimed
+        self._claimed: set[IPv4Address | None] = set()  # the addresses in _writing
         self._settling: deque[tuple[int, str]] = deque()  # (store version, MAC) of the durable
-        self._claimed: set[IPv4Address | None] = set()  # the addresses in it
         self._claims: deque[tuple[Claim, Answer, Source, socket.socket]] = deque()
         self._wake = trio.Event()
         self._committing: trio.Event | None = None

@@ -27,7 +27,7 @@ from node.boot.routes import BootRoutes, is_bound
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import allow_many_sockets, interface_address, refusal
 from node.boot.tftp import TftpServer
-from node.proto.dhcp_answer import PXE_PORT, SERVER_PORT
+from node.proto.dhcp_answer import pxe_port
 from node.proto.lease_snapshot import Snapshot
 from node.proto.tftp import caps_of
 
@@ -44,8 +44,7 @@ class BootConfig:
     listen: str = "127.0.0.1"
     """Address to serve on without ``interface``: relayed DHCP only, no root needed."""
     dhcp_port: int = 67
-    """0 takes a free one, as do the other two. The port of PXE boot servers is 4011 beside 67,
-    a free one beside any other, so that several nodes can be tried on one machine."""
+    """0 takes a free one, as do the other two; that of PXE boot servers follows from it."""
     tftp_port: int = 69
     http_port: int = HTTP_PORT
 
@@ -151,7 +150,7 @@ class BootServices:
         address, port = self.address, self.config.http_port
         with ExitStack() as stack:
             dhcp = stack.enter_context(self._dhcp.open())
-            number = PXE_PORT if self.config.dhcp_port == SERVER_PORT else 0
+            number = pxe_port(self.config.dhcp_port)
             pxe = stack.enter_context(self._dhcp.open(number))
             tftp = stack.enter_context(self._tftp.open())
             try:

@@ -22,7 +22,7 @@ from node.doctor import facts
 from node.doctor.dhcp_probe import strangers
 from node.doctor.far import Target, knock
 from node.proto import doctor
-from node.proto.dhcp_answer import PXE_PORT, SERVER_PORT
+from node.proto.dhcp_answer import pxe_port
 from node.proto.doctor import Finding, HubAnswer
 
 HUB_S: Final = 10.0
@@ -104,7 +104,7 @@ def _ports(plan: Plan) -> list[Finding]:
     if boot.enabled:
         wanted += [
             ("dhcp", "udp", boot.dhcp_port, listen, wire),
-            ("pxe", "udp", PXE_PORT if boot.dhcp_port == SERVER_PORT else 0, listen, wire),
+            ("pxe", "udp", pxe_port(boot.dhcp_port), listen, wire),
             ("tftp", "udp", boot.tftp_port, listen, wire),
             ("http", "tcp", boot.http_port, listen, None),
         ]

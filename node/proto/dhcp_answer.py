@@ -84,6 +84,14 @@ class Answer:
     heard: IPv4Address | None = None  # another server's address for it (proxy DHCP)
 
 
+def pxe_port(dhcp_port: int) -> int:
+    """Return the port of PXE boot servers beside one of DHCP; 0: any that is free.
+
+    Only the usual ports go together, so that several nodes can be tried on one machine.
+    """
+    return PXE_PORT if dhcp_port == SERVER_PORT else 0
+
+
 def reply_to(
     packet: Packet,
     options: dict[int, bytes],

@@ -24,6 +24,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).par
 
 from bench_node import bench_node  # noqa: E402
 from debian import Debian  # noqa: E402
+from demo_processes import end  # noqa: E402
 
 BLOCK_BYTES: Final = 1468
 FILE: Final = "payload"
@@ -92,15 +93,10 @@ def peers(stack: ExitStack, folder: Path, served: Path, ports: Sequence[int]) ->
             [str(programs / words[0]), *words[1:], str(served)], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        stack.callback(_end, process)
+        stack.callback(end, process)
         command = " ".join([words[0].rpartition("/")[2], *words[1:], "FOLDER"])
         found.append(Server(name, port, version, command.replace(log, "LOG")))
     return found
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    process.wait(10)
 
 
 def read(client: Path, server: Server, case: Case, seed: int, size: int) -> float:

@@ -52,19 +52,23 @@ class Processes:
 
     def stop(self, name: str, timeout_s: float = 20.0) -> None:
         """End one process and wait for it."""
-        process = self.running.pop(name)
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(self.running.pop(name), timeout_s)
         (self.folder / f"{name}.pid").unlink(missing_ok=True)
 
     def stop_all(self) -> None:
         """End all processes, the last one first."""
         for name in reversed(list(self.running)):
             self.stop(name)
+
+
+def end(process: subprocess.Popen[bytes], timeout_s: float = 20.0) -> None:
+    """End a process that we started and wait for it; kill it when that takes too long."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def note_pid(folder: Path, name: str, pid: int) -> None:

@@ -25,6 +25,8 @@ import trio
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "lib")]
 
+from demo_processes import end  # noqa: E402
+
 from mesh.host.clock import SystemClock  # noqa: E402
 from mesh.identity import load_or_make_identity  # noqa: E402
 from mesh.proto.sets import HEAD_KIND, HEAD_N  # noqa: E402
@@ -118,16 +120,6 @@ class Wires:
         process = subprocess.Popen(self._relay.argv(*words))
         self._stack.callback(end, process)
         return space
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that we started."""
-    process.terminate()
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 # -- the node ------------------------------------------------------------------------------
