@@ -13,6 +13,7 @@ from mesh.cli.lazy import LazyGroup
 
 INTERRUPTED = 130
 _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
+_SHELF = "mesh.cli.shelf"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
 _UPKEEP, _ROOT = "hub.upkeep_commands", "hub.root_commands"
 _MEMBERS, _MESH = "mesh.cli.members", "mesh.cli.mesh"
@@ -54,6 +55,7 @@ TABLE: dict[str, Any] = {
             "revoke": (f"{_MEMBERS}:node_revoke", "End a member for good."),
             "suspend": (f"{_MEMBERS}:node_suspend", "Keep a member out for a time."),
             "resume": (f"{_MEMBERS}:node_resume", "Let a suspended member in again."),
+            "relay": (f"{_MEMBERS}:node_relay", "Let a member relay links of others."),
             "rotate-key": (f"{_MEMBERS}:rotate_key", "Replace this node's X25519 key."),
         },
         "Nodes.",
@@ -120,6 +122,11 @@ TABLE: dict[str, Any] = {
             "export": (f"{_ASSETS}:asset_export", "Write an asset's content into a file."),
             "want": (f"{_ASSETS}:asset_want", "Make a site hold an asset."),
             "unwant": (f"{_ASSETS}:asset_unwant", "Let a site drop an asset."),
+            "seed": (f"{_ASSETS}:asset_seed", "Make sites hold an asset, and wait."),
+            "pin": (f"{_ASSETS}:asset_pin", "Let an asset stay at a site."),
+            "unpin": (f"{_ASSETS}:asset_unpin", "Take a pin away."),
+            "verify": (f"{_SHELF}:asset_verify", "Read the content on a disk again."),
+            "gc": (f"{_SHELF}:asset_gc", "Let content go that nobody wants."),
             "remove": (f"{_ASSETS}:asset_remove", "Take a name away."),
         },
         "Images and files.",

@@ -51,6 +51,7 @@ from mesh.membership import Voice, speak_for_self
 from mesh.observer import Observer, Who
 from mesh.proto import tables
 from mesh.rest.alike import Alike
+from mesh.rest.shelf_alike import ShelfAlike
 from mesh.secrets import exposed_secrets
 from mesh.store import Tx
 from mesh.sync import Replication
@@ -125,12 +126,14 @@ def compose(ground: founding.Ground) -> Parts:
     ingest = Ingest(MeshRows(store), register, reports, bus, clock, reader)
     secrets = SecretDesk(store, register.register)
     alike = _make_alike(ground, peers)
+    on_disk = ShelfAlike(ground.cache, store, register.register).handlers()
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
         secrets=secrets, assets=assets, exports=exports,
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
-        backups=backups, restored=restored, trust=trust, alike=alike.handlers(), mesh=observer,
+        backups=backups, restored=restored, trust=trust, alike=alike.handlers() | on_disk,
+        mesh=observer,
         not_ready=lambda: store.not_ready or trust.read_only(),
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,

@@ -137,6 +137,14 @@ class Assets(Protocol):
         """Let a site give the asset up."""
         ...
 
+    async def pin(self, name: str, site: str) -> None:
+        """Let what a site holds of the asset stay there."""
+        ...
+
+    async def unpin(self, name: str, site: str) -> None:
+        """Take a pin away again."""
+        ...
+
     async def clone(self, old: str, new: str, want: list[str], cmdline: str | None) -> None:
         """Make another name for the same content."""
         ...

@@ -5,7 +5,7 @@ would change that is refused with the sentence that says what to do instead; a n
 when nothing rests on it; the parts of a live system are references of their own.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from mesh.proto.references import (
     kind_of,
     members_of,
     parents,
+    pinned_at,
     sites_of,
     why_no_cmdline,
 )
@@ -85,6 +86,7 @@ class References:
                 "name": asked.name, "url": asked.url,
                 "sha256": asked.sha256 or (before.get("sha256") if signed else None),
                 "kind": kind, "want": _union(sites_of(before), asked.want),
+                "pin": [] if before.get("removed_ms") else pinned_at(before),
                 "created_ms": before.get("created_ms", tx.now_ms),
             }  # fmt: skip
             if kind == LIVE:
@@ -95,14 +97,7 @@ class References:
 
     async def want(self, name: str, site: str) -> None:
         """Make a site hold the asset."""
-        self._check_sites([site])
-
-        def write(tx: Tx) -> None:
-            body = _there(tx, name)
-            put = {**body, "want": _union(sites_of(body), [site])}
-            tx.put(tables.FLEET, tables.REFERENCE, name, put)
-
-        await self._p.store.write(write)
+        await self._add(name, site, "want", sites_of)
 
     async def unwant(self, name: str, site: str) -> None:
         """Let a site drop the asset when it needs the room."""
@@ -117,6 +112,35 @@ class References:
                 raise NotFound(f"site {site!r} does not want {name}")
             want = [wanting for wanting in sites_of(body) if wanting != site]
             tx.put(tables.FLEET, tables.REFERENCE, name, {**body, "want": want})
+
+        await self._p.store.write(write)
+
+    async def pin(self, name: str, site: str) -> None:
+        """Let what a site holds of the asset stay there, whether it wants it or not."""
+        await self._add(name, site, "pin", pinned_at)
+
+    async def unpin(self, name: str, site: str) -> None:
+        """Take a pin away again."""
+
+        def write(tx: Tx) -> None:
+            body = _there(tx, name)
+            if site not in pinned_at(body):
+                raise NotFound(f"{name} is not pinned at {site!r}")
+            pin = [pinned for pinned in pinned_at(body) if pinned != site]
+            tx.put(tables.FLEET, tables.REFERENCE, name, {**body, "pin": pin})
+
+        await self._p.store.write(write)
+
+    async def _add(
+        self, name: str, site: str, field: str, read: Callable[[Mapping[str, Any]], list[str]]
+    ) -> None:
+        """Add a site to one of the lists of sites of a reference."""
+        self._check_sites([site])
+
+        def write(tx: Tx) -> None:
+            body = _there(tx, name)
+            put = {**body, field: _union(read(body), [site])}
+            tx.put(tables.FLEET, tables.REFERENCE, name, put)
 
         await self._p.store.write(write)
 
@@ -135,7 +159,7 @@ class References:
             named = self._signed(signed)
             if named is None and kind_of(body) != LIVE and body.get("url") is None:
                 raise Conflict(f"nothing was uploaded for {old} yet")
-            made = {**body, "name": new, "want": want, "created_ms": tx.now_ms}
+            made = {**body, "name": new, "want": want, "pin": [], "created_ms": tx.now_ms}
             if cmdline is not None:
                 made["cmdline"] = cmdline
             tx.put(tables.FLEET, tables.REFERENCE, new, made)
@@ -156,7 +180,7 @@ class References:
             if used:
                 more = f" and {len(used) - 3} more" if len(used) > 3 else ""
                 raise Conflict(f"{name} is in use by {', '.join(used[:3])}{more}")
-            put = {**body, "want": [], "removed_ms": tx.now_ms}
+            put = {**body, "want": [], "pin": [], "removed_ms": tx.now_ms}
             tx.put(tables.FLEET, tables.REFERENCE, name, put)
 
         await self._p.store.write(write)

@@ -1,4 +1,4 @@
-"""Revoking, suspending and resuming members: what an operator asks, and learns after it.
+"""Revoking, suspending, resuming members and letting them relay: what an operator asks.
 
 It knows no HTTP. Rules: a hub speaks by its membership key, a node with role site-operator by
 its own identity where the trust document names it as its site's key; the answer to a revocation
@@ -14,14 +14,16 @@ import trio
 
 from mesh.errors import Refused
 from mesh.host.log import get_log
-from mesh.membership import Voice, set_status
+from mesh.membership import Voice, set_capability, set_status
 from mesh.proto.register import Member, Register
+from mesh.proto.relay import CAPABILITY
 from mesh.proto.sets import SetId, SignedHead
 from mesh.proto.trust import (
     HEADS_MAX,
     LEFT,
     MEMBER,
     REVOKED,
+    ROLE_HUB,
     ROLE_SITE_OPERATOR,
     SUSPENDED,
     Status,
@@ -81,11 +83,30 @@ class MemberDesk:
         log.warning("member changed", node=changed.node_id, state=status, user=by)
         return Changed(changed, tuple(secrets))
 
+    async def let_relay(self, text: str, by: str, *, given: bool) -> Changed:
+        """Let the node with this id or name relay for others, or no more; raises Refused."""
+        await trio.lowlevel.checkpoint()
+        member = find_member(self._register.register, text)
+        if ROLE_HUB in member.roles:
+            raise Refused("hubs always relay")
+        self._check_right()
+        set_capability(self._voice, self._register, member.node_id, CAPABILITY, given=given)
+        changed = self._register.register.member(member.node_id)
+        assert changed is not None
+        if (CAPABILITY in changed.capabilities) != given:
+            raise Refused(f"a stronger key's word about node {changed.node_id} stands")
+        log.info("member relays" if given else "member relays no more", node=changed.node_id,
+                 user=by)  # fmt: skip
+        return Changed(changed, ())
+
     def _check(self, verb: str, member: Member) -> None:
         if member.node_id == self._me:
             raise Refused("nobody changes its own membership; do it on another hub or node")
         if verb == "resume" and member.status in (LEFT, REVOKED):
             raise Refused(f"node {member.node_id} is {member.status}: it must join anew")
+        self._check_right()
+
+    def _check_right(self) -> None:
         if not self._voice.site:
             return
         me = self._register.register.member(self._me)

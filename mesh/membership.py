@@ -19,6 +19,7 @@ from mesh.proto.trust import (
     MEMBER,
     REVOKED,
     ROLE_HUB,
+    SUSPENDED,
     RosterRecord,
     Status,
     TrustDocument,
@@ -169,10 +170,31 @@ def set_status(
         return
     if known.status == REVOKED:
         raise Refused(f"node {node_id} is revoked for good; it needs a new identity")
+    record = _as_known(voice, register, known, status)
+    _keep(voice.signer, store, replace(record, heads=dict(heads or {})), known)
+
+
+def set_capability(
+    voice: Voice, store: RegisterStore, node_id: str, capability: str, *, given: bool
+) -> None:
+    """Give a member a capability, or take it away."""
+    known = store.register.member(node_id)
+    if known is None or known.status not in (MEMBER, SUSPENDED):
+        raise Refused(f"node {node_id} is no member")
+    status: Status = MEMBER if known.status == MEMBER else SUSPENDED
+    record = _as_known(voice, store.register, known, status)  # refuses who may not
+    if (capability in known.capabilities) == given:
+        return
+    caps = known.capabilities | {capability} if given else known.capabilities - {capability}
+    _keep(voice.signer, store, replace(record, capabilities=caps), known)
+
+
+def _as_known(voice: Voice, register: Register, known: Member, status: Status) -> RosterRecord:
+    """Return the record of a member as it stands but for the status, for this key to sign."""
     trust_version = voice.trust_version(register)
     if voice.site:
         _check_site(register, known, voice.site, status)
-    record = RosterRecord(
+    return RosterRecord(
         identity_public=known.identity_public,
         trust_version=trust_version,
         version=VERSION_FIRST,
@@ -181,9 +203,7 @@ def set_status(
         status=status,
         capabilities=known.capabilities,
         name=known.name,
-        heads=dict(heads or {}),
     )
-    _keep(voice.signer, store, record, known)
 
 
 def _check_site(register: Register, known: Member, site: str, status: Status) -> None:
@@ -192,8 +212,8 @@ def _check_site(register: Register, known: Member, site: str, status: Status) ->
         raise Refused(f"node {known.node_id} is none of site {site}; ask a hub")
     if status != REVOKED and register.admitted_by(known.node_id) != site:
         raise Refused(
-            f"node {known.node_id} was admitted by a hub, and only a hub can suspend or resume"
-            " it; this site can revoke it"
+            f"node {known.node_id} was admitted by a hub, and only a hub can change it;"
+            " this site can revoke it"
         )
 
 

@@ -15,6 +15,8 @@ from mesh.proto.sign import verify
 ENDED: Final = frozenset({"left", "revoked"})
 SUSPENDED: Final = "suspended"
 HUB: Final = "hub"
+HUBS_AT: Final = ""
+"""Hubs stand at no site."""
 
 
 class MemberPort(Protocol):
@@ -75,6 +77,7 @@ class RegisterRoster:
         self._members: dict[str, MemberPort] = {}
         self._ended: list[MemberPort] = []
         self._paused: list[str] = []
+        self._at: dict[str, list[str]] = {}  # site, or HUBS_AT -> who stands there
         self.refresh()
 
     def refresh(self) -> None:
@@ -82,6 +85,10 @@ class RegisterRoster:
         self._members = {member.node_id: member for member in self._register.members()}
         self._paused = [m.node_id for m in self._members.values() if m.status == SUSPENDED]
         self._ended = [m for m in self._members.values() if m.status in ENDED and m.heads]
+        at: dict[str, list[str]] = {}
+        for node, member in self._members.items():
+            at.setdefault(HUBS_AT if HUB in member.roles else member.site, []).append(node)
+        self._at = at
 
     def nodes(self) -> list[str]:
         """Return every identity that ever was a member."""
@@ -126,12 +133,10 @@ class RegisterRoster:
 
     def merged_authors(self, scope: str) -> Collection[str]:
         """Return the active members that may write merged tables in a scope."""
-        hubs_only = scope in (tables.FLEET, tables.HUBS)
-        return sorted(
-            node
-            for node, member in self._members.items()
-            if self.may_author(node, scope) and (not hubs_only or HUB in member.roles)
-        )
+        kind, _, name = scope.partition(":")
+        near = {"site": self._at.get(name, []), "pair": [name]}.get(kind, [])
+        able = {*self._at.get(HUBS_AT, []), *near} & self._members.keys()
+        return sorted(node for node in able if self.may_author(node, scope))
 
     def paused_authors(self, scope: str) -> Collection[str]:
         """Return suspended members that may write merged tables there once they are back."""

@@ -44,6 +44,7 @@ from mesh.proto.sets import HEAD_KIND, HEAD_N
 from mesh.proto.tables import FLEET, NODE, SITE, SUBNET, site_scope
 from mesh.register_store import RegisterStore
 from mesh.rest.alike import Alike
+from mesh.rest.shelf_alike import ShelfAlike
 from mesh.secrets import Readable, copy_for, exposed_at_site, make_copies, read_secret
 from mesh.site_secret import SiteSecrets
 from mesh.store import MeshStore, mark_restored
@@ -130,8 +131,8 @@ class Node:
             peers=self.peers,
             alive=self.alive,
             read_name=NameReader(self.register.register, _name_refused).read,
-            site_of=self.site_of,
-        )
+            site_of=self.site_of, site_nodes=self.site_nodes,
+        )  # fmt: skip
         self.work = self._make_work()
         self.cache.evictable = lambda: self.assets.evictable(self.work.assets_in_use())
         self.sweeper = Sweeper(
@@ -252,6 +253,7 @@ class Node:
 
     def _facts(self) -> NodeFacts:
         self.store.local_schema(ANSWERS_SCHEMA)
+        on_disk = ShelfAlike(self.cache, self.store, self.register.register)
         return NodeFacts(
             resources=Resources(
                 node=self.identity.node_id,
@@ -269,7 +271,7 @@ class Node:
             job_logs=self.work.logs,
             reader=self.cache.reader,
             new_id=self.new_id,
-            alike=self._make_alike().handlers(),
+            alike=self._make_alike().handlers() | on_disk.handlers(),
         )
 
     def _make_alike(self) -> Alike:

@@ -15,11 +15,8 @@ from mesh.proto.tables import (
     FLEET,
     INVENTORY,
     JOB,
-    NAME,
     NODE,
     ORDER,
-    PRESENCE,
-    REFERENCE,
     SERVER,
     SIGHTING,
     SITE,
@@ -141,12 +138,7 @@ class Resources:
 
     def assets(self) -> list[Asset]:
         """Return all assets with how they fare at the sites."""
-        return asset_view.assets(
-            self.store.rows(FLEET, REFERENCE),
-            self.store.rows(FLEET, NAME),
-            self.store.authored(FLEET, PRESENCE),
-            self.register.members(),
-        )
+        return asset_view.assets_in(self.store, self.register)
 
     def asset(self, name: str) -> Asset:
         """Return an asset by name."""

@@ -17,6 +17,7 @@ _RANGE: Final = re.compile(r"bytes=(\d{1,18})-\Z", re.ASCII)
 
 def bind(on: Bindings, services: Services) -> None:
     """Bind the operations that change references."""
+    _bind_pins(on, services)
 
     @on.on("declareAsset")
     async def declare_asset(call: Call) -> Json:
@@ -76,6 +77,18 @@ def bind(on: Bindings, services: Services) -> None:
             response.headers["Content-Range"] = f"bytes {offset}-{last}/{manifest.size}"
         response.timeout = None
         return response
+
+
+def _bind_pins(on: Bindings, services: Services) -> None:
+    @on.on("pinAsset")
+    async def pin_asset(call: Call) -> Json:
+        await services.assets.pin(call.parts["name"], call.parts["site"])
+        return {**call.parts, "pinned": True}
+
+    @on.on("unpinAsset")
+    async def unpin_asset(call: Call) -> Json:
+        await services.assets.unpin(call.parts["name"], call.parts["site"])
+        return {**call.parts, "pinned": False}
 
 
 async def _passed_on(services: Services, export: Any, offset: int) -> AsyncGenerator[bytes]:

@@ -5,6 +5,7 @@ is known here, and the node that reads it looks at the bytes (mesh/proto/content
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 
 from mesh.cli.context import Where, in_path, options, print_json
 from mesh.cli.errors import Failure
+from mesh.cli.follow import until
 from mesh.cli.orders import give, repeatable
 from mesh.cli.tables import size
 from mesh.proto.content import (
@@ -162,6 +164,68 @@ def asset_unwant(where: Where, as_json: bool, name: str, site: str) -> None:
     with where.client() as client:
         answer = client.delete(f"/assets/{in_path(name)}/want/{in_path(site)}")
     print_json(answer) if as_json else click.echo(f"{site} may drop {name}")
+
+
+@click.command("pin")
+@click.argument("name")
+@click.argument("site")
+@options
+def asset_pin(where: Where, as_json: bool, name: str, site: str) -> None:
+    """Let what SITE holds of the asset NAME stay there, whether it wants it or not.
+
+    Nothing is fetched: `asset seed` does that.
+    """
+    with where.client() as client:
+        answer = client.put_json(f"/assets/{in_path(name)}/pin/{in_path(site)}", {})
+    print_json(answer) if as_json else click.echo(f"{name} stays at {site}")
+
+
+@click.command("unpin")
+@click.argument("name")
+@click.argument("site")
+@options
+def asset_unpin(where: Where, as_json: bool, name: str, site: str) -> None:
+    """Take the pin of the asset NAME at SITE away."""
+    with where.client() as client:
+        answer = client.delete(f"/assets/{in_path(name)}/pin/{in_path(site)}")
+    print_json(answer) if as_json else click.echo(f"{name} is not pinned at {site} any more")
+
+
+@click.command("seed")
+@click.argument("name")
+@click.option("--site", "sites", multiple=True, required=True, help="Site; may be repeated.")
+@click.option("--wait", "wait_s", type=float, help="Seconds to wait at most; default: no end.")
+@options
+def asset_seed(
+    where: Where, as_json: bool, name: str, sites: tuple[str, ...], wait_s: float | None
+) -> None:
+    """Make sites hold the asset NAME, and wait until they do.
+
+    Exit code 8: it took longer than --wait says; the sites go on.
+    """
+    with where.client() as client:
+        for site in sites:
+            client.post(f"/assets/{in_path(name)}/want", {"site": site})
+        said = ""
+
+        def there() -> Any:
+            nonlocal said
+            answer = client.get(f"/assets/{in_path(name)}")
+            here = [r for r in answer["item"]["sites"] if r["site"] in sites]
+            line = "; ".join(_seeding(r) for r in here)
+            if line != said:
+                click.echo(line, err=True)
+                said = line
+            return answer if all(r["state"] == "verified" for r in here) else None
+
+        answer = until(there, math.inf if wait_s is None else wait_s, f"{name} at its sites")
+    print_json(answer) if as_json else click.echo(f"{name} is at {', '.join(sites)}")
+
+
+def _seeding(where: dict[str, Any]) -> str:
+    of = f", {where['have']} of {where['of']} chunks" if where["of"] else ""
+    error = f" ({where['error']})" if where["error"] else ""
+    return f"{where['site']}: {where['state']}{of}{error}"
 
 
 @click.command("remove")

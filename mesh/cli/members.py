@@ -1,4 +1,4 @@
-"""Verbs about members and their keys: revoke, suspend, resume, rotate-key."""
+"""Verbs about members and their keys: revoke, suspend, resume, relay, rotate-key."""
 
 from typing import Any
 
@@ -45,6 +45,26 @@ def node_suspend(where: Where, as_json: bool, node: str, yes: bool, key: str | N
 def node_resume(where: Where, as_json: bool, node: str, key: str | None) -> None:
     """Let the suspended NODE (id or name) in again."""
     _change(where, as_json, node, "resume", key)
+
+
+@click.command("relay")
+@click.argument("node")
+@click.option("--off", is_flag=True, help="No more.")
+@options
+def node_relay(where: Where, as_json: bool, node: str, off: bool) -> None:
+    """Let NODE (id or name) relay links between members that cannot reach each other.
+
+    Hubs always do. What passes is sealed end to end, the node sees ids and lengths.
+    """
+    with where.client() as client:
+        path = f"/nodes/{in_path(node)}/relay"
+        answer = client.delete(path) if off else client.put_json(path, {})
+    if as_json:
+        print_json(answer)
+    else:
+        item = answer["item"]
+        does = "relays for others" if item["relays"] else "does not relay"
+        click.echo(f"{item['name'] or item['id']} ({item['id']}) {does}")
 
 
 @click.command("rotate-key")

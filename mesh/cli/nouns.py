@@ -1,5 +1,6 @@
 """Verbs that list and show; none of them changes anything."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -82,7 +83,7 @@ def node_list(where: Where, as_json: bool, **asked: Any) -> None:
     """List the members of the mesh."""
     answer = every(where, "/nodes", as_json, asked)
     rows = [
-        (n["name"], n["site"], ",".join(n["roles"]), n["status"],
+        (n["name"], n["site"], ",".join(_roles(n)), n["status"],
          {True: "reachable", False: "unreachable", None: "unknown"}[n["reachable"]],
          age(n["last_contact_ms"], answer["as_of_ms"]), n["id"])
         for n in answer["items"]
@@ -277,3 +278,9 @@ def _lines(value: Any, indent: str) -> list[str]:
 
 def _plain(value: Any) -> str:
     return "-" if value is None or value in ([], {}) else str(value)
+
+
+def _roles(node: Mapping[str, Any]) -> list[str]:
+    """Return the roles of a member; that hubs relay goes without saying."""
+    relays = node["relays"] and "hub" not in node["roles"]
+    return [*node["roles"], *(["relay"] if relays else [])]

@@ -20,7 +20,16 @@ from mesh.link.link import Link
 from mesh.link.session import RegisterPort
 from mesh.link.ways import Way
 from mesh.proto.record import RECORD_BYTES_MAX, RecordBuffer
-from mesh.proto.relay import CAPABILITY, STREAM, Ask, RelayCore, Splice, announce, ask, read
+from mesh.proto.relay import (
+    STREAM,
+    Ask,
+    RelayCore,
+    Splice,
+    announce,
+    ask,
+    may_relay,
+    read,
+)
 from mesh.proto.rendezvous import ranked
 
 PREFIX: Final = "relay "
@@ -149,9 +158,7 @@ class Relay:
 
     def _may_relay(self, node_id: str) -> bool:
         member = self._register.register.member(node_id)
-        return member is not None and (
-            "hub" in member.roles or CAPABILITY in member.capabilities
-        )
+        return member is not None and may_relay(member.roles, member.capabilities)
 
     # -- the stream's handler ----------------------------------------------------------------
 

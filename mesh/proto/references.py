@@ -61,14 +61,24 @@ def members_of(body: Body) -> list[Member]:
 
 def sites_of(body: Body) -> list[str]:
     """Return the sites that a reference's own row says want it."""
-    want = body.get("want")
-    return [site for site in want if isinstance(site, str)] if isinstance(want, list) else []
+    return _sites(body, "want")
+
+
+def pinned_at(body: Body) -> list[str]:
+    """Return the sites where a reference's content stays whoever wants it."""
+    return _sites(body, "pin")
+
+
+def _sites(body: Body, field: str) -> list[str]:
+    sites = body.get(field)
+    return [site for site in sites if isinstance(site, str)] if isinstance(sites, list) else []
 
 
 def in_force(rows: Iterable[RowLike]) -> dict[str, dict[str, Any]]:
     """Return the bodies of all references that are there, by name.
 
-    ``want`` of each names every site that wants it, also for what it is a member of.
+    ``want`` and ``pin`` of each name every site that wants it or where it stays, also for what
+    it is a member of.
     """
     found = {row.key: dict(row.body) for row in rows if not row.body.get("removed_ms")}
     for body in list(found.values()):
@@ -76,6 +86,7 @@ def in_force(rows: Iterable[RowLike]) -> dict[str, dict[str, Any]]:
             part = found.get(member.name)
             if part is not None:
                 part["want"] = sorted({*sites_of(part), *sites_of(body)})
+                part["pin"] = sorted({*pinned_at(part), *pinned_at(body)})
     return found
 
 

@@ -9,12 +9,13 @@ Whoever lies about bulk gains nothing but its own budget.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
 from mesh.errors import CodecError
 from mesh.proto.rate import Bucket
+from mesh.proto.trust import ROLE_HUB
 
 CAPABILITY: Final = "relay"
 """A node with this in its roster record relays; hubs always do."""
@@ -30,6 +31,11 @@ MEMBER_SPLICES_MAX: Final = 64
 BUDGETS_MAX: Final = 4_096
 """Members whose budgets are remembered; the one unused longest is forgotten first."""
 ID_CHARS_MAX: Final = 64
+
+
+def may_relay(roles: Collection[str], capabilities: Collection[str]) -> bool:
+    """Tell whether a member with these roles and capabilities may relay."""
+    return ROLE_HUB in roles or CAPABILITY in capabilities
 
 
 @dataclass(frozen=True, slots=True)

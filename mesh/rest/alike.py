@@ -15,7 +15,8 @@ import trio
 from mesh.courier import Courier
 from mesh.errors import Refused
 from mesh.key_rotation import KeyRotation
-from mesh.member_desk import MemberDesk
+from mesh.member_desk import Changed, MemberDesk
+from mesh.proto.relay import may_relay
 from mesh.rest.calls import Call
 from mesh.rest.trust_types import KeyRotated, MemberChanged, StatePiece, StateTaken
 from mesh.rest.types import Holdings
@@ -40,6 +41,8 @@ class Alike:
             "revokeNode": self._change("revoke"),
             "suspendNode": self._change("suspend"),
             "resumeNode": self._change("resume"),
+            "allowRelay": self._relay(given=True),
+            "denyRelay": self._relay(given=False),
             "rotateKey": self._rotate,
             "exportState": self._give,
             "importState": self._take,
@@ -47,13 +50,14 @@ class Alike:
 
     def _change(self, verb: str) -> Handler:
         async def change(call: Call) -> MemberChanged:
-            done = await self.members.change(verb, call.parts["node"], call.who)
-            return MemberChanged(
-                id=done.member.node_id,
-                name=done.member.name,
-                site=done.member.site or None,
-                status=done.member.status,
-                secrets=list(done.secrets),
+            return _told(await self.members.change(verb, call.parts["node"], call.who))
+
+        return change
+
+    def _relay(self, *, given: bool) -> Handler:
+        async def change(call: Call) -> MemberChanged:
+            return _told(
+                await self.members.let_relay(call.parts["node"], call.who, given=given)
             )
 
         return change
@@ -80,3 +84,15 @@ class Alike:
         return StateTaken(
             records=taken.records, sets=taken.sets, known=taken.known, refused=taken.refused
         )
+
+
+def _told(done: Changed) -> MemberChanged:
+    member = done.member
+    return MemberChanged(
+        id=member.node_id,
+        name=member.name,
+        site=member.site or None,
+        status=member.status,
+        relays=may_relay(member.roles, member.capabilities),
+        secrets=list(done.secrets),
+    )

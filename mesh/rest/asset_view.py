@@ -5,10 +5,11 @@ fields or hold odd types; a view never raises, it shows null.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from mesh.proto.content import LIVE
-from mesh.proto.references import in_force, kind_of, members_of
+from mesh.proto.references import in_force, kind_of, members_of, pinned_at
+from mesh.proto.tables import FLEET, NAME, PRESENCE, REFERENCE
 from mesh.rest.row_fields import number_of, text_of, texts_of
 from mesh.rest.types import Asset, AssetMember, Residency
 from mesh.rest.views import Body, MemberLike, RowLike
@@ -54,12 +55,24 @@ def assets(
     return list(found.values())
 
 
+def assets_in(store: Any, register: Any) -> list[Asset]:
+    """Show every asset that the rows of a store name."""
+    return assets(
+        store.rows(FLEET, REFERENCE),
+        store.rows(FLEET, NAME),
+        store.authored(FLEET, PRESENCE),
+        register.members(),
+    )
+
+
 def _asset(label: str, reference: Body, signed: Body, said: Said) -> Asset:
     wanted = set(texts_of(reference.get("want")))
     residencies: dict[str, Residency] = {site: _residency(site, True) for site in wanted}
     for site, body in said:
         here = residencies.setdefault(site, _residency(site, site in wanted))
         merge_residency(here, body)
+    for site in pinned_at(reference):
+        residencies.setdefault(site, _residency(site, site in wanted))["pinned"] = True
     return Asset(
         name=label,
         kind=kind_of(reference),
@@ -91,8 +104,11 @@ def _sum_up(item: Asset, reference: Body, found: Mapping[str, Asset]) -> None:
         {site["site"]: site for site in part["sites"]} if part else {} for _, part in parts
     ]
     wanted = {site["site"]: site["wanted"] for site in item["sites"]}
+    pinned = {site["site"] for site in item["sites"] if site["pinned"]}
     names = sorted({*wanted, *(name for sites in there for name in sites)})
     item["sites"] = [_worst(name, wanted.get(name, False), there) for name in names]
+    for where in item["sites"]:
+        where["pinned"] = where["site"] in pinned
 
 
 def _worst(name: str, wanted: bool, there: list[dict[str, Residency]]) -> Residency:
@@ -118,6 +134,7 @@ def _residency(site: str, wanted: bool) -> Residency:
     return Residency(
         site=site,
         wanted=wanted,
+        pinned=False,
         state="wanted" if wanted else "absent",
         have=0,
         of=0,

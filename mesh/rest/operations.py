@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 
 from mesh.rest import mesh_types as mesh
 from mesh.rest import requests as ask
+from mesh.rest import shelf_types as shelf
 from mesh.rest import trust_types as trust
 from mesh.rest import types as show
 from mesh.rest.roles import Role, covers
@@ -174,6 +175,16 @@ _WRITES: Final = (
         answer=show.AssetWanted, at=HUB,
     ),
     Operation(
+        id="pinAsset", method="PUT", path="/assets/{name}/pin/{site}", role="operator",
+        noun="asset-pinned", answer=shelf.AssetPinned, at=HUB,
+        summary="Let what a site holds of an asset stay there, whether it wants it or not.",
+    ),
+    Operation(
+        id="unpinAsset", method="DELETE", path="/assets/{name}/pin/{site}", role="operator",
+        noun="asset-pinned", summary="Take a pin away again.", answer=shelf.AssetPinned,
+        at=HUB,
+    ),
+    Operation(
         id="cloneAsset", method="POST", path="/assets/{name}/clone", role="operator",
         noun="asset", summary="Make another name for the same content.",
         body=ask.CloneRequest, answer=show.AssetNamed, status=201, at=HUB,
@@ -182,6 +193,16 @@ _WRITES: Final = (
         id="removeAsset", method="DELETE", path="/assets/{name}", role="operator",
         noun="asset", summary="Take a name away that nothing rests on.",
         answer=show.AssetNamed, at=HUB,
+    ),
+    Operation(
+        id="verifyAsset", method="POST", path="/assets/{name}/verify", role="operator",
+        noun="asset-checked", query=ask.CheckQuery, answer=shelf.AssetChecked,
+        summary="Read a piece of an asset again from the disk of who is asked.",
+    ),
+    Operation(
+        id="collectAssets", method="POST", path="/cache/gc", role="operator",
+        noun="assets-freed", body=ask.CollectRequest, answer=shelf.AssetsFreed,
+        summary="Let content go, here, that no site, job or machine wants.",
     ),
     Operation(
         id="exportAsset", method="GET", path="/assets/{name}/content", role="viewer",
@@ -268,6 +289,15 @@ _TRUST: Final = (
     Operation(
         id="resumeNode", method="POST", path="/nodes/{node}/resume", role="admin",
         noun="member", summary="Let a suspended member in again.", answer=trust.MemberChanged,
+    ),
+    Operation(
+        id="allowRelay", method="PUT", path="/nodes/{node}/relay", role="admin",
+        noun="member", summary="Let a member relay links of others that reach no one else.",
+        answer=trust.MemberChanged,
+    ),
+    Operation(
+        id="denyRelay", method="DELETE", path="/nodes/{node}/relay", role="admin",
+        noun="member", summary="Let a member relay no more.", answer=trust.MemberChanged,
     ),
     Operation(
         id="rotateKey", method="POST", path="/rotate-key", role="admin", noun="key",

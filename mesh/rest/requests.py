@@ -229,6 +229,18 @@ class WantRequest(Closed):
     site: SiteName
 
 
+class CheckQuery(Closed):
+    """Where to go on reading an asset."""
+
+    first: Annotated[int, Meta(ge=0, le=1 << 32)] = 0
+
+
+class CollectRequest(Closed):
+    """Whether content goes, or is only named."""
+
+    dry_run: bool = False
+
+
 class AccountRequest(Closed):
     """An account to make."""
 

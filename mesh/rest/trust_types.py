@@ -4,12 +4,13 @@ from typing import TypedDict
 
 
 class MemberChanged(TypedDict):
-    """A member whose status was changed."""
+    """A member that was changed."""
 
     id: str
     name: str
     site: str | None
     status: str  # member | suspended | left | revoked
+    relays: bool  # whether it may splice links of others
     secrets: list[str]  # that it could ever read: to be changed now (revoked alone)
 
 

@@ -57,6 +57,7 @@ class Node(TypedDict):
     addresses: list[str]  # "host:port" of the mesh, best first
     started_ms: int | None  # of the running program
     key_epoch: int  # of its encryption key: how often that was changed
+    relays: bool  # whether it may splice links of others
     linked_ms: int | None  # since when it has a link to who answers
     link_address: str | None  # where that link comes from
 
@@ -168,6 +169,7 @@ class Residency(TypedDict):
 
     site: str
     wanted: bool
+    pinned: bool  # what is there stays, wanted or not
     state: str  # absent | wanted | fetching | verified | corrupt | failed
     have: int
     of: int

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from mesh.proto.order import CANCEL, RETRY, Order
+from mesh.proto.relay import may_relay
 from mesh.rest.row_fields import number_of, text_of, texts_of
 from mesh.rest.types import Inventory, Job, Node, Pending, Server, Site, Step
 
@@ -43,6 +44,8 @@ class MemberLike(Protocol):
     def name(self) -> str: ...  # noqa: D102
     @property
     def kem_epoch(self) -> int: ...  # noqa: D102
+    @property
+    def capabilities(self) -> frozenset[str]: ...  # noqa: D102
 
 
 def server(body: Body) -> Server:
@@ -297,6 +300,7 @@ def node(
         addresses=_addresses(body.get("addresses")),
         started_ms=number_of(body.get("started_ms")),
         key_epoch=member.kem_epoch,
+        relays=may_relay(member.roles, member.capabilities),
         linked_ms=None,
         link_address=None,
     )

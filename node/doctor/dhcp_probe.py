@@ -23,10 +23,10 @@ from node.proto.dhcp import (
     decode,
     encode,
 )
+from node.proto.dhcp_answer import SERVER_PORT
 from node.proto.doctor import Offer
 
 CLIENT_PORT: Final = 68
-SERVER_PORT: Final = 67
 TRIES: Final = 3
 WAIT_S: Final = 1.5
 SERVERS_MAX: Final = 16

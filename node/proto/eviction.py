@@ -1,12 +1,13 @@
 """Which assets of this node may go when its disk is short: a pure function of what is known.
 
-It knows no disk. Rules: what this site wants, what local work waits for and what a job of the
-site names stays; the last whole copy stays while any site wants it or no origin gives it again;
-content that no name stands for any more goes first, then the oldest.
+It knows no disk. Rules: what this site wants, what is pinned here, what local work waits for
+and what a job of the site names stays; the last whole copy stays while any site wants it or no
+origin gives it again; content that no name stands for any more goes first, then the oldest.
 """
 
 from collections.abc import Collection, Sequence
 
+from mesh.proto.references import pinned_at, sites_of
 from node.proto.residency import View
 
 
@@ -26,8 +27,8 @@ def evictable(
         if asset in in_use or not names.isdisjoint(view.wanted):
             continue
         references = [view.references[name] for name in names if name in view.references]
-        wanting = {site for body in references for site in _sites(body.get("want"))}
-        if view.site in wanting:
+        wanting = {site for body in references for site in sites_of(body)}
+        if view.site in wanting or any(view.site in pinned_at(body) for body in references):
             continue
         elsewhere = any(
             holder.whole and holder.node != view.node for holder in view.holders.get(asset, ())
@@ -36,7 +37,3 @@ def evictable(
         if elsewhere or not needed:
             found.append((bool(references), asset))
     return [asset for _, asset in sorted(found, key=lambda item: item[0])]
-
-
-def _sites(value: object) -> list[str]:
-    return [site for site in value if isinstance(site, str)] if isinstance(value, list) else []

@@ -153,6 +153,72 @@ def test_a_chunk_that_was_damaged_on_disk_is_neither_served_nor_taken(depot: Fle
     depot.no_traceback()
 
 
+@pytest.mark.slow
+def test_an_operator_has_a_disk_read_again_and_what_nobody_wants_let_go(depot: Fleet) -> None:
+    for site in ("one", "two"):
+        rackmesh("asset", "want", IMAGE, site, "--data", depot.hub)
+        wait_at(depot, IMAGE, site, "verified")
+    sound = run("asset", "verify", IMAGE, "--data", depot.one)
+    assert (sound.code, sound.err) == (0, "")
+    assert "chunks are here and sound" in sound.out
+    flip(data_file(depot, depot.one, IMAGE), 3 * MIB + 1)
+    found = run("asset", "verify", "--json", "--data", depot.one)
+    assert found.code == 3, found
+    items = {item["name"]: item for item in json.loads(found.out)["items"]}
+    assert items[IMAGE]["damaged"] == 1
+    wait_for(
+        "the chunk is there again",
+        lambda: (
+            run("asset", "verify", IMAGE, "--data", depot.one).code == 0
+            and at(depot, IMAGE, "one")["state"] == "verified"
+        ),
+        30,
+        depot.processes,
+    )
+    assert run("asset", "verify", "none-such", "--data", depot.one).code == 4
+    wanted = run("asset", "gc", "--data", depot.one)
+    assert IMAGE not in wanted.out, "what the site wants stays"
+    rackmesh("asset", "pin", IMAGE, "one", "--data", depot.hub)
+    rackmesh("asset", "unwant", IMAGE, "one", "--data", depot.hub)
+    wait_for(
+        "the node knows both",
+        lambda: (r := seen_at_one(depot)) and r["pinned"] and not r["wanted"],
+        30,
+        depot.processes,
+    )
+    assert IMAGE not in run("asset", "gc", "--data", depot.one).out, "what is pinned stays"
+    rackmesh("asset", "unpin", IMAGE, "one", "--data", depot.hub)
+    assert run("asset", "unpin", IMAGE, "one", "--data", depot.hub).code == 4
+    wait_for(
+        "it may go",
+        lambda: IMAGE in run("asset", "gc", "--dry-run", "--data", depot.one).out,
+        30,
+        depot.processes,
+    )
+    assert at(depot, IMAGE, "one")["state"] == "verified", "a dry run lets it stay"
+    assert IMAGE in run("asset", "gc", "--data", depot.one).out
+    again = run("asset", "gc", "--data", depot.one)
+    assert (again.out, again.err.strip()) == ("", "nothing here may go")
+    wait_for(
+        "the hub knows that it went",
+        lambda: at(depot, IMAGE, "one")["state"] != "verified",
+        30,
+        depot.processes,
+    )
+    seeded = run("asset", "seed", IMAGE, "--site", "one", "--data", depot.hub)
+    assert (seeded.code, seeded.out) == (0, f"{IMAGE} is at one\n")
+    assert at(depot, IMAGE, "one")["state"] == "verified"
+    add(depot, "dead-end", "http://127.0.0.1:9/none")
+    late = run("asset", "seed", "dead-end", "--site", "two", "--wait", "1", "--data", depot.hub)
+    assert late.code == 8, late
+
+
+def seen_at_one(depot: Fleet) -> Any:
+    """How the image fares at site one, as its own node shows it."""
+    item = depot.get(depot.one, f"/assets/{IMAGE}")
+    return next((r for r in item["sites"] if r["site"] == "one"), None) if item else None
+
+
 @pytest.fixture
 def full_disk(depot: Fleet) -> Generator[Path]:
     """A joined node's folder whose cache is on a disk too small for the image."""

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from cache.api import Cache, ContentMismatch, ImageRefused, NoConverter, NoSpace
+from cache.api import (
+    Ask,
+    Cache,
+    ContentMismatch,
+    ImageRefused,
+    Members,
+    NoConverter,
+    NoSpace,
+)
 from mesh.host.clock import FixedClock
 from tests.support.origin import Origin
 
@@ -231,15 +239,15 @@ async def test_zeros_are_not_fetched_from_other_nodes(cache, tmp_path):
     asked: list[int] = []
 
     class Peer:
-        async def holders(self) -> list[str]:
-            return ["n1"]
+        async def members(self) -> Members:
+            return Members("me", ("n1",), ("me",), ("me",))
 
         async def manifest(self, node: str, asset: str) -> bytes:
             return manifest.core
 
-        async def chunk(self, node: str, asset: str, index: int) -> bytes:
-            asked.append(index)
-            return await other.read_chunk(asset, index)
+        async def chunk(self, node: str, asset: str, ask: Ask) -> bytes:
+            asked.append(ask.index)
+            return await other.read_chunk(asset, ask.index)
 
         def near(self, node: str) -> bool:
             return False

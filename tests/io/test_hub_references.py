@@ -92,6 +92,23 @@ async def test_a_live_system_is_its_members_and_is_where_they_are(tmp_path: Path
         await at.assets.unwant("rescue", "lab")
         with pytest.raises(NotFound, match="does not want rescue"):
             await at.assets.unwant("rescue", "lab")
+        await at.assets.pin("rescue", "lab")
+        await at.ingest.read_all()
+        for name in ("rescue", "initrd"):
+            sites = shown(at, name)["sites"]
+            assert [(s["site"], s["wanted"], s["pinned"]) for s in sites] == [
+                ("lab", False, True)
+            ], f"{name} stays, with its members"
+        await at.assets.declare(LIVE)
+        await at.ingest.read_all()
+        assert shown(at, "rescue")["sites"][0]["pinned"], "said again, it stays pinned"
+        with pytest.raises(NotFound, match="there is no site"):
+            await at.assets.pin("rescue", "nowhere")
+        await at.assets.unpin("rescue", "lab")
+        await at.ingest.read_all()
+        assert not any(s["pinned"] for s in shown(at, "initrd")["sites"])
+        with pytest.raises(NotFound, match="is not pinned at 'lab'"):
+            await at.assets.unpin("rescue", "lab")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from mesh.errors import Unreachable
 from mesh.link import puncher
 from mesh.link.peers import LinkLimits
 from mesh.link.relay import PREFIX
-from mesh.proto.relay import announce
+from mesh.proto.relay import CAPABILITY, announce
 from tests.io.test_links_tcp import RPC, double
 from tests.support.link_mesh import WAIT_S, Place, eventually, running, until
 from tests.support.trust import Org
@@ -50,6 +50,24 @@ async def test_two_that_cannot_dial_each_other_have_a_link_through_the_hub():
         assert counters["relays_opened"] == 1
         assert counters["relayed_bytes"] > 600_000
         assert hub.peers.connected().keys() == {a.id, b.id}
+
+
+async def test_a_node_relays_as_long_as_it_is_let():
+    org = Org()
+    for label in ("a", "b"):
+        org.admit(label)
+    org.admit("far", "shop")
+    a, b, far = Place(org, "a"), Place(org, "b", rpc=RPC), Place(org, "far")
+    async with running(a, b, far):
+        await to_hub(far, a, b)
+        with pytest.raises(Unreachable):
+            await a.peers.rpc(b.id, "echo", 1, WAIT_S)
+        for place in (a, b, far):
+            let = org.roster(far.identity, "shop", version=2, capabilities=(CAPABILITY,))
+            place.roster.merge(let)
+        assert (await a.peers.rpc(b.id, "echo", 1, WAIT_S))["body"] == 1
+        assert a.peers.connected()[b.id].path == f"{PREFIX}{far.id}"
+        assert far.peers.statistics().counters["relays_opened"] == 1
 
 
 async def test_the_link_comes_back_after_the_relays_restart():

@@ -6,10 +6,14 @@ import trio
 
 from mesh.errors import Refused
 from mesh.rest.calls import Call
+from mesh.rest.shelf_types import AssetChecked, AssetsFreed, FreedAsset
 from mesh.rest.trust_types import KeyRotated, MemberChanged, StatePiece, StateTaken
 from mesh.rest.types import Holdings
 
-STATUS = {"revokeNode": "revoked", "suspendNode": "suspended", "resumeNode": "member"}
+STATUS = {
+    "revokeNode": "revoked", "suspendNode": "suspended", "resumeNode": "member",
+    "allowRelay": "member", "denyRelay": "member",
+}  # fmt: skip
 
 
 def fake_alike(node: str) -> dict[str, Any]:
@@ -22,6 +26,7 @@ def fake_alike(node: str) -> dict[str, Any]:
                 raise Refused("nobody changes its own membership")
             return MemberChanged(
                 id=call.parts["node"], name="n", site="fra1", status=STATUS[operation],
+                relays=operation == "allowRelay",
                 secrets=["bmc-1"] if operation == "revokeNode" else [],
             )  # fmt: skip
 
@@ -43,6 +48,19 @@ def fake_alike(node: str) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
         return StateTaken(records=1, sets=0, known=0, refused={})
 
+    async def verify(call: Call) -> AssetChecked:
+        await trio.lowlevel.checkpoint()
+        name, first = call.parts["name"], call.query.first
+        return AssetChecked(
+            name=name, asset=f"b3:{'0' * 64}", checked=2, damaged=0, of=4,
+            next=2 if first == 0 else None,
+        )  # fmt: skip
+
+    async def collect(call: Call) -> AssetsFreed:
+        await trio.lowlevel.checkpoint()
+        freed = FreedAsset(asset=f"b3:{'0' * 64}", names=["old"], bytes=1 << 20)
+        return AssetsFreed(dry_run=call.body.dry_run, bytes=1 << 20, assets=[freed])
+
     changes = {operation: change(operation) for operation in STATUS}
     rest = {"rotateKey": rotate, "exportState": give, "importState": take, "getHoldings": hold}
-    return {**changes, **rest}
+    return {**changes, **rest, "verifyAsset": verify, "collectAssets": collect}

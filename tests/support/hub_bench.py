@@ -64,6 +64,7 @@ class Member:
     status: str = "member"
     name: str = ""
     kem_epoch: int = 1
+    capabilities: frozenset[str] = frozenset()
 
 
 class Level:
@@ -193,6 +194,14 @@ class FakeDesk:
     async def unwant(self, name: str, site: str) -> None:
         await trio.lowlevel.checkpoint()
         self.declared.append((name, f"not {site}"))
+
+    async def pin(self, name: str, site: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.declared.append((name, f"stays at {site}"))
+
+    async def unpin(self, name: str, site: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.declared.append((name, f"leaves {site}"))
 
     async def open(self, name: str) -> Any:
         await trio.lowlevel.checkpoint()

@@ -63,8 +63,10 @@ class Org:
         version: int = 1,
         trust_version: int = 1,
         name: str = "",
+        capabilities: tuple[str, ...] = (),
     ) -> bytes:
         record = RosterRecord(
+            capabilities=frozenset(capabilities),
             identity_public=who.public,
             trust_version=trust_version,
             version=version,

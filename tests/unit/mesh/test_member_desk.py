@@ -9,6 +9,7 @@ import pytest
 from mesh.errors import Refused
 from mesh.member_desk import MemberDesk, find_member, last_heads
 from mesh.membership import Voice
+from mesh.proto.relay import CAPABILITY
 from mesh.proto.sets import SetId
 from mesh.proto.trust import (
     HEADS_MAX,
@@ -121,6 +122,39 @@ async def test_a_node_that_is_no_operator_any_more_changes_nobody(tmp_path):
     office.store.merge(record)
     with pytest.raises(Refused, match="no role site-operator"):
         await office.by_site.change("revoke", "n1", "bob")
+
+
+async def test_a_member_relays_when_it_is_let_and_no_longer(tmp_path):
+    office = Office(tmp_path)
+    n1 = identity("n1").node_id
+    for given in (True, True, False, True):
+        done = await office.by_hub.let_relay("n1", "ann", given=given)
+        assert (CAPABILITY in done.member.capabilities) == given
+    version = done.member.version
+    await office.by_hub.let_relay(n1, "ann", given=True)
+    kept = RegisterStore.open(tmp_path / "register").register.member(n1)
+    assert kept is not None
+    assert (kept.capabilities, kept.version) == ({CAPABILITY}, version)
+    await office.by_hub.change("suspend", "n1", "ann")
+    await office.by_hub.change("resume", "n1", "ann")
+    done = await office.by_hub.let_relay("n1", "ann", given=True)
+    assert done.member.version == version + 2
+
+
+async def test_not_everybody_can_be_let_relay_by_everybody(tmp_path):
+    office = Office(tmp_path)
+    with pytest.raises(Refused, match="hubs always relay"):
+        await office.by_hub.let_relay(office.hub.node_id, "ann", given=True)
+    with pytest.raises(Refused, match="there is no node"):
+        await office.by_hub.let_relay("nobody", "ann", given=True)
+    office.store.merge(office.named)
+    with pytest.raises(Refused, match="was admitted by a hub"):
+        await office.by_site.let_relay("n1", "bob", given=True)
+    with pytest.raises(Refused, match="is none of site lab"):
+        await office.by_site.let_relay("far", "bob", given=True)
+    await office.by_hub.change("revoke", "n1", "ann")
+    with pytest.raises(Refused, match="is no member"):
+        await office.by_hub.let_relay("n1", "ann", given=True)
 
 
 async def test_nobody_changes_its_own_membership(tmp_path):

@@ -39,6 +39,14 @@ def test_what_this_site_wants_a_job_works_with_or_waits_for_stays() -> None:
     assert evictable(view(wanted=frozenset({"old"})), SHELF, ()) == [LOOSE, NEW]
 
 
+def test_what_is_pinned_here_stays_and_elsewhere_it_may_go() -> None:
+    references = {"old": {"url": URL, "pin": ["one"]}, "new": {"url": URL, "pin": ["two"]}}
+    assert evictable(view(references=references), SHELF, ()) == [LOOSE, NEW]
+    for odd in ("one", None, [1], {"one": 1}):
+        references["old"] = {"url": URL, "pin": odd}
+        assert OLD in evictable(view(references=references), SHELF, ())
+
+
 @pytest.mark.parametrize("reference", [{"url": URL, "want": ["two"]}, {"url": None}])
 def test_the_last_whole_copy_stays_while_it_is_wanted_or_has_no_origin(
     reference: dict[str, Any],
