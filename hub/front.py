@@ -14,7 +14,6 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from quart_trio import QuartTrio
@@ -23,6 +22,7 @@ from hub.api.auth import LOCAL_UID
 from hub.api.upload import Uploads
 from hub.early_answers import WholeRequest
 from hub.tls import Tls
+from hub.web_connection import WebConnection
 from mesh.errors import Refused, RemoteError
 from mesh.host.local_socket import may_ask, peer_uid
 from mesh.host.log import get_log
@@ -119,7 +119,7 @@ class WebSide:
 
         state = ConnectionState(cast(Any, self._state.copy()))
         app = ASGIWrapper(cast(Any, entrance))
-        await TCPServer(app, self._config, self._context, cast(Any, state), stream)
+        await WebConnection(app, self._config, self._context, cast(Any, state), stream)
 
 
 def web_config() -> Config:
@@ -143,6 +143,7 @@ class Front:
         self._tls = tls
         self._mesh_door = mesh_door
         self._accepting = trio.CancelScope()
+        self._open: set[trio.SocketStream] = set()
         self.connections = 0
         self.refused = 0
 
@@ -154,18 +155,27 @@ class Front:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve both listeners until ``stop``; open requests then have GRACE_S to end."""
-        async with self._web.running(), trio.open_nursery() as connections:
-            with self._accepting:
-                async with trio.open_nursery() as accepting:
-                    accepting.start_soon(_accept, self._over_tls, port, connections)
-                    accepting.start_soon(_accept, self._local, local, connections)
-                    task_status.started()
-            await self._web.stop()
-            connections.cancel_scope.deadline = trio.current_time() + GRACE_S
+        async with self._web.running(), trio.open_nursery() as ending:
+            async with trio.open_nursery() as connections:
+                with self._accepting:
+                    async with trio.open_nursery() as accepting:
+                        accepting.start_soon(_accept, self._over_tls, port, connections)
+                        accepting.start_soon(_accept, self._local, local, connections)
+                        task_status.started()
+                await self._web.stop()
+                connections.cancel_scope.deadline = trio.current_time() + GRACE_S
+                ending.start_soon(self._cut_off)
+            ending.cancel_scope.cancel()
 
     def stop(self) -> None:
         """Accept nobody any more and let ``serve`` come to its end."""
         self._accepting.cancel()
+
+    async def _cut_off(self) -> None:
+        """Close what is open after the grace: a send to who reads nothing is not cancelled."""
+        await trio.sleep(GRACE_S)
+        for stream in self._open:
+            stream.socket.close()
 
     async def _over_tls(self, stream: trio.SocketStream) -> None:
         if self.connections >= CONNECTIONS_MAX:
@@ -173,6 +183,7 @@ class Front:
             await trio.aclose_forcefully(stream)
             return
         self.connections += 1
+        self._open.add(stream)
         try:
             await self._secure(stream)
         except (RemoteError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -181,6 +192,7 @@ class Front:
             log.warning("connection failed", error=f"{type(exc).__name__}: {exc}")
         finally:
             self.connections -= 1
+            self._open.discard(stream)
             await trio.aclose_forcefully(stream)
 
     async def _secure(self, stream: trio.SocketStream) -> None:
@@ -203,6 +215,7 @@ class Front:
             await self._web.serve(whole)
 
     async def _local(self, stream: trio.SocketStream) -> None:
+        self._open.add(stream)
         try:
             uid = peer_uid(stream.socket)
             if not may_ask(stream.socket):
@@ -212,6 +225,7 @@ class Front:
         except Exception as exc:
             log.warning("connection failed", error=f"{type(exc).__name__}: {exc}")
         finally:
+            self._open.discard(stream)
             await trio.aclose_forcefully(stream)
 
 

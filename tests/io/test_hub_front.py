@@ -179,3 +179,13 @@ async def test_a_refusal_waits_for_the_body_and_the_connection_lives_on(tmp_path
                         assert data, "the connection was closed"
                         answer += data
                 assert answer.startswith(b"HTTP/1.1 40"), answer
+
+
+async def test_stopping_cuts_off_who_asks_and_never_reads(tmp_path: Path) -> None:
+    with trio.fail_after(15):
+        async with house(tmp_path) as at:
+            stream = await trio.open_unix_socket(str(at.socket))
+            ask = b"GET /static/vendor/htmx/htmx.min.js HTTP/1.1\r\nHost: x\r\n\r\n"
+            with trio.move_on_after(1):
+                await stream.send_all(ask * 50_000)
+        await stream.aclose()
