@@ -7,6 +7,7 @@ is sent before a pinned certificate was seen, and no answer takes more than its 
 import hashlib
 import json
 import math
+import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -229,13 +230,18 @@ def _caused_by(exc: BaseException | None, kind: type[BaseException]) -> bool:
 
 
 def _why(exc: BaseException) -> str:
-    """Return the first words in the chain of causes; httpx2's own are often empty."""
+    """Return the system's own words, or the first in the chain; httpx2's are often empty."""
     cause: BaseException | None = exc
+    first = ""
     while cause is not None:
-        if words := clip(str(cause)):
-            return words
+        if isinstance(cause, OSError) and cause.strerror:
+            number = cause.errno or 0  # negative: a resolver's, which has words of its own
+            return os.strerror(number) if number > 0 else clip(cause.strerror)
+        if isinstance(cause, BaseExceptionGroup):  # one per address that was tried
+            return _why(cause.exceptions[0])
+        first = first or clip(str(cause))
         cause = cause.__cause__ or cause.__context__
-    return type(exc).__name__
+    return first or type(exc).__name__
 
 
 def complain(answer: Answer) -> DeviceRefused:

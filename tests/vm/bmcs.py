@@ -24,6 +24,7 @@ USER = "admin"
 PASSWORD = "lab-password"
 PORT = 8000
 START_S = 30.0
+LOG_SHOWN = 1500
 TARGETS = {"network": "Pxe", "disk": "Hdd"}
 
 Power = Literal["on", "off"]
@@ -119,6 +120,11 @@ class RedfishLab:
         """Return what the BMC says now."""
         return "on" if json.loads(self.ask(machine, "GET"))["PowerState"] == "On" else "off"
 
+    def log(self) -> str:
+        """Return what the emulator said last, and whether it still runs."""
+        said = self._log.read_text(errors="replace")[-LOG_SHOWN:]
+        return f"BMC: exit code {self._process.poll()}\n{said}"
+
     def _users(self) -> Path:
         users = self._state / "htpasswd"
         users.write_text(f"{USER}:{password_hash(PASSWORD)}\n")
@@ -147,4 +153,4 @@ class RedfishLab:
             if self._process.poll() is not None:
                 break
             time.sleep(POLL_S)
-        raise RuntimeError(f"the BMC did not start: {self._log.read_text()[-800:]}")
+        raise RuntimeError(f"the BMC did not start: {self.log()}")

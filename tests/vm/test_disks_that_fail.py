@@ -53,11 +53,11 @@ def test_a_disk_that_keeps_nothing_is_not_deployed_and_one_that_was_not_wiped_no
 
         job = site.ended(deploy)
         assert job["state"] == "failed"
-        assert "does not keep its data" in job["error"]
+        assert "does not keep its data" in job["error"], bmcs.log()
         assert site.state("forgets") == "deploying failed"
 
         job = site.ended(release)
         assert job["state"] == "failed"
-        assert "cannot be written" in job["error"]
+        assert "cannot be written" in job["error"], bmcs.log()
         assert site.state("refuses") == "cleaning failed"
         assert refuses.disk.read_bytes()[: len(OLD_DATA)] == OLD_DATA
