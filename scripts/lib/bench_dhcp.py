@@ -6,6 +6,9 @@ that really came; best and median of ``--rounds`` rounds in which all servers ta
 Known machines have a reservation (Kea, dnsmasq) or are accepted servers (node); unknown ones
 are new each time, so each exchange makes a lease. The node's are durable before the ACK; Kea's
 file is written without fsync. All servers see option 82 that differs by machine.
+
+Then three nodes of one site (``dhcp_site.py``): a storm of all known machines at one of them,
+and the same packets to all three, whose replies are compared byte by byte.
 """
 
 import argparse
@@ -34,6 +37,7 @@ from dhcp_servers import (  # noqa: E402
     missing,
     node_server,
 )
+from dhcp_site import Site, Storm, differing  # noqa: E402
 
 DROPS_MAX: Final = 0.025
 STEPS: Final = (
@@ -180,6 +184,17 @@ def measure(args: argparse.Namespace, say: Say) -> dict[str, Any]:
             stack.callback(server.end)
         measure_rates(wires, servers, args.known, args.rounds, args.seconds, say)
         found = figures(servers)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-dhcp-")))
+        site = Site(stack, folder / "fleet", args.known)
+        found |= Storm(site, args.known, args.storm_s).run()
+        say(f"storm: {found['storm_p99_s']} s")
+        alike = differing(site, args.packets, 1)
+        say(f"alike: {alike}")
+        found |= {
+            "differing_bytes": alike.differing_bytes, "packets_compared": alike.packets,
+            "packets_answered": alike.answered, "answered_by_some": alike.partly,
+        }  # fmt: skip
     return {**found, "known": args.known, "drops_max": DROPS_MAX}
 
 
@@ -189,6 +204,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4, help="of each step")
     parser.add_argument("--known", type=int, default=5000, help="known machines")
+    parser.add_argument("--packets", type=int, default=1_000_000, help="for three nodes")
+    parser.add_argument("--storm-s", type=float, default=10.0, help="all known start within")
     args = parser.parse_args()
     if absent := missing():
         print(f"not installed: {', '.join(absent)}", file=sys.stderr)

@@ -163,8 +163,11 @@ class Node:
         return self.fleet.folder / f"{data.name}.toml"
 
 
-def write_servers(data: Path, site: str, count: int) -> None:
-    """Write SERVER rows into the store of a node that does not run."""
+def write_servers(data: Path, site: str, count: int, first: int = FIXED) -> None:
+    """Write SERVER rows into the store of a node that does not run.
+
+    ``first``: the fixed address of the first one.
+    """
     identity = load_or_make_identity(data / KEYS)
     register = RegisterStore.open(data / REGISTER)
     root_fp = register.register.root_fp
@@ -177,7 +180,8 @@ def write_servers(data: Path, site: str, count: int) -> None:
         for number in numbers:
             row = {
                 "id": f"server-{number}", "name": f"srv{number}", "site": site,
-                "macs": [mac_of(number)], "ip": address_of(number), "state": "available",
+                "macs": [mac_of(number)], "ip": str(IPv4Address(first + number)),
+                "state": "available",
                 "accepted_ms": number + 1,
             }  # fmt: skip
             tx.put(site_scope(site), SERVER, f"server-{number}", row)
