@@ -4,7 +4,7 @@
 only through a ``PeerSource``; what is wanted where is decided by its owner.
 """
 
-from cache.cache import Cache, PeerSource
+from cache.cache import Cache
 from cache.errors import (
     CacheError,
     ChunkUnavailable,
@@ -16,12 +16,15 @@ from cache.errors import (
     NoSpace,
     OriginError,
 )
+from cache.fetching import Later, PeerSource
 from cache.making import why_no_converter
+from cache.proto.fetch_plan import Ask, Members
 from cache.proto.manifest import Manifest, parse_manifest
 from cache.sharing import put_presence, rpc_handlers
 from cache.shelf import AssetReader, AssetState
 
 __all__ = [
+    "Ask",
     "AssetReader",
     "AssetState",
     "Cache",
@@ -29,8 +32,10 @@ __all__ = [
     "ChunkUnavailable",
     "ContentMismatch",
     "ImageRefused",
+    "Later",
     "Manifest",
     "ManifestError",
+    "Members",
     "NoConverter",
     "NoHolder",
     "NoSpace",

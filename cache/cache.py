@@ -6,16 +6,16 @@ reserve.
 """
 
 import errno
-import random
 import shutil
-from collections.abc import AsyncIterable, Generator, Sequence
+from collections.abc import AsyncIterable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from cache.errors import CacheError, ContentMismatch, ImageRefused, NoHolder, NoSpace
+from cache.fetching import Fetching, PeerSource
 from cache.files import AssetFiles
 from cache.intake import Intake
 from cache.ledger import Tally
@@ -28,7 +28,6 @@ from cache.making import (
     wrong_kind,
 )
 from cache.origin import read_origin
-from cache.proto.fetch_plan import Ask, FetchPlan
 from cache.proto.manifest import Manifest, parse_manifest
 from cache.proto.origin import Answer
 from cache.shelf import Shelf
@@ -38,33 +37,10 @@ from mesh.proto.content import FILE, HEAD_BYTES, QCOW2
 
 RESERVE_BYTES: Final = 64 << 20
 """Free disk that assets never take: the state database needs room to breathe."""
-HOLDERS_REFRESH_S: Final = 2.0
-HOLDERS_PATIENCE: Final = 15
-"""How often in a row nobody can be asked before a fetch gives up for now."""
-PEER_S: Final = 30.0
+MANIFEST_S: Final = 30.0
 SYNC_S: Final = 30.0
 """How long a transfer that ends may take to make its bytes durable."""
 log = get_log("cache")
-
-
-class PeerSource(Protocol):
-    """Other nodes, as the cache sees them; a call may raise CacheError."""
-
-    async def holders(self) -> Sequence[str]:
-        """Return the nodes that say they hold the asset."""
-        ...
-
-    async def manifest(self, node: str, asset: str) -> bytes:
-        """Return the manifest core from a node."""
-        ...
-
-    async def chunk(self, node: str, asset: str, index: int) -> bytes:
-        """Return the bytes of a chunk from a node (unverified)."""
-        ...
-
-    def near(self, node: str) -> bool:
-        """Tell whether a node stands at our own site, on this side of the uplink."""
-        ...
 
 
 class Cache(Shelf):
@@ -348,9 +324,12 @@ class Cache(Shelf):
     async def _learn(self, asset: str, peers: PeerSource) -> AssetFiles:
         """Get the manifest from any holder."""
         reason = "no node says that it holds it"
-        for node in await peers.holders():
+        members = await peers.members()
+        for node in (*members.sources, *members.fellows):
+            if node == members.me:
+                continue
             try:
-                with trio.fail_after(PEER_S):
+                with trio.fail_after(MANIFEST_S):
                     manifest = parse_manifest(await peers.manifest(node, asset), asset)
             except (CacheError, trio.TooSlowError) as exc:
                 reason = str(exc) or f"{node} did not answer"
@@ -363,59 +342,11 @@ class Cache(Shelf):
         raise NoHolder(f"nobody gives the manifest of {asset}: {reason}")
 
     async def _fetch_chunks(self, tally: Tally, files: AssetFiles, peers: PeerSource) -> None:
-        plan = FetchPlan(files.have, random.SystemRandom().random)
-        self._plans[files.manifest.asset] = plan
-        failures: list[OSError] = []
-        idle = 0
+        fetching = Fetching(self, tally, files, peers, self._save)
+        self._plans[files.manifest.asset] = fetching.plan
         try:
-            async with trio.open_nursery() as nursery:
-                while not plan.done and not failures and idle <= HOLDERS_PATIENCE:
-                    plan.on_holders(await peers.holders())
-                    for ask in plan.next(trio.current_time()):
-                        nursery.start_soon(self._one, tally, files, peers, plan, ask, failures)
-                    idle = 0 if plan.in_flight else idle + 1
-                    with trio.move_on_after(HOLDERS_REFRESH_S):
-                        await self.wait_past(self.version)
-                if failures:
-                    nursery.cancel_scope.cancel()
+            await fetching.run()
         finally:
             del self._plans[files.manifest.asset]
             with trio.move_on_after(SYNC_S, shield=True):
                 await self.in_thread(files.sync)
-        if failures:
-            raise failures[0]
-        if not plan.done:
-            raise NoHolder(f"nobody gives the rest of {tally.name} at present")
-
-    async def _one(
-        self, tally: Tally, files: AssetFiles, peers: PeerSource, plan: FetchPlan, ask: Ask,
-        failures: list[OSError],
-    ) -> None:  # fmt: skip
-        """Fetch, verify and store one chunk."""
-        asset = files.manifest.asset
-        try:
-            with trio.fail_after(PEER_S):
-                data = await peers.chunk(ask.node, asset, ask.index)
-        except (CacheError, trio.TooSlowError) as exc:
-            plan.on_failure(ask, trio.current_time())
-            log.warning(
-                "chunk not had", peer=ask.node, asset=asset, error=str(exc) or "too slow"
-            )
-            self.changed()
-            return
-        tally.peer_bytes += len(data)
-        try:
-            good = await self.in_thread(files.store, ask.index, data)
-        except OSError as exc:
-            plan.on_given_up(ask)
-            failures.append(exc)
-            self.changed()
-            return
-        if good:
-            plan.on_chunk(ask)
-            tally.near_bytes += len(data) if peers.near(ask.node) else 0
-        else:
-            plan.on_corrupt(ask)
-            tally.rejected_bytes += len(data)
-            log.error("corrupt chunk from a peer", peer=ask.node, asset=asset, count=ask.index)
-        self._save(tally)

@@ -110,6 +110,12 @@ class AssetFiles:
             self._checked[index] = True
         return data
 
+    def leave_memory(self, first: int, count: int) -> None:
+        """Let the kernel forget chunks, so that ``read`` takes them from the disk itself."""
+        os.fdatasync(self._descriptor)  # what is not written yet cannot leave memory
+        at, size = (chunks * self.manifest.chunk_bytes for chunks in (first, count))
+        os.posix_fadvise(self._descriptor, at, size, os.POSIX_FADV_DONTNEED)
+
     def checked(self, index: int) -> bool:
         """Tell whether a chunk was verified in this process and may be sent as it is."""
         return self._checked[index]

@@ -19,6 +19,10 @@ CORE_PIECE_BYTES: Final = 1 << 20
 COUNTS: Final = ("origin_bytes", "peer_bytes", "near_bytes")
 """What names of one content cost, which adds up."""
 INDEX_MAX: Final = 1 << 32
+WAIT_S: Final = 5.0
+"""How long a fellow's call is kept until its chunk is here."""
+WAITING_MAX: Final = 256
+"""Calls that are kept at once; further ones are answered at once."""
 
 Handler = Callable[[str, Any], Awaitable[Any]]
 
@@ -52,12 +56,25 @@ def rpc_handlers(cache: Cache) -> dict[str, Handler]:
         piece = held.core[offset : offset + CORE_PIECE_BYTES]
         return {"total": len(held.core), "piece": piece}
 
+    waiting = 0
+
     async def chunk(_peer: str, body: Any) -> Any:
+        """Answer with bytes, to a fellow (``wait``) with ``{"have"}`` if they come later."""
+        nonlocal waiting
         asset, index = _asset_and(body, "index")
+        shared, first = body.get("wait") is True, body.get("first") is True
         try:
-            return await cache.read_chunk(asset, index)
+            if not shared:
+                return await cache.read_chunk(asset, index)
+            waiting += 1
+            try:
+                wait_s = WAIT_S if waiting <= WAITING_MAX else 0.0
+                found = await cache.give_chunk(asset, index, wait_s, first)
+            finally:
+                waiting -= 1
         except ChunkUnavailable as exc:
             raise Refused(str(exc)) from exc
+        return found if isinstance(found, bytes) else {"have": found}
 
     return {"cache.manifest": manifest, "cache.chunk": chunk}
 

@@ -185,6 +185,62 @@ class Shelf:
             raise ChunkUnavailable(f"{asset} is not here")
         return await self.in_thread(files.read, index)
 
+    async def give_chunk(
+        self, asset: str, index: int, wait_s: float, first: bool
+    ) -> bytes | int | None:
+        """Return a chunk for a fellow, waiting for it while it is on its way here.
+
+        Once ``wait_s`` are over: how many chunks are here, None before the fetch has begun.
+        ``first``: somebody's reader waits for it. Raises ChunkUnavailable: it does not come.
+        """
+        with trio.move_on_after(wait_s):
+            while True:
+                version, files = self.version, self._files.get(asset)
+                if files is not None:
+                    if index >= files.manifest.chunks or files.have[index]:
+                        break
+                    if asset not in self._plans:
+                        raise ChunkUnavailable(f"chunk {index} of {asset} does not come here")
+                    if first:
+                        self.want_first(asset, index)
+                await self.wait_past(version)
+        files = self._files.get(asset)
+        if files is None:
+            return None
+        if index < files.manifest.chunks and not files.have[index]:
+            return files.have.have
+        return await self.in_thread(files.read, index)
+
+    async def verify(self, asset: str, first: int, count: int) -> tuple[int, int, int]:
+        """Read held chunks again, from ``first`` on at most ``count``, from the disk itself.
+
+        Returns how many were held, how many of these were damaged (they are not held any more)
+        and how many chunks the asset has, 0 when nothing of it is here.
+        """
+        files = self._files.get(asset)
+        if files is None:
+            return 0, 0, 0
+        await self.in_thread(files.leave_memory, first, count)
+        checked = damaged = 0
+        for index in range(first, min(first + count, files.manifest.chunks)):
+            if not files.have[index]:
+                continue
+            checked += 1
+            try:
+                await self.in_thread(files.read, index)
+            except ChunkUnavailable as exc:
+                damaged += 1
+                log.error("chunk damaged on disk", asset=asset, error=exc)
+        for tally in self._tallies.values() if damaged else ():
+            if tally.asset == asset and tally.state == "verified":
+                self._save(tally, "absent")
+        return checked, damaged, files.manifest.chunks
+
+    def size_of(self, asset: str) -> int:
+        """Return the bytes of an asset that is here, 0 when it is not."""
+        files = self._files.get(asset)
+        return files.manifest.size if files else 0
+
     def drop(self, asset: str) -> int:
         """Let a whole asset go; return its bytes, 0 when it is not here or on its way."""
         files = self._files.get(asset)

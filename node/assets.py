@@ -15,14 +15,17 @@ from typing import Any, Final, Protocol
 import trio
 
 from cache.api import (
+    Ask,
     Cache,
     CacheError,
     ChunkUnavailable,
     ContentMismatch,
+    Later,
+    Members,
     NoHolder,
     put_presence,
 )
-from mesh.errors import MeshError, StoreFull
+from mesh.errors import MeshError, RemoteRefused, StoreFull
 from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto.naming import SignedName
@@ -35,7 +38,7 @@ from node.proto.residency import (
     Resolve,
     View,
     decide,
-    fetch_from,
+    sharing,
     waits_for,
 )
 
@@ -45,7 +48,8 @@ RETRY_MAX_S: Final = 60.0
 MISMATCH_S: Final = 3600.0
 """Pause after an origin gave other bytes than were declared, unless the reference changes: the
 same bytes would most likely come again, all of them."""
-RPC_S: Final = 20.0
+RPC_S: Final = 90.0
+"""For one chunk of several on a thin link; a dead link ends by itself long before."""
 CORE_BYTES_MAX: Final = 16 << 20
 WANTED_MAX: Final = 256
 SUMMON_S: Final = 50.0
@@ -78,11 +82,13 @@ class Assets:
         alive: Callable[[], Sequence[str]],
         read_name: Callable[[str, object], SignedName | None],
         site_of: Callable[[str], str | None],
+        site_nodes: Callable[[], Collection[str]],
     ) -> None:
-        """``site_of``: where the roster has an active member, None for anybody else."""
+        """``site_of``: where the roster has an active member, None for anybody else;
+        ``site_nodes``: the active nodes that it has at our site, alive or not."""
         self._node, self._site, self._cache, self._store = node, site, cache, store
         self._peers, self._alive, self._read_name = peers, alive, read_name
-        self._site_of = site_of
+        self._site_of, self._site_nodes = site_of, site_nodes
         self._busy: set[str] = set()
         self._failures: dict[str, tuple[int, float]] = {}
         self._mismatched: dict[str, tuple[Resolve, float]] = {}
@@ -190,6 +196,7 @@ class Assets:
             node=self._node,
             site=self._site,
             alive=[*self._alive(), self._node],
+            site_nodes=self._site_nodes(),
             references=in_force(self._store.rows(FLEET, REFERENCE)),
             names=self._names(),
             holders=self._holders(),
@@ -292,9 +299,10 @@ class Assets:
     def _write_presence(self, tx: Any) -> None:
         put_presence(tx, self._node, self._site, self._cache)
 
-    def holders_of(self, asset: str) -> list[str]:
-        """Return whom to ask for an asset now."""
-        return fetch_from(self._holders().get(asset, ()), self._site, self._node)
+    def members_of(self, name: str, asset: str) -> Members:
+        """Return from whom an asset is taken now, and with whom that is shared."""
+        found = sharing(self._view(), name, asset)
+        return Members(self._node, found.sources, found.fellows, found.ring)
 
     def is_near(self, node: str) -> bool:
         """Tell whether the roster has a node at our own site."""
@@ -341,9 +349,9 @@ class _Holders:
             if not started:
                 task_status.started(exc)
 
-    async def holders(self) -> Sequence[str]:
-        """Return whom to ask."""
-        return self._assets.holders_of(self._order.asset)
+    async def members(self) -> Members:
+        """Return who takes part."""
+        return self._assets.members_of(self._order.name, self._order.asset)
 
     async def manifest(self, node: str, asset: str) -> bytes:
         """Return the manifest core, in pieces."""
@@ -362,12 +370,16 @@ class _Holders:
                 case _:
                     raise NoHolder(f"{node} does not give the manifest as it should")
 
-    async def chunk(self, node: str, asset: str, index: int) -> bytes:
-        """Return the bytes of a chunk."""
-        data = await self._call(node, "cache.chunk", {"asset": asset, "index": index})
-        if not isinstance(data, bytes):
-            raise ChunkUnavailable(f"{node} does not give chunks as it should")
-        return data
+    async def chunk(self, node: str, asset: str, ask: Ask) -> bytes | Later:
+        """Return the bytes of a chunk, or that a fellow will have it."""
+        body = {"asset": asset, "index": ask.index, "wait": ask.shared, "first": ask.first}
+        match await self._call(node, "cache.chunk", body):
+            case bytes(data):
+                return data
+            case {"have": int() | None as have} if ask.shared:
+                return Later(have)
+            case _:
+                raise NoHolder(f"{node} does not give chunks as it should")
 
     def near(self, node: str) -> bool:
         """Tell whether a node is on this side of the uplink."""
@@ -382,6 +394,8 @@ class _Holders:
                     if trouble is not None:
                         raise trouble
             return await self._links[node].rpc(method, body, RPC_S)
+        except RemoteRefused as exc:
+            raise ChunkUnavailable(str(exc)) from exc
         except MeshError as exc:
             self._links.pop(node, None)
-            raise ChunkUnavailable(str(exc)) from exc
+            raise NoHolder(str(exc)) from exc

@@ -1,21 +1,21 @@
 """What this node shall fetch next, and from where: a pure decision over the rows it has.
 
 It knows neither links nor disk. Rules: an asset crosses a site's uplink once (the rendezvous
-owner takes it, the other nodes of the site take it from there); what only a job here wants, and
-what the owner fails to get, a node takes by itself; the first wanting site reads the origin,
-every other site takes the chunks from nodes that hold them; the origin is asked again, by the
-first site, only when nobody holds the whole asset: chunks that were lost everywhere would be
-waited for in vain.
+owner reads the origin; of what nodes elsewhere hold, all nodes of the site take their shares at
+the same time, and the rest from each other); what only a job here wants, and what the owner
+fails to get, a node takes by itself; the first wanting site reads the origin, every other site
+takes the chunks from nodes that hold them; the origin is asked again, by the first site, only
+when nobody holds the whole asset: chunks that were lost everywhere would be waited for in vain.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mesh.proto.content import IMAGE
 from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN
-from mesh.proto.references import kind_of
-from mesh.proto.rendezvous import owner
+from mesh.proto.references import kind_of, sites_of
+from mesh.proto.rendezvous import owner, ranked
 
 Body = Mapping[str, Any]
 
@@ -67,6 +67,8 @@ class View:
     site: str
     alive: Collection[str]
     """Nodes of our site that count, ourselves among them."""
+    site_nodes: Collection[str] = ()
+    """Nodes that the roster has at our site, alive or not."""
     references: Mapping[str, Body]
     names: Mapping[str, Body]
     """Verified NAME bodies by name."""
@@ -103,7 +105,7 @@ def waits_for(view: View, name: str) -> str | None:
 
 def _one(view: View, name: str) -> Resolve | Fetch | Wait | None:
     reference = view.references.get(name, {})
-    sites = _sites(reference)
+    sites = sites_of(reference)
     local = name in view.wanted
     if view.site not in sites and not local:
         return None
@@ -117,7 +119,8 @@ def _one(view: View, name: str) -> Resolve | Fetch | Wait | None:
     if asset in view.held:
         return None
     others = [holder for holder in view.holders.get(asset, ()) if holder.node != view.node]
-    if any(holder.whole and holder.site == view.site for holder in others):
+    shared = view.site in sites
+    if any(h.whole and (shared or h.site == view.site) for h in others):
         return Fetch(name, asset, _text(view.names[name].get("sha256")))
     if not ours:
         return Wait(f"waits for node {keeper} of this site, which takes {name} first")
@@ -137,7 +140,7 @@ def _unnamed(view: View, name: str, keeper: str | None, ours: bool) -> Resolve |
     claimed = view.claimed.get(name)
     if claimed is not None and declared in (None, claimed):
         return Wait(f"waits for a hub to sign the name {name}")
-    first = min(_sites(reference), default=view.site)
+    first = min(sites_of(reference), default=view.site)
     if first != view.site:
         return Wait(f"waits for site {first} to read the origin of {name}")
     if not ours:
@@ -155,17 +158,32 @@ def _resolve(reference: Body, name: str, signed: Body) -> Resolve | None:
     return Resolve(name, url, declared, kind_of(reference), made)
 
 
-def _sites(reference: Body) -> list[str]:
-    want = reference.get("want")
-    return [site for site in want if isinstance(site, str)] if isinstance(want, list) else []
-
-
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def fetch_from(holders: Iterable[Holder], view_site: str, node: str) -> list[str]:
-    """Return whom to ask: nodes of our own site when one holds it whole, else all others."""
-    others = [holder for holder in holders if holder.node != node]
-    near = [holder.node for holder in others if holder.site == view_site and holder.whole]
-    return near or [holder.node for holder in others]
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """From whom an asset is taken, and with whom that is shared (cache.api.Members)."""
+
+    sources: tuple[str, ...]
+    fellows: tuple[str, ...]
+    ring: tuple[str, ...]
+
+
+def sharing(view: View, name: str, asset: str) -> Sharing:
+    """Return who takes part in the fetch of an asset.
+
+    Sources: nodes of our own site that hold it whole, else nodes elsewhere that do, else all
+    that hold a part.
+    """
+    others = [h for h in view.holders.get(asset, ()) if h.node != view.node]
+    whole = [h for h in others if h.whole]
+    near = [h.node for h in whole if h.site == view.site]
+    sources = near or [h.node for h in whole] or [h.node for h in others]
+    fellows = ring = [view.node]
+    if view.site in sites_of(view.references.get(name, {})):
+        ring = ranked({*view.site_nodes, *view.alive, view.node}, asset)
+        can = {n for n in view.alive if (n, name) not in view.failed} - set(near)
+        fellows = [n for n in ring if n in can or n == view.node]
+    return Sharing(tuple(sorted(sources)), tuple(fellows), tuple(ring))

@@ -4,17 +4,18 @@ import hashlib
 import os
 import random
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
 
 from cache.api import (
+    Ask,
     Cache,
     CacheError,
     ChunkUnavailable,
     ContentMismatch,
+    Members,
     NoHolder,
     NoSpace,
     OriginError,
@@ -42,8 +43,8 @@ class Peers:
         self.here: set[str] = set()
         self.asked: list[tuple[str, int]] = []
 
-    async def holders(self) -> Sequence[str]:
-        return list(self.caches)
+    async def members(self) -> Members:
+        return Members("me", tuple(self.caches), ("me",), ("me",))
 
     async def manifest(self, node: str, asset: str) -> bytes:
         if node in self.dead:
@@ -53,11 +54,11 @@ class Peers:
             raise NoHolder("not here")
         return manifest.core
 
-    async def chunk(self, node: str, asset: str, index: int) -> bytes:
-        self.asked.append((node, index))
+    async def chunk(self, node: str, asset: str, ask: Ask) -> bytes:
+        self.asked.append((node, ask.index))
         if node in self.dead:
-            raise ChunkUnavailable(f"{node} is gone")
-        data = await self.caches[node].read_chunk(asset, index)
+            raise NoHolder(f"{node} is gone")
+        data = await self.caches[node].read_chunk(asset, ask.index)
         return bytes([data[0] ^ 1]) + data[1:] if node in self.corrupt else data
 
     def near(self, node: str) -> bool:
@@ -229,7 +230,8 @@ async def test_a_corrupt_chunk_is_thrown_away_and_the_peer_is_not_asked_again(
 async def test_only_a_liar_gives_an_error_and_stores_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.cache.HOLDERS_REFRESH_S", 0.01)
+    monkeypatch.setattr("cache.fetching.REFRESH_S", 0.01)
+    monkeypatch.setattr("cache.fetching.PATIENCE_S", 0.1)
     liar, second = open_cache(tmp_path / "l"), open_cache(tmp_path / "2")
     manifest = await liar.add_stream("image", pieces(CONTENT))
     peers = Peers({"liar": liar})
@@ -243,15 +245,15 @@ async def test_only_a_liar_gives_an_error_and_stores_nothing(
 async def test_a_fetch_cut_in_the_middle_goes_on_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.cache.HOLDERS_REFRESH_S", 0.01)
+    monkeypatch.setattr("cache.fetching.REFRESH_S", 0.01)
     first, second = open_cache(tmp_path / "1"), open_cache(tmp_path / "2")
     manifest = await first.add_stream("image", pieces(CONTENT))
     peers = Peers({"first": first})
 
-    async def chunk(node: str, asset: str, index: int) -> bytes:
-        if index >= 3:
+    async def chunk(node: str, asset: str, ask: Ask) -> bytes:
+        if ask.index >= 3:
             raise ChunkUnavailable("cut")
-        return await first.read_chunk(asset, index)
+        return await first.read_chunk(asset, ask.index)
 
     peers.chunk = chunk  # type: ignore[method-assign]
     with trio.move_on_after(0.5), pytest.raises(CacheError):
@@ -285,10 +287,10 @@ async def test_a_reader_gets_bytes_while_the_rest_is_on_its_way(tmp_path: Path) 
     peers = Peers({"first": first})
     gate = trio.Event()
 
-    async def chunk(node: str, asset: str, index: int) -> bytes:
-        if index == 5:
+    async def chunk(node: str, asset: str, ask: Ask) -> bytes:
+        if ask.index == 5:
             await gate.wait()
-        return await first.read_chunk(asset, index)
+        return await first.read_chunk(asset, ask.index)
 
     peers.chunk = chunk  # type: ignore[method-assign]
     async with trio.open_nursery() as nursery:
@@ -314,3 +316,26 @@ async def test_a_quota_is_kept_with_one_sentence(tmp_path: Path, nursery: trio.N
 async def pieces(content: bytes):  # type: ignore[no-untyped-def]
     for i in range(0, len(content), 300_000):
         yield content[i : i + 300_000]
+
+
+async def test_what_rotted_on_the_disk_is_found_forgotten_and_fetched_again(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    here, there = open_cache(tmp_path / "here"), open_cache(tmp_path / "there")
+    for cache in (here, there):
+        asset = (await cache.add_stream("x", pieces(CONTENT))).asset
+    assert await here.verify(asset, 0, 100) == (6, 0, 6)
+    assert await here.verify("b3:" + "0" * 64, 0, 100) == (0, 0, 0)
+    with (tmp_path / "here" / "assets" / asset[3:] / "data").open("r+b") as file:
+        file.seek(2 * MIB + 5)
+        file.write(b"rot")
+    assert await here.verify(asset, 0, 2) == (2, 0, 6)
+    assert await here.verify(asset, 2, 2) == (2, 1, 6)
+    assert not here.holds(asset)
+    assert here.assets()[0].state == "absent"
+    assert await here.verify(asset, 0, 100) == (5, 0, 6)
+    await here.fetch("x", asset, Peers({"there": there}))
+    assert here.assets()[0].state == "verified"
+    assert await here.verify(asset, 0, 100) == (6, 0, 6)
+    for cache in (here, there):
+        cache.close()

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from node.proto.residency import Fetch, Holder, Resolve, View, decide, fetch_from, waits_for
+from node.proto.residency import Fetch, Holder, Resolve, View, decide, sharing, waits_for
 
 ASSET = "b3:" + "1" * 64
 URL = "http://origin.example/image"
@@ -84,17 +84,33 @@ def test_a_job_may_want_what_its_site_does_not() -> None:
     assert orders == [FETCH]
 
 
-def test_the_second_node_of_a_site_waits_for_the_first() -> None:
-    holders = {ASSET: [Holder("n9", "two", True)]}
+def test_all_nodes_of_a_site_share_what_nodes_elsewhere_hold() -> None:
+    holders = {ASSET: [Holder("n8", "two", False), Holder("n9", "two", True)]}
     alive = ["n1", "n2"]
-    orders = {n: decide(view(node=n, alive=alive, names=NAMED, holders=holders)) for n in alive}
-    waiting = [node for node, order in orders.items() if not order]
-    assert len(waiting) == 1
-    first = next(node for node in alive if node not in waiting)
-    holders[ASSET].append(Holder(first, "one", True))
-    again = decide(view(node=waiting[0], alive=alive, names=NAMED, holders=holders))
-    assert again == [FETCH]
-    assert fetch_from(holders[ASSET], "one", waiting[0]) == [first]
+    at: dict[str, Any] = {"alive": alive, "names": NAMED, "holders": holders}
+    for node in alive:
+        assert decide(view(**at, node=node)) == [FETCH]
+    found = sharing(view(**at, site_nodes=["n1", "n2", "n3"]), "img", ASSET)
+    assert (found.sources, sorted(found.fellows)) == (("n9",), alive)
+    assert sorted(found.ring) == ["n1", "n2", "n3"]
+    assert sharing(view(**at, node="n2", site_nodes=["n3"]), "img", ASSET) == found
+    failed = sharing(view(**at, failed=[("n2", "img")]), "img", ASSET)
+    assert (failed.fellows, sorted(failed.ring)) == (("n1",), alive)
+    alone = sharing(view(**at, references={}), "img", ASSET)
+    assert (alone.fellows, alone.ring) == (("n1",), ("n1",))
+
+
+def test_what_a_node_of_the_own_site_holds_is_taken_from_there() -> None:
+    holders = {ASSET: [Holder("n2", "one", True), Holder("n9", "two", True)]}
+    at: dict[str, Any] = {"alive": ["n1", "n2", "n3"], "names": NAMED, "holders": holders}
+    assert decide(view(**at)) == [FETCH]
+    found = sharing(view(**at), "img", ASSET)
+    assert (found.sources, sorted(found.fellows)) == (("n2",), ["n1", "n3"])
+
+
+def test_where_nobody_holds_it_whole_all_parts_are_sources() -> None:
+    holders = {ASSET: [Holder("n2", "one", False), Holder("n9", "two", False)]}
+    assert sharing(view(names=NAMED, holders=holders), "img", ASSET).sources == ("n2", "n9")
 
 
 @pytest.mark.parametrize(
@@ -118,13 +134,13 @@ def test_what_only_a_job_wants_its_node_takes_whoever_owns_the_name() -> None:
 
 
 def test_what_the_owner_fails_to_get_a_job_s_node_takes_itself() -> None:
-    alive, far = ["n1", "n2"], {ASSET: [Holder("n9", "two", True)]}
-    at: dict[str, Any] = {"alive": alive, "names": NAMED, "holders": far, "wanted": ["img"]}
-    orders = {node: decide(view(**at, node=node)) for node in alive}
-    (other,) = [node for node in alive if not orders[node]]
-    (keeper,) = [node for node in alive if orders[node]]
+    at: dict[str, Any] = {"alive": ["n1", "n2"], "names": NAMED, "wanted": ["img"]}
+    orders = {node: decide(view(**at, node=node)) for node in at["alive"]}
+    (other,) = [node for node in at["alive"] if not orders[node]]
+    (keeper,) = [node for node in at["alive"] if orders[node]]
     assert keeper in str(waits_for(view(**at, node=other), "img"))
-    assert decide(view(**at, node=other, failed=[(keeper, "img")])) == [FETCH]
+    read = [Resolve("img", URL, "aa")]
+    assert decide(view(**at, node=other, failed=[(keeper, "img")])) == read
     assert decide(view(**at, node=other, failed=[(keeper, "x"), ("n9", "img")])) == []
 
 
