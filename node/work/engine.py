@@ -7,7 +7,6 @@ orders and jobs stand still, and go on from their rows when there is room."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
-from math import inf
 from typing import Any, Final
 
 import trio
@@ -20,7 +19,7 @@ from mesh.proto import tables
 from mesh.proto.ids import UUID_PATTERN
 from mesh.proto.order import CANCEL, HAND_ON, RETRY, Order, OrderRefused
 from node.proto import lifecycle
-from node.proto.hold import Hold, witnessed
+from node.proto.hold import witnessed
 from node.proto.job import TERMINAL, cancel_row, reopen
 from node.proto.server_view import server_view
 from node.work.agent_args import AgentArgs
@@ -30,7 +29,7 @@ from node.work.keyring import Keyring
 from node.work.log import SCHEMA, JobLog, Line
 from node.work.logins import Logins, MakeCopies
 from node.work.net_boot import assets_of
-from node.work.orders import Orders, ended
+from node.work.orders import Orders, Verdict, ended
 from node.work.ports import (
     AssetCache,
     Assets,
@@ -47,6 +46,7 @@ from node.work.ports import (
 )
 from node.work.rows import SiteRows, plan_of
 from node.work.runner import JobRunner, Means, put_server_view
+from node.work.standstill import Standstill
 from node.work.steps import Steps
 
 log = get_log("jobs")
@@ -60,7 +60,6 @@ class Work:
     """The service; ``run`` is essential: its failure ends the process."""
 
     _nursery: trio.Nursery
-    _looked_s: float = -inf
     _policy_told: bool = False
 
     def __init__(
@@ -105,6 +104,7 @@ class Work:
             connected=self._connected,
             holders=self._keyring.holders,
         )
+        self._still = Standstill(self.rows, receipts, self.limits, clock, self._connected)
         self._hand_on = HandOn(self.rows, self._orders, self._keyring.holders, copy_for)
         steps = Steps(
             rows=self.rows, open_bmc=open_bmc, credentials=credentials, assets=assets,
@@ -120,7 +120,7 @@ class Work:
             limits=self.limits,
             now_ms=self.now_ms,
             others_connected=lambda: bool(self._connected()),
-            stood_still=self._stood_still,
+            stood_still=self._still.stood_still,
             args_for=args.args_for,
         )
         self._runners: dict[str, JobRunner] = {}
@@ -130,7 +130,6 @@ class Work:
         self._ours: set[str] = set()
         """Jobs of ours that may need a runner."""
         self._first_seen: dict[str, float] = {}
-        self._hold = Hold(self.limits.settle_s, self.limits.meet_s)
         self._bell = trio.Event()
 
     # -- for other rooms -------------------------------------------------------------------
@@ -263,7 +262,7 @@ class Work:
             row = self.rows.job(job_id)
             if row is not None and row["runner"] != self.rows.node_id:
                 runner.abandon()
-        held = self._holds()
+        held = self._still.holds()
         orders = self._store.rows(self.rows.scope, tables.ORDER)
         for row in sorted(orders, key=lambda row: row.key):
             if held or row.key in self._settled or row.key in self._refused:
@@ -274,20 +273,6 @@ class Work:
                 self._settled.add(row.key)
         await self._go_on(held)
 
-    def _stood_still(self) -> bool:
-        return self._hold.on or trio.current_time() > self._looked_s + self.limits.stall_s
-
-    def _holds(self) -> bool:
-        """Say whether others may have taken over meanwhile what they knew no job row of."""
-        now = trio.current_time()
-        if now > self._looked_s + self.limits.stall_s:
-            if self._looked_s > -inf:
-                log.warning("stood still", s=round(now - self._looked_s, 1))
-            self._hold.begin(now)
-        self._looked_s = now
-        others = set(self.rows.site_nodes()) - {self.rows.node_id}
-        return self._hold.look(now, bool(others), others <= self._connected())
-
     async def _go_on(self, held: bool) -> None:
         """Begin or resume what is ours and has no runner yet, the oldest first."""
         for job_id in sorted(self._ours - self._runners.keys()):
@@ -297,6 +282,8 @@ class Work:
             elif held and not witnessed(body):
                 continue
             elif body["state"] in {"queued", "blocked"}:
+                if not await self._still.others_know():
+                    return
                 await self._try_begin(body["id"])
             else:
                 self._launch(body)
@@ -334,11 +321,16 @@ class Work:
         else:
             row = self._orders.refused_job(order, refusal, self._clock.now_ms())
 
-        def fn(tx: Tx) -> None:
+        def fn(tx: Tx) -> bool:
+            if self._still.since_look(tx.now_ms):
+                return False  # another node may have it by now
             if tx.get(self.rows.scope, tables.JOB, order.id) is None:
                 tx.put(self.rows.scope, tables.JOB, order.id, row)
+            return True
 
-        await self._store.write(fn)
+        if not await self._store.write(fn):
+            return
+        self._still.took()
         self._first_seen.pop(order_id, None)
         self._settled.add(order_id)
         name = row["server_name"]
@@ -441,6 +433,7 @@ class Work:
             )
             return
         await self._store.write(whole)
+        self._still.took()
         self._ours.add(job_id)
         self._bell.set()
         log.info("order taken", job=order.id, kind=order.kind, detail=job_id)
@@ -450,9 +443,13 @@ class Work:
     async def _try_begin(self, job_id: str) -> None:
         running = {name: runner.job.row for name, runner in self._runners.items()}
         standing = self._orders.standing()
-        verdict = await self._store.write(
-            lambda tx: self._orders.begin(tx, job_id, running, standing)
-        )
+
+        def fn(tx: Tx) -> Verdict | None:
+            if self._still.since_look(tx.now_ms):
+                return None
+            return self._orders.begin(tx, job_id, running, standing)
+
+        verdict = await self._store.write(fn)
         if verdict is not None and verdict.begun:
             self._launch(verdict.row)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -77,6 +77,7 @@ class FakePeers:
         self.nodes: dict[str, dict[str, Any]] = {}
         self.receipts: list[tuple[str, int, int]] = []
         self.witness: str | None = None
+        self.before_receipt: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     def connected(self) -> Mapping[str, Any]:
         return dict.fromkeys(self.nodes)
@@ -88,7 +89,7 @@ class FakePeers:
         self, scope: str, epoch: int, seq: int, timeout_s: float, /
     ) -> str | None:
         self.receipts.append((scope, epoch, seq))
-        await trio.lowlevel.checkpoint()
+        await self.before_receipt()
         return self.witness
 
 
@@ -286,10 +287,14 @@ class WorkSite:
 
     async def mine(self, kind: str, params: Mapping[str, Any], **changes: Any) -> str:
         """Give an order whose rendezvous owner is this node."""
+        return await self.give(kind, params, id=self.mine_id(), **changes)
+
+    def mine_id(self) -> str:
+        """Return the id of an order whose rendezvous owner is this node."""
         nodes = [member.node_id for member in self.org.register.members()]
         while owner(nodes, order_id := self.new_id()) != self.node.node_id:
             pass
-        return await self.give(kind, params, id=order_id, **changes)
+        return order_id
 
     # -- levels ----------------------------------------------------------------------------
 
