@@ -16,14 +16,15 @@ from cache.errors import (
     NoSpace,
     OriginError,
 )
-from cache.fetching import Later, PeerSource
+from cache.fetching import PeerSource
 from cache.making import why_no_converter
-from cache.proto.fetch_plan import Ask, Members
+from cache.proto.fetch_plan import Ask, Later, Members
 from cache.proto.manifest import Manifest, parse_manifest
-from cache.sharing import put_presence, rpc_handlers
+from cache.sharing import WAIT_S, put_presence, rpc_handlers
 from cache.shelf import AssetReader, AssetState
 
 __all__ = [
+    "WAIT_S",
     "Ask",
     "AssetReader",
     "AssetState",

@@ -7,7 +7,6 @@ before they are stored; whatever ends a fetch, what came stays.
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
@@ -15,7 +14,7 @@ import trio
 from cache.errors import CacheError, ChunkUnavailable, NoHolder
 from cache.files import AssetFiles
 from cache.ledger import Tally
-from cache.proto.fetch_plan import Ask, FetchPlan, Members
+from cache.proto.fetch_plan import Ask, FetchPlan, Later, Members
 from cache.shelf import Shelf
 from mesh.host.log import get_log
 
@@ -29,13 +28,6 @@ SAVE_S: Final = 1.0
 log = get_log("cache")
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
-    """A fellow's answer: it will have the chunk; ``have``: chunks it has, None: not begun."""
-
-    have: int | None
-
-
 class PeerSource(Protocol):
     """Other nodes, as the cache sees them; a call may raise CacheError."""
 
@@ -47,7 +39,7 @@ class PeerSource(Protocol):
         """Return the manifest core from a node."""
         ...
 
-    async def chunk(self, node: str, asset: str, ask: Ask) -> bytes | Later:
+    async def chunk(self, node: str, asset: str, ask: Ask) -> bytes | bytearray | Later:
         """Return the bytes of a chunk from a node (unverified); ChunkUnavailable: not there."""
         ...
 
@@ -121,7 +113,7 @@ class Fetching:
         else:
             await self._store(ask, found)
 
-    async def _store(self, ask: Ask, data: bytes) -> None:
+    async def _store(self, ask: Ask, data: bytes | bytearray) -> None:
         tally = self._tally
         tally.peer_bytes += len(data)
         try:

@@ -70,7 +70,7 @@ class AssetFiles:
         """File descriptor of the data, for pread and sendfile."""
         return self._descriptor
 
-    def store(self, index: int, data: bytes) -> bool:
+    def store(self, index: int, data: bytes | bytearray) -> bool:
         """Verify and write a chunk; False when the bytes are not that chunk. Raises OSError."""
         if not self.manifest.fits(index, data):
             return False

@@ -74,7 +74,7 @@ def rpc_handlers(cache: Cache) -> dict[str, Handler]:
                 waiting -= 1
         except ChunkUnavailable as exc:
             raise Refused(str(exc)) from exc
-        return found if isinstance(found, bytes) else {"have": found}
+        return found if isinstance(found, bytes) else {"have": found.have}
 
     return {"cache.manifest": manifest, "cache.chunk": chunk}
 

@@ -17,7 +17,7 @@ from cache.files import AssetFiles
 from cache.intake import Intake
 from cache.ledger import Ledger, Tally
 from cache.making import WORK_SUFFIX
-from cache.proto.fetch_plan import FetchPlan
+from cache.proto.fetch_plan import FetchPlan, Later
 from cache.proto.manifest import CHUNK_BYTES, Manifest
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
@@ -185,13 +185,13 @@ class Shelf:
             raise ChunkUnavailable(f"{asset} is not here")
         return await self.in_thread(files.read, index)
 
-    async def give_chunk(
+    async def await_chunk(
         self, asset: str, index: int, wait_s: float, first: bool
-    ) -> bytes | int | None:
-        """Return a chunk for a fellow, waiting for it while it is on its way here.
+    ) -> Later | None:
+        """Wait for a chunk while it is on its way here; None: it is here.
 
-        Once ``wait_s`` are over: how many chunks are here, None before the fetch has begun.
-        ``first``: somebody's reader waits for it. Raises ChunkUnavailable: it does not come.
+        Once ``wait_s`` are over: how far the fetch is. ``first``: somebody's reader waits for
+        it. Raises ChunkUnavailable: it does not come.
         """
         with trio.move_on_after(wait_s):
             while True:
@@ -206,10 +206,17 @@ class Shelf:
                 await self.wait_past(version)
         files = self._files.get(asset)
         if files is None:
-            return None
-        if index < files.manifest.chunks and not files.have[index]:
-            return files.have.have
-        return await self.in_thread(files.read, index)
+            return Later(None)
+        if index >= files.manifest.chunks:
+            raise ChunkUnavailable(f"{asset} has no chunk {index}")
+        return None if files.have[index] else Later(files.have.have)
+
+    async def give_chunk(
+        self, asset: str, index: int, wait_s: float, first: bool
+    ) -> bytes | Later:
+        """Return a chunk for a fellow, waiting for it as ``await_chunk`` does."""
+        later = await self.await_chunk(asset, index, wait_s, first)
+        return await self.read_chunk(asset, index) if later is None else later
 
     async def verify(self, asset: str, first: int, count: int) -> tuple[int, int, int]:
         """Read held chunks again, from ``first`` on at most ``count``, from the disk itself.

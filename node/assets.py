@@ -7,30 +7,20 @@ within a second; a NAME counts only under the organisation's assets key.
 
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 
-from cache.api import (
-    Ask,
-    Cache,
-    CacheError,
-    ChunkUnavailable,
-    ContentMismatch,
-    Later,
-    Members,
-    NoHolder,
-    put_presence,
-)
-from mesh.errors import MeshError, RemoteRefused, StoreFull
+from cache.api import Cache, CacheError, ContentMismatch, Manifest, Members, put_presence
+from mesh.errors import StoreFull
 from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto.naming import SignedName
 from mesh.proto.references import in_force
 from mesh.proto.tables import ASSET, FLEET, NAME, PRESENCE, REFERENCE
+from node.holders import Holders
 from node.proto.eviction import evictable
 from node.proto.residency import (
     Fetch,
@@ -48,9 +38,6 @@ RETRY_MAX_S: Final = 60.0
 MISMATCH_S: Final = 3600.0
 """Pause after an origin gave other bytes than were declared, unless the reference changes: the
 same bytes would most likely come again, all of them."""
-RPC_S: Final = 90.0
-"""For one chunk of several on a thin link; a dead link ends by itself long before."""
-CORE_BYTES_MAX: Final = 16 << 20
 WANTED_MAX: Final = 256
 SUMMON_S: Final = 50.0
 """How long a machine waits for an asset to begin to arrive; below ``HttpLimits.handler_s``."""
@@ -58,14 +45,6 @@ SUMMONED_MAX: Final = 8
 log = get_log("assets")
 
 Name = dict[str, Any]
-
-
-class Caller(Protocol):
-    """A link to one node, for calls."""
-
-    async def rpc(self, method: str, body: Any, timeout_s: float) -> Any:
-        """Call and return the answer."""
-        ...
 
 
 class Assets:
@@ -83,12 +62,15 @@ class Assets:
         read_name: Callable[[str, object], SignedName | None],
         site_of: Callable[[str], str | None],
         site_nodes: Callable[[], Collection[str]],
+        clear: bool = True,
     ) -> None:
         """``site_of``: where the roster has an active member, None for anybody else;
-        ``site_nodes``: the active nodes that it has at our site, alive or not."""
+        ``site_nodes``: the active nodes that it has at our site, alive or not; ``clear``:
+        take chunks from these in clear."""
         self._node, self._site, self._cache, self._store = node, site, cache, store
         self._peers, self._alive, self._read_name = peers, alive, read_name
         self._site_of, self._site_nodes = site_of, site_nodes
+        self._clear = clear
         self._busy: set[str] = set()
         self._failures: dict[str, tuple[int, float]] = {}
         self._mismatched: dict[str, tuple[Resolve, float]] = {}
@@ -252,7 +234,7 @@ class Assets:
                 )
                 await self._claim(name, manifest.asset, manifest.size, manifest.sha256, order)
             else:
-                async with _Holders(self, order).open() as holders:
+                async with Holders(self, name, order.asset).open() as holders:
                     await self._cache.fetch(name, order.asset, holders, order.sha256)
             self._failures.pop(name, None)
         except (CacheError, StoreFull) as exc:
@@ -308,94 +290,14 @@ class Assets:
         """Tell whether the roster has a node at our own site."""
         return self._site_of(node) == self._site
 
+    def manifest(self, asset: str) -> Manifest | None:
+        """Return what an asset is, once that is known here."""
+        return self._cache.manifest(asset)
+
+    def in_clear(self, node: str) -> bool:
+        """Tell whether chunks may be taken from a node in clear."""
+        return self._clear and self.is_near(node)
+
     def open_bulk(self, node: str) -> Any:
         """Return the context manager of a bulk link to a node."""
         return self._peers.bulk(node)
-
-
-class _Holders:
-    """The cache's PeerSource over bulk links that live as long as one fetch."""
-
-    def __init__(self, assets: Assets, order: Fetch) -> None:
-        self._assets, self._order = assets, order
-        self._links: dict[str, Caller] = {}
-        self._locks: dict[str, trio.Lock] = {}
-        self._nursery: trio.Nursery | None = None
-
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator["_Holders"]:
-        """Keep links open until the end of the block."""
-        failure: CacheError | None = None
-        async with trio.open_nursery() as self._nursery:
-            try:
-                yield self
-            except CacheError as exc:
-                failure = exc
-            self._nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-
-    async def _keep(self, node: str, *, task_status: trio.TaskStatus[Any]) -> None:
-        """Hold one bulk link; a task of its own, since links live in nurseries."""
-        started = False
-        try:
-            async with self._assets.open_bulk(node) as link:
-                self._links[node] = link
-                task_status.started(None)
-                started = True
-                await trio.sleep_forever()
-        except MeshError as exc:
-            self._links.pop(node, None)
-            if not started:
-                task_status.started(exc)
-
-    async def members(self) -> Members:
-        """Return who takes part."""
-        return self._assets.members_of(self._order.name, self._order.asset)
-
-    async def manifest(self, node: str, asset: str) -> bytes:
-        """Return the manifest core, in pieces."""
-        core = bytearray()
-        while True:
-            answer = await self._call(
-                node, "cache.manifest", {"asset": asset, "offset": len(core)}
-            )
-            match answer:
-                case {"total": int(total), "piece": bytes(piece)} if (
-                    piece and total <= CORE_BYTES_MAX
-                ):
-                    core += piece
-                    if len(core) >= total:
-                        return bytes(core)
-                case _:
-                    raise NoHolder(f"{node} does not give the manifest as it should")
-
-    async def chunk(self, node: str, asset: str, ask: Ask) -> bytes | Later:
-        """Return the bytes of a chunk, or that a fellow will have it."""
-        body = {"asset": asset, "index": ask.index, "wait": ask.shared, "first": ask.first}
-        match await self._call(node, "cache.chunk", body):
-            case bytes(data):
-                return data
-            case {"have": int() | None as have} if ask.shared:
-                return Later(have)
-            case _:
-                raise NoHolder(f"{node} does not give chunks as it should")
-
-    def near(self, node: str) -> bool:
-        """Tell whether a node is on this side of the uplink."""
-        return self._assets.is_near(node)
-
-    async def _call(self, node: str, method: str, body: Any) -> Any:
-        try:
-            async with self._locks.setdefault(node, trio.Lock()):
-                if node not in self._links:
-                    assert self._nursery is not None
-                    trouble = await self._nursery.start(self._keep, node)
-                    if trouble is not None:
-                        raise trouble
-            return await self._links[node].rpc(method, body, RPC_S)
-        except RemoteRefused as exc:
-            raise ChunkUnavailable(str(exc)) from exc
-        except MeshError as exc:
-            self._links.pop(node, None)
-            raise NoHolder(str(exc)) from exc

@@ -124,6 +124,8 @@ class Cache:
 
     quota_gib: int = 50
     """Most bytes of assets that are kept, GiB."""
+    clear: bool = True
+    """Nodes of the site give each other chunks in clear, as machines get them; verified."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,7 @@ from node.assets import Assets
 from node.boot.files import BootFiles
 from node.boot.service import BootConfig, BootServices
 from node.boot.sockets import interface_address
+from node.clear import ClearServer
 from node.config import NodeConfig
 from node.disk import keep_room
 from node.joining import KEYS, REGISTER, Joined, read_joined
@@ -131,8 +132,9 @@ class Node:
             peers=self.peers,
             alive=self.alive,
             read_name=NameReader(self.register.register, _name_refused).read,
-            site_of=self.site_of, site_nodes=self.site_nodes,
+            site_of=self.site_of, site_nodes=self.site_nodes, clear=config.cache.clear,
         )  # fmt: skip
+        self.clear = ClearServer(self.cache, lambda node: node in self.site_nodes())
         self.work = self._make_work()
         self.cache.evictable = lambda: self.assets.evictable(self.work.assets_in_use())
         self.sweeper = Sweeper(
@@ -143,6 +145,7 @@ class Node:
         self.boot = self._make_boot() if config.boot.enabled else None
         self.rpc |= rpc_handlers(self.cache) | self.work.rpc_handlers()
         self.rpc |= self.desk.rpc_handlers() | self.observer.rpc_handlers()
+        self.rpc |= self.clear.rpc_handlers()
         self.api = NodeApi(self._facts())
         self.ports: dict[str, int] = {}
 
@@ -393,6 +396,8 @@ class Node:
                 await services.start(self.topology.run, self.peers, self.detection)
                 await self._until_writable()
                 await services.start(self.secrets.run)
+                if self.config.cache.clear:
+                    await services.start(self.clear.run, self.config.mesh.listen)
                 await services.start(self.assets.run)
                 services.start_soon(keep_room, self.cache)
                 await services.start(self.observer.run)

@@ -63,6 +63,13 @@ class Ask:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A fellow's answer: it will have the chunk; ``have``: chunks it has, None: not begun."""
+
+    have: int | None
+
+
 @dataclass(slots=True)
 class _Node:
     in_flight: int = 0

@@ -52,7 +52,7 @@ class Manifest:
         whole = self.size // self.chunk_bytes
         return [index for index in range(whole) if self.chunk_hash(index) == zeros]
 
-    def fits(self, index: int, data: bytes | memoryview) -> bool:
+    def fits(self, index: int, data: bytes | bytearray | memoryview) -> bool:
         """Tell whether ``data`` is chunk ``index``."""
         return len(data) == self.chunk_size(index) and blake3.blake3(
             data

@@ -150,7 +150,7 @@ async def test_a_call_for_a_chunk_that_does_not_come_is_refused_at_once(tmp_path
     lan = Lan(tmp_path, 1)
     manifest = await lan.caches["source"].add_stream("x", pieces(CONTENT))
     call = lan.calls["source"]["cache.chunk"]
-    with pytest.raises(Refused, match="not here"):
+    with pytest.raises(Refused, match="no chunk 25"):
         await call("n0", {"asset": manifest.asset, "index": 25, "wait": True})
     data = Path(tmp_path / "source/assets" / manifest.asset[3:] / "data")
     data.write_bytes(bytes(len(CONTENT)))
