@@ -124,16 +124,7 @@ class Node:
             self.identity, self.register, self.store, self.clock, self.peers.renew
         )
         self.observer = self._make_observer()
-        self.assets = Assets(
-            node=self.identity.node_id,
-            site=self.joined.site,
-            cache=self.cache,
-            store=self.store,
-            peers=self.peers,
-            alive=self.alive,
-            read_name=NameReader(self.register.register, _name_refused).read,
-            site_of=self.site_of, site_nodes=self.site_nodes, clear=config.cache.clear,
-        )  # fmt: skip
+        self.assets = self._make_assets()
         self.clear = ClearServer(self.cache, lambda node: node in self.site_nodes())
         self.work = self._make_work()
         self.cache.evictable = lambda: self.assets.evictable(self.work.assets_in_use())
@@ -193,6 +184,20 @@ class Node:
             self.site_nodes,
             self.book,
             self.clock,
+        )
+
+    def _make_assets(self) -> Assets:
+        return Assets(
+            node=self.identity.node_id,
+            site=self.joined.site,
+            cache=self.cache,
+            store=self.store,
+            peers=self.peers,
+            alive=self.alive,
+            read_name=NameReader(self.register.register, _name_refused).read,
+            site_of=self.site_of,
+            site_nodes=self.site_nodes,
+            clear=self.config.cache.clear,
         )
 
     def _make_work(self) -> Work:
