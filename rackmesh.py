@@ -13,7 +13,7 @@ from mesh.cli.lazy import LazyGroup
 
 INTERRUPTED = 130
 _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
-_SHELF = "mesh.cli.shelf"
+_SHELF, _BUNDLE = "mesh.cli.shelf", "node.bundle_commands"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
 _UPKEEP, _ROOT = "hub.upkeep_commands", "hub.root_commands"
 _MEMBERS, _MESH = "mesh.cli.members", "mesh.cli.mesh"
@@ -171,6 +171,14 @@ TABLE: dict[str, Any] = {
             "revoke": (f"{_PEOPLE}:apitoken_revoke", "Make an API token worthless."),
         },
         "API tokens of programs.",
+    ),
+    "bundle": (
+        {
+            "create": (f"{_BUNDLE}:bundle_create", "Write assets into one file to carry."),
+            "inspect": (f"{_BUNDLE}:bundle_inspect", "List and check what is in a file."),
+            "import": (f"{_BUNDLE}:bundle_import", "Let a node take a file in."),
+        },
+        "Assets carried by hand.",
     ),
     "state": (
         {

@@ -4,8 +4,11 @@
 only through a ``PeerSource``; what is wanted where is decided by its owner.
 """
 
+from cache.bundle import BundleReader, BundleWriter
 from cache.cache import Cache
+from cache.carrying import Carried, Carrier
 from cache.errors import (
+    BundleRefused,
     CacheError,
     ChunkUnavailable,
     ContentMismatch,
@@ -28,8 +31,13 @@ __all__ = [
     "Ask",
     "AssetReader",
     "AssetState",
+    "BundleReader",
+    "BundleRefused",
+    "BundleWriter",
     "Cache",
     "CacheError",
+    "Carried",
+    "Carrier",
     "ChunkUnavailable",
     "ContentMismatch",
     "ImageRefused",

@@ -7,7 +7,7 @@ reserve.
 
 import errno
 import shutil
-from collections.abc import AsyncIterable, Generator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -146,6 +146,36 @@ class Cache(Shelf):
             self._save(tally, "verified")
             return files.manifest
 
+    async def carry(
+        self, name: str, manifest: Manifest, chunks: Iterable[int], read: Callable[[int], bytes]
+    ) -> None:
+        """Take in chunks that ``read`` gives, in a thread, of what a signed name stands for.
+
+        ``read`` verifies and may raise any CacheError. What is here already is not read.
+        """
+        tally, asset = self._tally(name), manifest.asset
+        with self._transfer(tally):
+            if tally.asset != asset:
+                tally.asset = asset
+                self._save(tally, "fetching")
+            if asset not in self._files:
+                root = self._folder / "assets"
+                self._files[asset] = await self.in_thread(AssetFiles.create, root, manifest)
+            for index in chunks:
+                files = self._files.get(asset)  # another transfer may have brought it whole
+                if files is None:
+                    raise NoSpace(f"{name} was let go to make room for others")
+                if not files.have[index]:
+                    data = await self.in_thread(read, index)
+                    await self.in_thread(files.store, index, data)
+            if asset in self._files:
+                await self.in_thread(self._files[asset].sync)
+            self._save(tally, "verified" if self.holds(asset) else "fetching")
+
+    def check_room(self, needed: int) -> None:
+        """Refuse what does not fit before its first byte; raises NoSpace."""
+        self._make_room(needed)
+
     # -- parts of an origin transfer ---------------------------------------------------------
 
     @contextmanager
@@ -165,7 +195,10 @@ class Cache(Shelf):
             self._save(tally, "failed", sentence)
             raise NoSpace(sentence) from exc
         except CacheError as exc:
-            self._save(tally, "failed", str(exc))
+            if tally.asset and self.holds(tally.asset):  # it was carried here meanwhile
+                self._save(tally, "verified")
+            else:
+                self._save(tally, "failed", str(exc))
             raise
 
     @contextmanager

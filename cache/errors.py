@@ -35,3 +35,7 @@ class ImageRefused(ContentMismatch):
 
 class NoConverter(CacheError):
     """The program that would convert the content is not installed here; nothing was read."""
+
+
+class BundleRefused(CacheError):
+    """A bundle that is damaged or not ours to take; what was verified of it before is kept."""

@@ -248,6 +248,11 @@ class Shelf:
         files = self._files.get(asset)
         return files.manifest.size if files else 0
 
+    def missing(self, asset: str, chunks: Sequence[int]) -> list[int]:
+        """Return those of some chunks of an asset that are not held."""
+        files = self._files.get(asset)
+        return [index for index in chunks if files is None or not files.have[index]]
+
     def drop(self, asset: str) -> int:
         """Let a whole asset go; return its bytes, 0 when it is not here or on its way."""
         files = self._files.get(asset)

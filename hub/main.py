@@ -51,6 +51,7 @@ from mesh.membership import Voice, speak_for_self
 from mesh.observer import Observer, Who
 from mesh.proto import tables
 from mesh.rest.alike import Alike
+from mesh.rest.bundle_alike import seal_handlers
 from mesh.rest.shelf_alike import ShelfAlike
 from mesh.secrets import exposed_secrets
 from mesh.store import Tx
@@ -127,6 +128,7 @@ def compose(ground: founding.Ground) -> Parts:
     secrets = SecretDesk(store, register.register)
     alike = _make_alike(ground, peers)
     on_disk = ShelfAlike(ground.cache, store, register.register).handlers()
+    on_disk |= seal_handlers(own.signer, register.register.root_fp, clock)
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),

@@ -54,6 +54,7 @@ from node.assets import Assets
 from node.boot.files import BootFiles
 from node.boot.service import BootConfig, BootServices
 from node.boot.sockets import interface_address
+from node.bundles import bundle_handlers
 from node.clear import ClearServer
 from node.config import NodeConfig
 from node.disk import keep_room
@@ -279,7 +280,7 @@ class Node:
             job_logs=self.work.logs,
             reader=self.cache.reader,
             new_id=self.new_id,
-            alike=self._make_alike().handlers() | on_disk.handlers(),
+            alike=self._make_alike().handlers() | on_disk.handlers() | bundle_handlers(self),
         )
 
     def _make_alike(self) -> Alike:

@@ -32,7 +32,7 @@ def state_export(where: Where, as_json: bool, file: Path, site: str | None) -> N
     if str(file) == "-" and as_json:
         raise Failure("--json and the state cannot both go to standard output", 2)
     count, size, sets = 0, 0, 0
-    with where.client() as client, _written(file) as out:
+    with where.client() as client, written(file) as out:
         root = client.get("/status")["item"]["root_fingerprint"]
         out.write(file_head(bytes.fromhex(root)))
         at: str | None = None
@@ -41,11 +41,11 @@ def state_export(where: Where, as_json: bool, file: Path, site: str | None) -> N
             piece = base64.b64decode(item["piece"])
             out.write(file_piece(piece))
             count, size, sets, at = count + 1, size + len(piece), item["of"], item["next"]
-            _progress(f"{item['done']} of {sets} sets, {size >> 10} KiB")
+            progress(f"{item['done']} of {sets} sets, {size >> 10} KiB")
             if at is None:
                 break
         out.write(file_end(count))
-    _progress("")
+    progress("")
     result = {"file": str(file), "sets": sets, "pieces": count, "bytes": size}
     if as_json:
         print_json({"schema": "rackmesh/state-file/1", "item": result})
@@ -71,11 +71,11 @@ def state_import(where: Where, as_json: bool, file: Path) -> None:
                 item = client.post("/state", body)["item"]
                 refused.update(item.pop("refused"))
                 total.update(item)
-                _progress(f"{number} pieces, {total['sets']} sets are new")
+                progress(f"{number} pieces, {total['sets']} sets are new")
         except (CodecError, binascii.Error) as exc:
-            _progress("")
+            progress("")
             raise Failure(f"{file}: {exc}", FAILED) from exc
-    _progress("")
+    progress("")
     result = {name: total[name] for name in ("records", "sets", "known")}
     if as_json:
         item = {**result, "refused": dict(refused)}
@@ -90,7 +90,7 @@ def state_import(where: Where, as_json: bool, file: Path) -> None:
 
 
 @contextlib.contextmanager
-def _written(file: Path) -> Generator[BinaryIO]:
+def written(file: Path) -> Generator[BinaryIO]:
     """Open what is written; a file is there whole or not at all."""
     if str(file) == "-":
         yield sys.stdout.buffer
@@ -125,7 +125,7 @@ def _opened(file: Path) -> Generator[Any]:
         yield source
 
 
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
     """Show how far it is, on a terminal."""
     if sys.stderr.isatty():
         click.echo(f"\r\x1b[K{text}", nl=False, err=True)

@@ -20,6 +20,7 @@ PREFIX: Final = "/api/v1"
 Server = Literal["hub", "node"]
 BOTH: Final[tuple[Server, ...]] = ("hub", "node")
 HUB: Final[tuple[Server, ...]] = ("hub",)
+NODE: Final[tuple[Server, ...]] = ("node",)
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Form = Literal["list", "item", "lines", "events", "document", "bytes", "nothing"]
 
@@ -311,6 +312,16 @@ _TRUST: Final = (
         id="importState", method="POST", path="/state", role="admin", noun="state-taken",
         summary="Take over a piece of state that was carried here, checked like a peer's.",
         body=ask.StateRequest, answer=trust.StateTaken,
+    ),
+    Operation(
+        id="sealBundle", method="POST", path="/bundle/seal", role="admin", noun="bundle-sealed",
+        summary="Sign the contents of a bundle as the hub or node that is asked.",
+        body=ask.SealRequest, answer=shelf.BundleSealed,
+    ),
+    Operation(
+        id="importBundle", method="POST", path="/bundle", role="admin", noun="bundle-taken",
+        summary="Take in a piece of a bundle that lies on the node's machine.",
+        body=ask.BundleRequest, answer=shelf.BundleTaken, at=NODE,
     ),
 )  # fmt: skip
 

@@ -124,6 +124,21 @@ class StateRequest(Closed):
     piece: Annotated[str, Meta(min_length=1, max_length=PIECE_CHARS_MAX)]
 
 
+class SealRequest(Closed):
+    """The contents of a bundle, to be signed."""
+
+    index: Annotated[
+        str, Meta(pattern=r"^[0-9a-f]{64}$", description="64 lower-case hexadecimal digits")
+    ]
+
+
+class BundleRequest(Closed):
+    """A bundle on the node's own machine, and where to go on."""
+
+    file: Text
+    at: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+
+
 class EventQuery(Closed):
     """Where a stream of events begins."""
 

@@ -36,3 +36,21 @@ class AssetsFreed(TypedDict):
     dry_run: bool
     bytes: int
     assets: list[FreedAsset]
+
+
+class BundleSealed(TypedDict):
+    """The signature of the hub or node that was asked over the contents of a bundle."""
+
+    node: str
+    seal: str  # base64
+
+
+class BundleTaken(TypedDict):
+    """How far a bundle is taken in."""
+
+    file: str
+    signed_by: str
+    names: list[str]
+    done: int  # chunks that are here
+    of: int
+    next: int | None  # where to go on

@@ -26,6 +26,7 @@ BY_PROGRAMS = {
     "getOpenapi": "read by programs: rackmesh api GET /openapi.json",
     "getHoldings": "compared by programs: rackmesh api GET /holdings",
     "getVersion": "rackmesh status says the daemon's build",
+    "importBundle": "rackmesh bundle import; only nodes take it (tests/e2e/test_bundle.py)",
     "signIn": "a browser's session; the command line has the socket or a token",
     "signOut": "a browser's session",
     "getSession": "a browser's session",
@@ -133,6 +134,10 @@ async def test_every_operation_has_a_verb(tmp_path: Path) -> None:
         for verb in ("export", "import"):
             done = await at.run("state", verb, str(tmp_path / "lab.state"))
             assert done.exit_code == 0, done.output
+        at.bench.rows.put("fleet", "reference", "bare", kind="live", members=[], want=[])
+        await at.bench.ingest.read_all()
+        done = await at.run("bundle", "create", str(tmp_path / "x"), "--asset", "bare")
+        assert done.exit_code == 0, done.output
         sealed = str(tmp_path / "hub.backup")
         await at.run("hub", "backup", sealed, "--passphrase-file", "-", stdin="word " * 6)
         second = await second_hub(at.bench.trust, tmp_path / "second")

@@ -122,3 +122,19 @@ async def test_a_machine_is_put_aside_and_back_at_the_site_itself(tmp_path: Path
         assert (status, body["item"]["rejected_by"]) == (200, None)
         status, body = await at.ask("POST", f"/pending/{mac}/reject", {"site": "elsewhere"})
         assert (status, body["code"]) == (404, "not-found")
+
+
+async def test_a_bundle_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    async with node_api(tmp_path) as at:
+        (tmp_path / "x").write_bytes(b"no bundle")
+        for body, status, words in (
+            ({"file": str(tmp_path / "x")}, 409, "no file of rackmesh bundle create"),
+            ({"file": str(tmp_path / "y"), "at": 5}, 409, "No such file"),
+            ({"file": "/dev/zero"}, 409, "no plain file"),
+            ({"file": "/a\0b"}, 409, "cannot be read"),
+            ({"file": "x"}, 400, "whole path"),
+            ({"file": "/x", "at": -1}, 400, "at is -1"),
+            ({}, 400, "file"),
+        ):
+            found, document = await at.ask("POST", "/bundle", body)
+            assert (found, words in document["detail"]) == (status, True), document

@@ -1,15 +1,19 @@
 """Handlers of what hub and node do alike, with nothing behind them."""
 
+from base64 import b64encode
 from typing import Any
 
 import trio
 
 from mesh.errors import Refused
+from mesh.proto.courier import make_piece
+from mesh.proto.sync_wire import Records
 from mesh.rest.calls import Call
-from mesh.rest.shelf_types import AssetChecked, AssetsFreed, FreedAsset
+from mesh.rest.shelf_types import AssetChecked, AssetsFreed, BundleSealed, FreedAsset
 from mesh.rest.trust_types import KeyRotated, MemberChanged, StatePiece, StateTaken
 from mesh.rest.types import Holdings
 
+EMPTY = b64encode(make_piece(Records(0, (), False))).decode()
 STATUS = {
     "revokeNode": "revoked", "suspendNode": "suspended", "resumeNode": "member",
     "allowRelay": "member", "denyRelay": "member",
@@ -42,7 +46,7 @@ def fake_alike(node: str) -> dict[str, Any]:
 
     async def give(_call: Call) -> StatePiece:
         await trio.lowlevel.checkpoint()
-        return StatePiece(piece="AAAA", next=None, done=0, of=0)
+        return StatePiece(piece=EMPTY, next=None, done=0, of=0)
 
     async def take(_call: Call) -> StateTaken:
         await trio.lowlevel.checkpoint()
@@ -61,6 +65,11 @@ def fake_alike(node: str) -> dict[str, Any]:
         freed = FreedAsset(asset=f"b3:{'0' * 64}", names=["old"], bytes=1 << 20)
         return AssetsFreed(dry_run=call.body.dry_run, bytes=1 << 20, assets=[freed])
 
+    async def seal(_call: Call) -> BundleSealed:
+        await trio.lowlevel.checkpoint()
+        return BundleSealed(node=node, seal="AAAA")
+
     changes = {operation: change(operation) for operation in STATUS}
     rest = {"rotateKey": rotate, "exportState": give, "importState": take, "getHoldings": hold}
-    return {**changes, **rest, "verifyAsset": verify, "collectAssets": collect}
+    shelf = {"verifyAsset": verify, "collectAssets": collect, "sealBundle": seal}
+    return {**changes, **rest, **shelf}

@@ -10,10 +10,12 @@ from typing import Any
 import httpx2
 import trio
 
+from cache.api import Cache, Carrier
 from mesh.answers import Answers
 from mesh.proto import tables
 from mesh.proto.order import Order, sign_order
 from mesh.rest.types import Status
+from node.bundles import import_handlers
 from node.resources import Resources
 from node.router import NodeApi, NodeFacts
 from tests.support.alike import fake_alike
@@ -64,6 +66,16 @@ async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
             assert all(isinstance(order, Order) for order in orders)
             await site.work.submit(*signed, also=also)
 
+        cache = Cache.open(folder / "carried", 1 << 30, site.clock)
+
+        async def take_state(_piece: bytes) -> None:
+            await trio.lowlevel.checkpoint()
+
+        carrier = Carrier(
+            cache=cache, root_fp=root_fp, take_state=take_state, asset_of=lambda name: None,
+            is_member=lambda node: True,
+        )  # fmt: skip
+        alike = fake_alike(site.node.node_id) | import_handlers(carrier)
         facts = NodeFacts(
             resources=Resources(
                 node=site.node.node_id, site="lab", store=site.store, clock=site.clock,
@@ -73,7 +85,7 @@ async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
             status=lambda: status_of(site),
             mesh=SeenMesh(site.node.node_id, "node", list, "lab"),
             submit=submit, job_logs=site.work.logs, new_id=site.new_id,
-            reader=lambda asset: None, alike=fake_alike(site.node.node_id),
+            reader=lambda asset: None, alike=alike,
         )  # fmt: skip
         path = folder / "api.sock"
         async with trio.open_nursery() as nursery:
@@ -83,3 +95,4 @@ async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
             with httpx2.Client(transport=transport, base_url="http://node") as http:
                 yield NodeAt(site, http, api)
             nursery.cancel_scope.cancel()
+        cache.close()
