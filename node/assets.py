@@ -84,6 +84,12 @@ class Assets:
         """Return the asset ids behind all signed names."""
         return {name: str(body["asset"]) for name, body in self._names().items()}
 
+    def asset_of(self, name: str) -> str | None:
+        """Return the asset id behind one signed name."""
+        row = self._store.get(FLEET, NAME, name)
+        found = self._read_name(name, row.body.get("signed")) if row is not None else None
+        return found.asset if found is not None else None
+
     async def want(
         self, name: str, asset: str, progress: Callable[[int, int], Awaitable[None]]
     ) -> None:

@@ -193,8 +193,9 @@ def _fleet_state(client: Any) -> Iterator[bytes]:
             parts = tuple(part for part in message.parts if part.id.scope == FLEET)
             if message.parts and not parts:
                 return  # scopes come in their order
-            piece = make_piece(Deltas(0, parts))
-        yield piece
+            piece = make_piece(Deltas(0, parts)) if parts else b""
+        if piece:
+            yield piece
         if at is None:
             return
 

@@ -29,7 +29,7 @@ def bundle_handlers(node: "Node") -> dict[str, Handler]:
         cache=node.cache,
         root_fp=register.root_fp,
         take_state=Courier(node.store, node.register).take,
-        asset_of=lambda name: node.assets.named().get(name),
+        asset_of=node.assets.asset_of,
         is_member=lambda member: node.site_of(member) is not None,
     )
     seal = seal_handlers(node.identity.signer, register.root_fp, node.clock)
