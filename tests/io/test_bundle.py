@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from cache.api import BundleReader, BundleRefused, BundleWriter, Cache, Carrier, NoSpace
+from cache.api import (
+    Ask,
+    BundleReader,
+    BundleRefused,
+    BundleWriter,
+    Cache,
+    Carrier,
+    Members,
+    NoSpace,
+)
 from cache.proto.manifest import Manifest
 from mesh.host.clock import FixedClock
 from mesh.proto import bundle as form
@@ -260,6 +270,47 @@ async def test_a_transfer_that_fails_later_does_not_unmake_what_was_carried(
     assert [state.state for state in other.assets()] == ["failed"]
     await at.cache.carry("big", manifest, range(1), refuse)
     assert at.cache.assets()[0].state == "verified"
+
+
+class Silent:
+    """A node that says what the asset is and then gives nothing."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.core, self.asked = manifest.core, trio.Event()
+
+    async def members(self) -> Members:
+        return Members("me", ("far",), ("me",), ("me",))
+
+    async def manifest(self, node: str, asset: str) -> bytes:
+        return self.core
+
+    async def chunk(self, node: str, asset: str, ask: Ask) -> bytes:
+        self.asked.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    def near(self, node: str) -> bool:
+        return False
+
+
+async def test_a_fetch_that_hangs_ends_when_the_content_is_carried_in(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    at = Bench(tmp_path)
+    (manifest, *_) = await at.create()
+    silent, ended = Silent(manifest), trio.Event()
+
+    async def fetch() -> None:
+        await at.cache.fetch("big", manifest.asset, silent)
+        ended.set()
+
+    nursery.start_soon(fetch)
+    with trio.fail_after(20):
+        await silent.asked.wait()
+        await at.take()
+        await ended.wait()
+    assert at.data("big") == CONTENT
+    assert {state.state for state in at.cache.assets()} == {"verified"}
 
 
 async def test_content_of_another_asset_is_not_written_under_its_name(tmp_path: Path) -> None:
