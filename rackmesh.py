@@ -14,6 +14,7 @@ from mesh.cli.lazy import LazyGroup
 INTERRUPTED = 130
 _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
 _SHELF, _BUNDLE = "mesh.cli.shelf", "node.bundle_commands"
+_TEMPLATES = "mesh.cli.templates"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
 _UPKEEP, _ROOT = "hub.upkeep_commands", "hub.root_commands"
 _MEMBERS, _MESH = "mesh.cli.members", "mesh.cli.mesh"
@@ -130,6 +131,17 @@ TABLE: dict[str, Any] = {
             "remove": (f"{_ASSETS}:asset_remove", "Take a name away."),
         },
         "Images and files.",
+    ),
+    "template": (
+        {
+            "add": (f"{_TEMPLATES}:template_add", "Make or change a boot template."),
+            "list": (f"{_TEMPLATES}:template_list", "List the boot templates."),
+            "show": (f"{_TEMPLATES}:template_show", "Print a template."),
+            "render": (f"{_TEMPLATES}:template_render", "Print what a server would get."),
+            "remove": (f"{_TEMPLATES}:template_remove", "Take a template away."),
+            "example": (f"{_TEMPLATES}:template_example", "Print one to begin with."),
+        },
+        "Boot templates, which answer installers.",
     ),
     "token": (
         {

@@ -22,6 +22,7 @@ from hub.api import (
     read,
     session,
     shape,
+    templates,
     upkeep,
     write,
 )
@@ -85,7 +86,7 @@ def make_app(services: Services) -> QuartTrio:
     bindings = Bindings(services)
     pages, renderer = page_routes(services, sign_in, bindings)
     problems.install(app, renderer.error)
-    for room in (read, write, assets, events, mesh, accounts, upkeep):
+    for room in (read, write, assets, templates, events, mesh, accounts, upkeep):
         room.bind(bindings, services)
     for operation, handler in services.alike.items():
         bindings.on(operation)(handler)

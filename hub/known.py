@@ -12,8 +12,11 @@ from hub.store import Json, ReportStore
 class HubKnown:
     """Looks things up for one request (``Known`` of mesh/rest/orders.py)."""
 
-    def __init__(self, reports: ReportStore, images: Mapping[str, Json]) -> None:
+    def __init__(
+        self, reports: ReportStore, images: Mapping[str, Json], templates: Mapping[str, Json]
+    ) -> None:
         self.images = images
+        self.templates = templates
         self._reports = reports
 
     def named(self, name_or_id: str) -> list[Json]:

@@ -31,6 +31,7 @@ from hub.orders import OrderDesk
 from hub.ports import Services
 from hub.restored import REPORT_FILE, RestoreDesk
 from hub.status import StatusDesk
+from hub.templates import TemplateDesk
 from hub.trust_desk import TrustDesk
 from mesh.answers import Answers
 from mesh.courier import Courier
@@ -132,10 +133,10 @@ def compose(ground: founding.Ground) -> Parts:
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
-        secrets=secrets, assets=assets, exports=exports,
+        secrets=secrets, assets=assets, templates=TemplateDesk(store, reports, clock),
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
-        backups=backups, restored=restored, trust=trust, alike=alike.handlers() | on_disk,
-        mesh=observer,
+        exports=exports, backups=backups, restored=restored, trust=trust, mesh=observer,
+        alike=alike.handlers() | on_disk,
         not_ready=lambda: store.not_ready or trust.read_only(),
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,

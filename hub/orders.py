@@ -15,6 +15,7 @@ import trio
 from hub.errors import Denied, NotFound
 from hub.known import HubKnown
 from hub.store import Json, ReportStore
+from hub.templates import templates_of
 from mesh.errors import CodecError
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
@@ -127,7 +128,7 @@ class OrderDesk:
         await self.store.write(write)
 
     def _known(self) -> HubKnown:
-        return HubKnown(self.reports, self._images())
+        return HubKnown(self.reports, self._images(), templates_of(self.store))
 
     def _new_id(self) -> str:
         return uuid7(self.clock.now_ms(), os.urandom(10))

@@ -22,6 +22,7 @@ from mesh.host.clock import Clock
 from mesh.rest.calls import Call, Keep
 from mesh.rest.mesh_types import Mesh, Topology
 from mesh.rest.roles import Role
+from mesh.rest.template_types import Rendered, Template, TemplateText
 from mesh.rest.types import (
     GroupAccepted,
     GroupVerb,
@@ -158,6 +159,30 @@ class Assets(Protocol):
         ...
 
 
+class Templates(Protocol):
+    """Boot templates."""
+
+    def list(self) -> list[Template]:
+        """Return what is there, without the texts."""
+        ...
+
+    def get(self, name: str) -> TemplateText:
+        """Return one with its text; NotFound when there is none."""
+        ...
+
+    async def set(self, name: str, form: str, text: str, by: str) -> Template:
+        """Make or change one; BadRequest with the line when it is none."""
+        ...
+
+    async def remove(self, name: str) -> Template:
+        """Take one away; NotFound when there is none."""
+        ...
+
+    async def render(self, name: str, server: str, given: Mapping[str, str]) -> Rendered:
+        """Return what a server would get, without its secrets."""
+        ...
+
+
 class Backups(Protocol):
     """Copies of the running hub."""
 
@@ -252,6 +277,7 @@ class Services:
     verdicts: Verdicts
     secrets: Secrets
     assets: Assets
+    templates: Templates
     exports: Exports
     backups: Backups
     restored: Restored

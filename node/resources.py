@@ -5,7 +5,7 @@ nobody here can know is null.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -20,6 +20,7 @@ from mesh.proto.tables import (
     SERVER,
     SIGHTING,
     SITE,
+    TEMPLATE,
     VERDICT,
     site_scope,
 )
@@ -144,6 +145,10 @@ class Resources:
         """Return an asset by name."""
         found = [asset for asset in self.assets() if asset["name"] == name]
         return cast(Asset, _only(found, "asset", name))
+
+    def templates(self) -> dict[str, Mapping[str, Any]]:
+        """Return the rows of the boot templates, by name."""
+        return {row.key: row.body for row in self.store.rows(FLEET, TEMPLATE)}
 
     @property
     def scope(self) -> str:

@@ -287,6 +287,7 @@ class NodeApi:
             jobs=self._r.jobs(),
             images={item["name"]: item for item in self._r.assets()},
             nodes=self._r.nodes(),
+            templates=self._r.templates(),
         )
 
     def _signable(self, made: Draft, group: str | None = None) -> Order:

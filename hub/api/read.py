@@ -110,6 +110,8 @@ def listed(services: Services, asked: Plan) -> Page:
             return page(asked, cast(list[Json], services.tokens.list()))
         case "secrets":
             return page(asked, cast(list[Json], services.secrets.list()))
+        case "templates":
+            return page(asked, cast(list[Json], services.templates.list()))
         case "accounts":
             accounts = services.accounts.list()
             return page(asked, [cast(Json, account.shown()) for account in accounts])

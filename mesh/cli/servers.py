@@ -12,6 +12,7 @@ import click
 from mesh.cli.context import Command, Where, in_path, options, print_json, read_secret_file
 from mesh.cli.errors import Failure
 from mesh.cli.orders import give, one, repeatable, waiting
+from mesh.cli.variables import variables
 
 SHOWN_MAX: Final = 20
 
@@ -88,7 +89,11 @@ def _verdict(
 
 @click.command("deploy")
 @many
-@click.option("--image", required=True, help="Name of an image, live system or ISO.")
+@click.option("--image", help="Name of an image, live system or ISO.")
+@click.option("--installer", help="Name of an installer: kernel and initrds, as a live system.")
+@click.option("--template", help="Boot template that answers the installer's questions.")
+@click.option("--var", "given", multiple=True,
+              help="NAME=VALUE for the template; may be given more than once.")  # fmt: skip
 @click.option(
     "--hostname", help="Host name of the installed system; default: the server's name."
 )
@@ -105,12 +110,24 @@ def _verdict(
 @options
 def deploy(
     where: Where, as_json: bool, servers: tuple[str, ...], text: str | None, yes: bool,
-    image: str, hostname: str | None, ssh_keys: tuple[str, ...], user_data: Path | None,
+    image: str | None, installer: str | None, template: str | None, given: tuple[str, ...],
+    hostname: str | None, ssh_keys: tuple[str, ...], user_data: Path | None,
     **more: Any,
 ) -> None:  # fmt: skip
-    """Install an image on each SERVER's disk, or boot a live system or an ISO there."""
+    """Install an image on each SERVER's disk, or boot a live system or an ISO there.
+
+    With --installer and --template a real installer runs there: what it asks, the template
+    answers. It overwrites the disk.
+    """
+    if (image is None) == (installer is None) or (installer is None) != (template is None):
+        raise Failure("give --image, or --installer with --template", 2)
+    if given and template is None:
+        raise Failure("--var goes with --template", 2)
+    image = image or installer
     keys = [read_secret_file(Path(key[1:])) if key.startswith("@") else key for key in ssh_keys]
     params: dict[str, Any] = {"image": image, "hostname": hostname, "ssh_keys": keys}
+    if template is not None:
+        params |= {"template": template, "vars": variables(given)}
     if user_data is not None:
         params["user_data"] = read_secret_file(user_data)
     what = f"{image} will be installed on"

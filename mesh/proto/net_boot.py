@@ -1,7 +1,9 @@
-"""What a server boots off the network each time, instead of from its disk: in orders and rows.
+"""What a server boots off the network, instead of from its disk: in orders and rows.
 
-A live system (kernel, initrds, command line) or an ISO. It knows no scripts. Rule: the files
-stand there by asset id, so what was ordered boots and nothing else, whatever a name comes to.
+A live system (kernel, initrds, command line), an ISO, or an installer: a live system that
+writes the disk, and the template that answers its questions. It knows no scripts. Rule: the
+files stand there by asset id, so what was ordered boots and nothing else, whatever a name comes
+to.
 """
 
 from collections.abc import Mapping
@@ -19,8 +21,10 @@ from mesh.proto.references import (
     MEMBERS_MAX,
     why_no_cmdline,
 )
+from mesh.proto.template_text import Answers, read_answers
 
 ISO_ROLE: Final = "iso"
+INSTALLER: Final = "installer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +40,22 @@ class BootFile:
 class NetBoot:
     """What is booted; of a live system the kernel stands first."""
 
-    kind: Literal["live", "iso"]
+    kind: Literal["live", "iso", "installer"]
     cmdline: str
     files: tuple[BootFile, ...]
+    answers: Answers | None = None
+    """Of an installer, and of nothing else."""
 
     def body(self) -> dict[str, Any]:
         """Return it as it stands in an order and in a SERVER row."""
         files = [{"role": f.role, "name": f.name, "asset": f.asset} for f in self.files]
-        return {"kind": self.kind, "cmdline": self.cmdline, "files": files}
+        body = {"kind": self.kind, "cmdline": self.cmdline, "files": files}
+        return body if self.answers is None else {**body, "answers": self.answers.body()}
+
+
+def writes_disks(boot: Any) -> bool:
+    """Tell whether what an order boots off the network overwrites the server's disks."""
+    return isinstance(boot, Mapping) and boot.get("kind") == INSTALLER
 
 
 def read_net_boot(body: Any) -> NetBoot:
@@ -62,10 +74,12 @@ def read_net_boot(body: Any) -> NetBoot:
     match body.get("kind"):
         case "live" if roles[0] == KERNEL and set(roles[1:]) <= {INITRD}:
             return NetBoot(LIVE, cmdline, files)
+        case "installer" if roles[0] == KERNEL and set(roles[1:]) <= {INITRD}:
+            return NetBoot(INSTALLER, cmdline, files, read_answers(body.get("answers")))
         case "iso" if roles == [ISO_ROLE] and not cmdline:
             return NetBoot(ISO, cmdline, files)
         case _:
-            raise CodecError("field boot is neither a live system nor an ISO")
+            raise CodecError("field boot is neither a live system nor an installer nor an ISO")
 
 
 def _file(item: Any) -> BootFile:

@@ -22,7 +22,7 @@ from mesh.proto.ids import (
     UUID_PATTERN,
     node_id,
 )
-from mesh.proto.net_boot import read_net_boot
+from mesh.proto.net_boot import read_net_boot, writes_disks
 from mesh.proto.register import Register
 from mesh.proto.sign import Signer, open_record, sign_record
 from mesh.proto.trust import ROLE_SITE_OPERATOR
@@ -93,10 +93,11 @@ def order_class(
     """Return the class of an order: what loses somebody's data is destructive.
 
     Releasing wipes; deploying onto a server that was never cleaned overwrites what may be data;
-    onto a cleaned one it does not, nor does what boots off the network. ``server_cleaned`` None
-    stands for "not known": destructive.
+    onto a cleaned one it does not, nor does what boots off the network, unless it installs.
+    ``server_cleaned`` None stands for "not known": destructive.
     """
-    writes = kind == DEPLOY and params.get("boot") is None
+    boot = params.get("boot")
+    writes = kind == DEPLOY and (boot is None or writes_disks(boot))
     if kind == RELEASE or (writes and not server_cleaned):
         return DESTRUCTIVE
     return NORMAL

@@ -31,6 +31,7 @@ NODE: Final = "node"  # per author; key = node id of the author
 SITE: Final = "site"  # merged; key = site name; written by hubs
 REFERENCE: Final = "reference"  # merged; key = reference name; written by hubs
 NAME: Final = "name"  # merged; key = reference name; written by hubs
+TEMPLATE: Final = "template"  # merged; key = template name; written by hubs
 ASSET: Final = "asset"  # per author; key = reference name; by the node that read it
 PRESENCE: Final = "presence"  # per author; key = asset id
 
@@ -82,7 +83,7 @@ PER_AUTHOR: Final = frozenset(
 """Tables read author by author; every other table is a merged view."""
 
 
-HUB_WRITTEN: Final = frozenset({SITE, REFERENCE, NAME})
+HUB_WRITTEN: Final = frozenset({SITE, REFERENCE, NAME, TEMPLATE})
 """Tables of ``fleet`` that only hubs write: what everybody fetches, and what it is called.
 
 A set of somebody else that holds such a row is not taken over (mesh/proto/intake.py), so no
@@ -135,6 +136,18 @@ class NameRow(TypedDict, total=False):
     signed: bytes
     trust: str  # why the hub signed it: "declared-sha256" | "tofu" | "upload"
     by: str  # node id of whoever read or took the content
+
+
+class TemplateRow(TypedDict, total=False):
+    """A boot template; orders name it by the digest of its text, so that is what is signed."""
+
+    name: str
+    format: str  # mesh/proto/template_text.py
+    text: str
+    created_ms: int
+    changed_ms: int
+    by: str
+    removed_ms: int
 
 
 class AssetRow(TypedDict, total=False):

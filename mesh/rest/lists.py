@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mesh.rest import filters, types
+from mesh.rest import filters, template_types, types
 from mesh.rest.problems import RequestProblem
 from mesh.rest.requests import CURSOR_CHARS_MAX, ListQuery
 
@@ -125,6 +125,11 @@ LISTS: Final[Mapping[str, ListOf]] = {
             noun="secrets", item=types.Secret,
             keys={"site": "site", "kind": "kind", "name": "id"},
             text=("id", "site"), order="id", sorts={"id": "", "site": "", "changed_ms": -1},
+        ),
+        ListOf(
+            noun="templates", item=template_types.Template,
+            keys={"name": "name", "format": "format"}, text=("name",), order="name",
+            identity=("name",), sorts={"name": "", "format": "", "changed_ms": -1},
         ),
         ListOf(
             noun="accounts", item=types.Account,

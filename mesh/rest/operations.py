@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 from mesh.rest import mesh_types as mesh
 from mesh.rest import requests as ask
 from mesh.rest import shelf_types as shelf
+from mesh.rest import template_types as template
 from mesh.rest import trust_types as trust
 from mesh.rest import types as show
 from mesh.rest.roles import Role, covers
@@ -217,6 +218,28 @@ _WRITES: Final = (
     ),
 )  # fmt: skip
 
+_TEMPLATES: Final = (
+    _list("templates", template.Template, "List the boot templates.", at=HUB),
+    _get("getTemplate", "/templates/{template}", "template", template.TemplateText,
+         "Show a boot template with its text.", at=HUB),
+    Operation(
+        id="setTemplate", method="PUT", path="/templates/{template}", role="operator",
+        noun="template", summary="Make or change a boot template.", at=HUB,
+        body=ask.TemplateRequest, answer=template.Template,
+    ),
+    Operation(
+        id="removeTemplate", method="DELETE", path="/templates/{template}", role="operator",
+        noun="template", summary="Take a boot template away.", answer=template.Template,
+        at=HUB,
+    ),
+    Operation(
+        id="renderTemplate", method="POST", path="/templates/{template}/render",
+        role="operator", noun="rendered", at=HUB, body=ask.RenderRequest,
+        answer=template.Rendered,
+        summary="Show what a server would get, *** in place of secrets.",
+    ),
+)  # fmt: skip
+
 _PEOPLE: Final = (
     _list("accounts", show.Account, "List who may sign in.", at=HUB, role="admin"),
     _get("getAccount", "/accounts/{account}", "account", show.Account,
@@ -348,7 +371,16 @@ _SESSION: Final = (
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     operation.id: operation
-    for operation in (*_READS, *_MESH, *_WRITES, *_PEOPLE, *_UPKEEP, *_TRUST, *_SESSION)
+    for operation in (
+        *_READS,
+        *_MESH,
+        *_WRITES,
+        *_TEMPLATES,
+        *_PEOPLE,
+        *_UPKEEP,
+        *_TRUST,
+        *_SESSION,
+    )
 }
 
 

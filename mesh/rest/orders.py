@@ -27,6 +27,7 @@ from mesh.proto.order import (
     OrderClass,
     order_class,
 )
+from mesh.rest.installers import installer
 from mesh.rest.lists import JOB_OVER
 from mesh.rest.problems import RequestProblem
 
@@ -41,6 +42,11 @@ class Known(Protocol):
     @property
     def images(self) -> Mapping[str, Body]:
         """Assets by name, with the ids that are signed; None while one is not known yet."""
+        ...
+
+    @property
+    def templates(self) -> Mapping[str, Body]:
+        """Rows of boot templates by name."""
         ...
 
     def named(self, name_or_id: str) -> Sequence[Body]:
@@ -79,8 +85,10 @@ class KnownLists:
         jobs: Iterable[Body],
         images: Mapping[str, Body],
         nodes: Iterable[Body] = (),
+        templates: Mapping[str, Body] | None = None,
     ) -> None:
         self.images = images
+        self.templates = templates or {}
         self._nodes = list(nodes)
         self._servers = list(servers)
         self._pending = list(pending)
@@ -204,9 +212,14 @@ def _deploy(params: Body, server: Body, known: Known) -> dict[str, Any]:
         raise RequestProblem("bad-request", f"{hostname!r} is no host name")
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise RequestProblem("bad-request", "ssh_keys must be a list of texts")
-    body = {"image": image, "hostname": hostname, "ssh_keys": keys}
+    body: dict[str, Any] = {"image": image, "hostname": hostname, "ssh_keys": keys}
     if params.get("user_data") is not None:
         body["user_data"] = params["user_data"]
+    if params.get("template") is not None:
+        body["boot"] = installer(params, server, body, _boot(_live(found)), known.templates)
+        return body
+    if params.get("vars"):
+        raise RequestProblem("bad-request", "vars go with a template")
     if found["kind"] in DISK_KINDS:
         return {**body, "asset": _asset(found["asset"], image)}
     if found["kind"] == FILE:
@@ -218,6 +231,16 @@ def _deploy(params: Body, server: Body, known: Known) -> dict[str, Any]:
             " it: leave ssh_keys and user_data out",
         )
     return {**body, "boot": _boot(found).body()}
+
+
+def _live(found: Body) -> Body:
+    if found["kind"] != LIVE:
+        raise RequestProblem(
+            "conflict",
+            f"{found['name']} is of kind {found['kind']}; an installer has a kernel and an"
+            " initrd: asset add NAME --kernel FILE --initrd FILE",
+        )
+    return found
 
 
 def _boot(found: Body) -> NetBoot:

@@ -13,6 +13,7 @@ from mesh.proto.content import KINDS as KINDS_OF_ASSET
 from mesh.proto.order import GROUPED, KINDS
 from mesh.proto.references import CMDLINE_CHARS_MAX, MEMBERS_MAX
 from mesh.proto.references import ROLES as MEMBER_ROLES
+from mesh.proto.template_text import FORMATS, TEXT_BYTES_MAX, VAR_CHARS_MAX, VARS_MAX
 from mesh.rest.roles import ROLES
 
 LIMIT: Final = 1000
@@ -297,3 +298,23 @@ class SignInRequest(Closed):
 
     account: Text
     password: Text
+
+
+class TemplateRequest(Closed):
+    """A boot template: Jinja2, see README."""
+
+    format: Annotated[str, Meta(extra_json_schema={"enum": list(FORMATS)})]
+    text: Annotated[str, Meta(min_length=1, max_length=TEXT_BYTES_MAX)]
+
+
+class RenderRequest(Closed):
+    """For which server, with which variables of one's own."""
+
+    server: Text
+    vars: (
+        Annotated[
+            dict[str, Annotated[str, Meta(max_length=VAR_CHARS_MAX)]],
+            Meta(max_length=VARS_MAX),
+        ]
+        | None
+    ) = None

@@ -245,6 +245,7 @@ class _Connection:
         self._limits = server.limits
         self._stream = stream
         self._client_ip = client_ip
+        self._head_only = False
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
 
     async def serve(self) -> None:
@@ -327,6 +328,7 @@ class _Connection:
     async def _read(self, head: h11.Request) -> tuple[Request, Response | None]:
         """Read the body; the second value is the refusal when it cannot be taken."""
         method = head.method.decode("ascii", "replace").upper()
+        self._head_only = head.method == b"HEAD"
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers
         }
@@ -363,7 +365,7 @@ class _Connection:
             headers["Connection"] = "close"
         await self._send_head(response.status, headers)
         out = b""
-        if response.body:  # h11 itself leaves the body of an answer to HEAD away
+        if response.body and not self._head_only:  # h11 would raise: it expects none
             out = self._h11.send(h11.Data(data=response.body)) or b""
         out += self._h11.send(h11.EndOfMessage()) or b""
         await send_bytes(self._stream, out, self._limits.stall_s)

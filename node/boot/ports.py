@@ -15,6 +15,7 @@ class Refusal:
     """No boot script for this machine, and the one sentence that its console shows."""
 
     sentence: str
+    status: int = 403
 
 
 class BootDecisions(Protocol):
@@ -40,6 +41,10 @@ class BootDecisions(Protocol):
 
         ``name`` as it stood in the path; None: it was only told that the machine boots.
         """
+        ...
+
+    async def answers(self, capability: str, name: str, client_ip: str) -> str | Refusal:
+        """Return the text of a file that an installer reads about its machine."""
         ...
 
     async def phone_in(

@@ -16,6 +16,7 @@ from mesh.errors import LocalError
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.store import MeshStore
+from node.boot.answers import AnswerRoutes
 from node.boot.assets import AssetRoutes
 from node.boot.dhcp import DhcpServer
 from node.boot.digest_gossip import DigestGossip
@@ -108,7 +109,9 @@ class BootServices:
         routes = BootRoutes(self.is_bound, decisions, files, lambda: self.urls(""), log)
         served = AssetRoutes(assets, summoner)
         media = MediaRoutes(decisions, served)
-        self._http = HttpServer([*routes.routes(), *served.routes(), *media.routes()], log)
+        answers = AnswerRoutes(decisions, log)
+        rooms = (routes, served, media, answers)
+        self._http = HttpServer([one for room in rooms for one in room.routes()], log)
 
     @property
     def boot_url(self) -> str:

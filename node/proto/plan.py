@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from mesh.proto.net_boot import writes_disks
 from node.proto.lifecycle import ACCEPT, DEPLOY, PASSWORD, POWER, RELEASE
 
 Kind = Literal["observe", "set", "keyed", "one-shot"]
@@ -25,6 +26,8 @@ DISK_LIMIT_MS: Final = 24 * 60 * MINUTE_MS
 AGENT_LIMIT_MS: Final = 10 * MINUTE_MS
 FETCH_LIMIT_MS: Final = 6 * 60 * MINUTE_MS
 PHONE_LIMIT_MS: Final = 30 * MINUTE_MS
+INSTALL_LIMIT_MS: Final = 6 * 60 * MINUTE_MS
+"""An installer that fetches packages over a slow uplink takes hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +179,10 @@ def _deploy(params: Mapping[str, Any], name: str, bmc: bool) -> list[Step]:
 def _net_boot(
     boot: Mapping[str, Any], params: Mapping[str, Any], name: str, bmc: bool
 ) -> list[Step]:
-    """Boot a live system or an ISO off the network; no disk is touched."""
+    """Boot a live system, an ISO or an installer off the network; only the last one writes."""
+    installs = writes_disks(boot)
+    what = {"iso": "boot ISO", "installer": "install"}.get(boot["kind"], "boot live system")
+    limit_ms = (INSTALL_LIMIT_MS if installs else PHONE_LIMIT_MS) if bmc else BY_HAND_LIMIT_MS
     steps: list[Step] = []
     for number, file in enumerate(boot["files"]):
         steps.append(
@@ -202,14 +208,15 @@ def _net_boot(
     steps.append(
         Step(
             id="booted",
-            name=f"boot {'ISO' if boot['kind'] == 'iso' else 'live system'}",
+            name=what,
             kind="observe",
             do="net-boot",
             after=("power-on",) if bmc else fetched,
             waits=waits if bmc else f"{waits}: power it on by hand, it has no BMC",
             state="deploy-wait",
-            limit_ms=PHONE_LIMIT_MS if bmc else BY_HAND_LIMIT_MS,
+            limit_ms=limit_ms,
             net_boot=True,
+            dirties=installs,
             redo="power-off" if bmc else None,
             touches=bmc,
         )

@@ -7,6 +7,7 @@ and both are written in one transaction, so they never disagree after a crash.
 from collections.abc import Mapping
 from typing import Any
 
+from mesh.proto.net_boot import writes_disks
 from node.proto.lifecycle import DEPLOY, FAILED_TWIN, RELEASE, first_state, last_state
 from node.proto.plan import Step
 
@@ -19,7 +20,8 @@ def server_view(row: Mapping[str, Any], plan: tuple[Step, ...]) -> dict[str, Any
         view |= {"cleaned": False, "image": params["image"], "hostname": params["hostname"]}
         view |= {"boot": None}
     booted = row.get("touched") or row["state"] == "succeeded"
-    if row["kind"] == DEPLOY and params.get("boot") and booted:
+    boot = params.get("boot")
+    if row["kind"] == DEPLOY and boot and booted and not writes_disks(boot):
         view |= {"image": params["image"], "hostname": params["hostname"]}
         view |= {"boot": _boot(row)}
     if row["kind"] == RELEASE and row["state"] == "succeeded":

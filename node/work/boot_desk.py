@@ -19,6 +19,7 @@ from node.proto.agent_desk import IDLE_S, WAIT_POLL_S, Answer
 from node.proto.boot_script import local_disk_script, ramdisk_script
 from node.proto.job import current_step
 from node.proto.net_boot_script import BOOTS
+from node.work.answers import AnswerDesk
 from node.work.capabilities import BOOT, PHONE
 from node.work.engine import Work
 from node.work.machines import Machines
@@ -33,6 +34,7 @@ TOLD_MAX: Final = 4096
 RPC_METHOD: Final = "agent.call"
 PHONE_PATH: Final = "/phone/v1"
 MEDIA_PATH: Final = "/media/v1"
+ANSWERS_PATH: Final = "/answers/v1"
 _HEADERS: Final = ("x-rackmesh-session", "x-rackmesh-counter", "x-rackmesh-signature")
 _LOCAL_DISK: Final = frozenset({"active", "deploy-wait", "deploy-wait failed"})
 _RUNS: Final = frozenset({"running", "retry_wait"})
@@ -57,6 +59,9 @@ class BootDesk:
         self._entropy = entropy
         self.machines = Machines(work.rows, work.now_ms)
         self._net_boot = NetBootDesk(work.rows, work.capabilities)
+        self._answers = AnswerDesk(
+            work.rows, work.capabilities, self._net_boot, work.credentials, self._say, is_bound
+        )
         self._told: dict[str, int] = {}
         self.dropped = 0
 
@@ -310,6 +315,40 @@ class BootDesk:
         except MeshError as exc:
             log.warning("boot not told", job=found.job, error=exc)
 
+    async def answers(self, capability: str, name: str, client_ip: str) -> str | Refusal:
+        """Return a text that an installer reads about its machine."""
+        if self._rows.store.full:
+            return Refusal(_NO_ROOM[1]["detail"], _NO_ROOM[0])
+        return await self._answers.text(capability, name, client_ip, self._work.now_ms())
+
+    async def _say(
+        self, job: str, attempt: int, news: Mapping[str, Any], capability: str, client_ip: str
+    ) -> tuple[int, str]:
+        """Tell a job's runner what was heard; return what it says, status and sentence."""
+        runner = self._work.runner(job)
+        try:
+            if runner is not None:
+                status, answer = _reply(await runner.heard(attempt, news))
+            else:
+                body = json.dumps({"cap": capability, "news": news}).encode()
+                at = str((self._rows.job(job) or {}).get("runner"))
+                status, answer = await self._forward(at, ANSWERS_PATH, body, {}, client_ip)
+        except MeshError as exc:
+            return 503, f"the node that runs the job cannot be reached: {exc}"
+        return status, str(answer.get("detail"))
+
+    async def _take_answers(self, body: bytes, ip: str) -> Reply:
+        """Take from another node that an installer asked it; ``ip`` is the machine's."""
+        value = wire.parse_json(body) or {}
+        capability, news = value.get("cap"), value.get("news")
+        if not isinstance(capability, str) or not isinstance(news, Mapping):
+            return self._drop("this is no news of an installer")
+        found = self._answers.checked(capability, self._work.now_ms())
+        runner = self._work.runner(found.job)
+        if runner is None:
+            return 409, {"detail": "the job does not run here"}
+        return _reply(await runner.heard(found.attempt, news))
+
     async def _take_news(self, body: bytes) -> Reply:
         """Take from another node what it heard of a machine."""
         value = wire.parse_json(body) or {}
@@ -355,6 +394,8 @@ class BootDesk:
             raise Refused("the job does not run here")
         if path == MEDIA_PATH:
             status, answer = await self._take_news(raw)
+        elif path == ANSWERS_PATH:
+            status, answer = await self._take_answers(raw, ip)
         elif path == PHONE_PATH:
             status, answer = await self.phone_in(raw.decode("ascii", "replace"), {}, ip)
         else:
@@ -364,7 +405,7 @@ class BootDesk:
 
     def _is_ours(self, path: str, raw: bytes, headers: Mapping[str, Any]) -> bool:
         job_id: str | None
-        if path == MEDIA_PATH:
+        if path in (MEDIA_PATH, ANSWERS_PATH):
             cap = (wire.parse_json(raw) or {}).get("cap")
             job_id = self._work.capabilities.job_of(str(cap))
         elif path == PHONE_PATH:

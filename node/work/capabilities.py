@@ -1,4 +1,4 @@
-"""Boot, phone-in and media capabilities of this site: minted and checked for a machine.
+"""Boot, phone-in, media and answer capabilities of this site: minted and checked for a machine.
 
 It knows the site's secrets and the format (mesh/proto/capability.py), no job: whether the
 attempt is the current one is asked by the caller. Rule: a phone-in capability never lets a
@@ -24,8 +24,10 @@ from node.work.ports import (
 BOOT: Final = "boot:"
 PHONE: Final = "phone:"
 MEDIA: Final = "media:"
+ANSWERS: Final = "answers:"
 _LIFE_MS: Final = {
     BOOT: CAPABILITY_MS, PHONE: PHONE_CAPABILITY_MS, MEDIA: MEDIA_CAPABILITY_MS,
+    ANSWERS: CAPABILITY_MS,
 }  # fmt: skip
 
 

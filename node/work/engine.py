@@ -88,7 +88,7 @@ class Work:
         self.limits = limits or Limits()
         self.rows = SiteRows(store, members, site, node_id)
         self.capabilities = Capabilities(secrets, site)
-        self.peers = peers
+        self.peers, self.credentials = peers, credentials
         self._store = store
         self._open_order = open_order
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Servers that boot off the network each time: which script they get, and what they read.
+"""Servers that boot off the network: which script they get, and what they read.
 
 It knows rows and capabilities; scripts are made by ``node/proto/net_boot_script.py``, what is
 proved by ``node/proto/net_boot_proof.py``. Rules: a server boots what its order named, by asset
@@ -12,12 +12,15 @@ from typing import Any, Final
 
 from mesh.errors import CodecError, Refused
 from mesh.host.log import get_log
-from mesh.proto.net_boot import NetBoot, read_net_boot
+from mesh.proto.net_boot import NetBoot, read_net_boot, writes_disks
 from node.boot.ports import Refusal
+from node.proto.agent_desk import Answer
+from node.proto.boot_script import local_disk_script
+from node.proto.install_proof import READ, hear_install, judge_install, was_read
 from node.proto.job import Effect, Job, current_step
 from node.proto.net_boot_proof import READ_ENOUGH_BYTES, Proved, hear, judge
-from node.proto.net_boot_script import BOOTS, iso_script, live_script
-from node.work.capabilities import MEDIA, PHONE, Capabilities
+from node.proto.net_boot_script import BOOTS, install_script, iso_script, live_script
+from node.work.capabilities import ANSWERS, MEDIA, PHONE, Capabilities
 from node.work.rows import SiteRows, plan_of
 
 COUNTED_MAX: Final = 1024
@@ -80,9 +83,19 @@ class NetBootDesk:
             )
         if ordered.boot.kind == "iso":
             return iso_script(urls, mac, ordered.boot, media)
+        if ordered.boot.answers is not None:
+            if self._was_read(ordered):
+                return local_disk_script(urls)  # it was installed, or shall be looked at
+            answers = str(self._capabilities.mint(ANSWERS, *about))
+            return install_script(urls, mac, ordered.boot, media, answers)
         phones = [f"{url}/phone/v1/{phone}" for url in urls[:2]]
         hostname = str(server.get("hostname") or server.get("name"))
         return live_script(urls, mac, ordered.boot, media, phones, hostname)
+
+    def _was_read(self, ordered: Ordered) -> bool:
+        """Tell whether the installer of this attempt has read its answers."""
+        heard = (self._rows.job(ordered.job) or {}).get("net_boot") or {}
+        return heard.get("attempt") == ordered.attempt and READ in heard
 
     def media(self, capability: str, name: str, asked_bytes: int, now_ms: int) -> Media:
         """Return what a request under a media capability gets; raises Refused.
@@ -122,7 +135,8 @@ def on_news(job: Job, news: Mapping[str, Any], now_ms: int) -> list[Effect]:
     if not job.row["params"].get("boot"):
         return []
     heard = job.row.get("net_boot") or {}
-    job.row["net_boot"] = hear(heard, job.row["attempt"], now_ms, news)
+    heard = hear(heard, job.row["attempt"], now_ms, news)
+    job.row["net_boot"] = hear_install(heard, now_ms, news)
     return [*job.on_changed(now_ms), *look(job, now_ms)]
 
 
@@ -132,10 +146,25 @@ def look(job: Job, now_ms: int) -> list[Effect]:
     if step is None or step.do != "net-boot":
         return []
     name = str(job.row.get("server_name"))
-    found = judge(name, job.row["attempt"], job.row.get("net_boot") or {}, now_ms)
+    attempt, heard = job.row["attempt"], job.row.get("net_boot") or {}
+    if writes_disks(job.row["params"]["boot"]):
+        found = judge_install(name, attempt, heard, heard.get("trouble"))
+    else:
+        found = judge(name, attempt, heard, now_ms)
     if isinstance(found, Proved):
         return job.on_done(step.id, found.evidence, now_ms)
     return job.on_waits(step.id, found.sentence, now_ms)
+
+
+def refusal(job: Job, news: Mapping[str, Any]) -> Answer | None:
+    """Say that what goes out once an attempt has gone out, or None; before it is heard."""
+    heard, answers = job.row.get("net_boot") or {}, news.get("answers")
+    if heard.get("attempt") != job.row["attempt"] or not isinstance(answers, Mapping):
+        return None
+    if not was_read(heard, answers):
+        return None
+    name = job.row.get("server_name")
+    return Answer(410, {"detail": f"the answers for {name} went out once; retry the job"})
 
 
 def assets_of(body: Any) -> list[str]:

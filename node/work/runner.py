@@ -177,14 +177,17 @@ class JobRunner:
 
     async def heard(self, attempt: int, news: Mapping[str, Any]) -> Answer:
         """Take what a machine that boots off the network let a node hear."""
+        answers = [Answer(200, {"detail": "thank you"})]
 
         def event(now: int) -> list[job_core.Effect]:
             if attempt != self.job.row["attempt"]:
+                answers[0] = Answer(403, {"detail": "this is of an older attempt"})
                 return []
+            answers[0] = net_boot.refusal(self.job, news) or answers[0]
             return net_boot.on_news(self.job, news, now)
 
         done = await self._ask(event)
-        return Answer(200, {"detail": "thank you"}) if done else _gone()
+        return answers[0] if done else _gone()
 
     async def strayed(self) -> Answer:
         """Take the phone-in of what an earlier job had installed on this job's server."""

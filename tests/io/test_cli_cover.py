@@ -40,6 +40,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("status",), ("site", "list"), ("node", "list"), ("server", "list"),
     ("server", "show", "web-1"), ("server", "inventory", "web-1"), ("server", "pending"),
     ("job", "list"), ("job", "show", "j2"), ("job", "logs", "j1"), ("job", "cancel", "j2"),
+    ("template", "list"), ("template", "show", "seed"), ("template", "remove", "seed"),
     ("group", "list"), ("group", "show", "g1"), ("group", "cancel", "g1", "--yes"),
     ("group", "retry", "g1"), ("asset", "list"), ("asset", "show", "debian-12"),
     ("asset", "add", "x", "http://127.0.0.1/x"), ("asset", "want", "debian-12", "fra1"),
@@ -129,6 +130,12 @@ async def test_every_operation_has_a_verb(tmp_path: Path) -> None:
         words = "account", "password", "ann", "--password-file", "-"
         await at.run(*words, stdin="another horse battery")
         await at.run("secret", "set", "bmc-1", "--site", "fra1", stdin="value")
+        seed = tmp_path / "preseed.cfg"
+        seed.write_text("d-i netcfg/get_hostname string {{ hostname }}\n")
+        done = await at.run("template", "add", "seed", str(seed))
+        assert done.exit_code == 0, done.output
+        done = await at.run("template", "render", "seed", "--server", "web-1")
+        assert done.output == "d-i netcfg/get_hostname string web-1\n"
         await at.run("asset", "add", "local", str(with_file))
         await at.run("asset", "export", "debian-12", str(tmp_path / "out.raw"))
         for verb in ("export", "import"):

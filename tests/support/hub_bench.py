@@ -19,6 +19,7 @@ from hub.live import EventBus, Live
 from hub.passwords import Passwords
 from hub.ports import Declaration, Services
 from hub.store import ReportStore
+from hub.templates import TemplateDesk
 from hub.trust_desk import TrustDesk
 from mesh import answers
 from mesh.answers import Answers
@@ -389,11 +390,13 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
     roster = FakeMembers(*(members or (Member(NODE_A), Member(NODE_B))))
     ingest = Ingest(rows, roster, store, bus, clock)
     trust = founded(folder)
+    memory: Any = RowStore(World(), HUB)
     services = Services(
         store=store, live=Live(peers, store, bus, clock), bus=bus, desk=desk, clock=clock,
         orders=fake, tokens=FakeTokens(clock, bus), verdicts=FakeVerdicts(rows, store, clock),
         mesh=SeenMesh(HUB, "hub", lambda: [link(n, n[:8]) for n in peers.links]),
-        secrets=FakeSecrets(), assets=fake, exports=fake, status=fake,
+        secrets=FakeSecrets(), templates=TemplateDesk(memory, store, clock), assets=fake,
+        exports=fake, status=fake,
         backups=NoUpkeep(), restored=NoUpkeep(), settle=ingest.settle, trust=trust,
         alike=fake_alike(HUB),
         not_ready=lambda: fake.trouble,

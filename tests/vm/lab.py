@@ -123,6 +123,7 @@ class Lab:
         firmware: Firmware = "bios",
         disk: Disk = "virtio",
         network: Network = "rom",
+        memory_mib: int = MEMORY_MIB,
     ) -> "Machine":
         """Make a server that is switched off, with an empty disk."""
         self._taps += 1
@@ -130,6 +131,7 @@ class Lab:
         self.ip("tuntap", "add", tap, "mode", "tap")
         self.ip("link", "set", tap, "master", "br0", "up")
         machine = Machine(self, name, self._taps, tap, firmware, disk, network)
+        machine.memory_mib = memory_mib
         with machine.disk.open("wb") as file:
             file.truncate(disk_bytes)
         return machine
@@ -199,6 +201,7 @@ class Machine:
         self.firmware = firmware
         self.disk_kind = disk
         self.network = network
+        self.memory_mib = MEMORY_MIB
         self.mac = f"52:54:00:77:00:{number:02x}"
         self.uuid = f"00000000-0000-4000-8000-{number:012x}"
         self.disk_serial = f"DISK{number:04d}"
@@ -221,7 +224,7 @@ class Machine:
         block = "nvme" if self.disk_kind == "nvme" else "virtio-blk-pci"
         return [
             QEMU, "-name", self.name, "-machine", "q35,graphics=off",
-            "-accel", "tcg,thread=multi", "-m", str(MEMORY_MIB), "-smp", "1",
+            "-accel", "tcg,thread=multi", "-m", str(self.memory_mib), "-smp", "1",
             "-nodefaults", "-display", "none", "-uuid", self.uuid,
             "-smbios", "type=1,manufacturer=Rackmesh Lab,product=Virtual Server,"
             f"serial=SN-{self.name},uuid={self.uuid}",
