@@ -5,7 +5,7 @@ only through a ``PeerSource``; what is wanted where is decided by its owner.
 """
 
 from cache.bundle import BundleReader, BundleWriter
-from cache.cache import Cache
+from cache.cache import Cache, Growth
 from cache.carrying import Carried, Carrier
 from cache.errors import (
     BundleRefused,
@@ -40,6 +40,7 @@ __all__ = [
     "Carrier",
     "ChunkUnavailable",
     "ContentMismatch",
+    "Growth",
     "ImageRefused",
     "Later",
     "Manifest",

@@ -7,8 +7,9 @@ reserve.
 
 import errno
 import shutil
-from collections.abc import AsyncIterable, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,23 +29,42 @@ from cache.making import (
     wrong_kind,
 )
 from cache.origin import read_origin
-from cache.proto.manifest import Manifest, parse_manifest
+from cache.proto.manifest import CHUNK_BYTES, Manifest, parse_manifest
 from cache.proto.origin import Answer
 from cache.shelf import Shelf
 from mesh.errors import StoreBroken
+from mesh.host.clock import Clock
 from mesh.host.log import get_log
 from mesh.proto.content import FILE, HEAD_BYTES, QCOW2
 
 RESERVE_BYTES: Final = 64 << 20
 """Free disk that assets never take: the state database needs room to breathe."""
 MANIFEST_S: Final = 30.0
+PARTIAL_CHUNKS: Final = 64
+GROWTH_POLL_S: Final = 0.2
 SYNC_S: Final = 30.0
 """How long a transfer that ends may take to make its bytes durable."""
 log = get_log("cache")
 
 
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """More of what a node reads from an origin; ``size`` of the whole, where it is known."""
+
+    url: str
+    validator: str | None
+    size: int | None
+    piece: bytes
+    """Bytes from where they were asked for; empty: there are no more yet."""
+
+
 class Cache(Shelf):
     """The shelf and the transfers onto it."""
+
+    def __init__(self, folder: Path, quota_bytes: int, clock: Clock) -> None:
+        super().__init__(folder, quota_bytes, clock)
+        self._reading: dict[str, tuple[str, Answer]] = {}
+        """What is read from an origin now: name -> URL and its judged answer."""
 
     async def add_stream(
         self,
@@ -99,6 +119,7 @@ class Cache(Shelf):
                 nonlocal validator
                 validator = answer.validator
                 self._intakes[name] = (intake, answer.size)
+                self._reading[name] = (url, answer)
                 self._make_room((answer.size or 0) - intake.length)
 
             async def progress(count: int) -> None:
@@ -116,9 +137,54 @@ class Cache(Shelf):
                     progress=progress, limiter=self._limiter,
                 )  # fmt: skip
             finally:
+                self._reading.pop(name, None)
                 with trio.move_on_after(SYNC_S, shield=True):
                     await self._mark(name, url, validator, intake)
             return await self._seal(tally, intake, sha256, kind, made_sha256)
+
+    async def growth(self, name: str, offset: int, wait_s: float) -> Growth | None:
+        """Return more of what is read from an origin here, once there is; None: nothing is."""
+        with trio.move_on_after(wait_s):
+            while name in self._reading and self._intakes[name][0].length <= offset:
+                await trio.sleep(GROWTH_POLL_S)
+        if name not in self._reading:
+            return None
+        url, answer = self._reading[name]
+        intake, _ = self._intakes[name]
+        piece = await self.in_thread(intake.piece, offset, CHUNK_BYTES)
+        return Growth(url, answer.validator, answer.size, piece)
+
+    async def mirror(self, name: str, more: Callable[[int], Awaitable[Growth | None]]) -> int:
+        """Keep up with another node that reads an origin, so that ``resolve`` goes on there.
+
+        ``more(offset)`` is its ``growth``. Returns the bytes taken when it reads no more.
+        """
+        first = await more(0)
+        if first is None:
+            return 0
+        url, validator, took = first.url, first.validator, 0
+        with self._intake(name) as intake:
+            earlier = self._ledger.partial(name)
+            if earlier is not None and earlier[:2] == (url, validator):
+                await self.in_thread(intake.resume, earlier[2])
+            else:
+                await self.in_thread(intake.restart)
+            self._make_room((first.size or 0) - intake.length)
+            try:
+                while (growth := await more(intake.length)) is not None:
+                    if (growth.url, growth.validator) != (url, validator):
+                        break
+                    await self.in_thread(intake.append, growth.piece)
+                    took += len(growth.piece)
+                    if intake.unsynced:
+                        await self._mark(name, url, validator, intake)
+                        self._make_room(0)
+            except OSError as exc:
+                raise NoSpace(f"the disk under {self._folder} says: {exc.strerror}") from exc
+            finally:
+                with trio.move_on_after(SYNC_S, shield=True):
+                    await self._mark(name, url, validator, intake)
+        return took
 
     async def fetch(
         self, name: str, asset: str, peers: PeerSource, sha256: str | None = None
@@ -139,6 +205,7 @@ class Cache(Shelf):
                     f"{asset} says sha256 {said}, {name} is signed as {sha256}"
                 )
             if not files.have.full:
+                await self._use_partial(name, files)
                 self._make_room(
                     (files.manifest.chunks - files.have.have) * files.manifest.chunk_bytes
                 )
@@ -373,6 +440,18 @@ class Cache(Shelf):
             self._files[asset] = files
             return files
         raise NoHolder(f"nobody gives the manifest of {asset}: {reason}")
+
+    async def _use_partial(self, name: str, files: AssetFiles) -> None:
+        """Take the chunks that an unfinished transfer has left, then let it go."""
+        path = self._partial(name)
+        if name in self._intakes or not path.exists():
+            return
+        self._ledger.drop_partial(name)
+        missing = list(files.have.missing())
+        for at in range(0, len(missing), PARTIAL_CHUNKS):
+            if not await self.in_thread(files.take, path, missing[at : at + PARTIAL_CHUNKS]):
+                break
+        path.unlink(missing_ok=True)
 
     async def _fetch_chunks(self, tally: Tally, files: AssetFiles, peers: PeerSource) -> None:
         fetching = Fetching(self, tally, files, peers, self._save)

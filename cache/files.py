@@ -8,6 +8,7 @@ before its first use in this process. Several worker threads may store at once.
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +86,15 @@ class AssetFiles:
             due = self._unsynced >= SYNC_BYTES or self.have.full
         if due:
             self.sync()
+        return True
+
+    def take(self, path: Path, indexes: Sequence[int]) -> bool:
+        """Take chunks out of another file of the same content; False when one is not there."""
+        with path.open("rb") as file:
+            for index in indexes:
+                file.seek(index * self.manifest.chunk_bytes)
+                if not self.store(index, file.read(self.manifest.chunk_size(index))):
+                    return False
         return True
 
     def read(self, index: int) -> bytes:

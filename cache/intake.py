@@ -85,6 +85,10 @@ class Intake:
             self.length += len(data)
         return self.length >= end
 
+    def piece(self, offset: int, most: int) -> bytes:
+        """Return bytes that are written and hashed, from ``offset`` on."""
+        return os.pread(self._file, max(0, min(most, self.length - offset)), offset)
+
     @property
     def unsynced(self) -> bool:
         """Enough was written since the last sync to be worth one."""

@@ -19,6 +19,7 @@ CORE_PIECE_BYTES: Final = 1 << 20
 COUNTS: Final = ("origin_bytes", "peer_bytes", "near_bytes")
 """What names of one content cost, which adds up."""
 INDEX_MAX: Final = 1 << 32
+OFFSET_MAX: Final = 1 << 50
 WAIT_S: Final = 5.0
 """How long a fellow's call is kept until its chunk is here."""
 WAITING_MAX: Final = 256
@@ -76,7 +77,20 @@ def rpc_handlers(cache: Cache) -> dict[str, Handler]:
             raise Refused(str(exc)) from exc
         return found if isinstance(found, bytes) else {"have": found.have}
 
-    return {"cache.manifest": manifest, "cache.chunk": chunk}
+    async def growing(_peer: str, body: Any) -> Any:
+        """Answer with more of what is read from an origin here, or after a while without."""
+        name = body.get("name") if isinstance(body, Mapping) else None
+        if not isinstance(name, str) or not NAME_PATTERN.match(name):
+            raise Refused("that call needs a name")
+        found = await cache.growth(name, _number(body, "offset", OFFSET_MAX), WAIT_S)
+        if found is None:
+            raise Refused(f"{name} is not read from its origin here")
+        return {
+            "url": found.url, "validator": found.validator, "size": found.size,
+            "piece": found.piece,
+        }  # fmt: skip
+
+    return {"cache.manifest": manifest, "cache.chunk": chunk, "cache.growing": growing}
 
 
 def put_presence(tx: Tx, author: str, site: str, cache: Cache) -> None:
@@ -111,9 +125,13 @@ def _presence(state: AssetState, site: str) -> dict[str, Any]:
 
 def _asset_and(body: Any, field: str) -> tuple[str, int]:
     asset = body.get("asset") if isinstance(body, Mapping) else None
-    number = body.get(field) if isinstance(body, Mapping) else None
     if not isinstance(asset, str) or not ASSET_PATTERN.match(asset):
         raise Refused("that call needs an asset id")
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < INDEX_MAX:
+    return asset, _number(body, field, INDEX_MAX)
+
+
+def _number(body: Mapping[str, Any], field: str, end: int) -> int:
+    number = body.get(field)
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < end:
         raise Refused(f"{field} must be a whole number")
-    return asset, number
+    return number

@@ -24,7 +24,9 @@ from node.holders import Holders
 from node.proto.eviction import evictable
 from node.proto.residency import (
     Fetch,
+    Follow,
     Holder,
+    Order,
     Resolve,
     View,
     decide,
@@ -167,11 +169,14 @@ class Assets:
                 for order in decide(self._view()):
                     if self._due(order):
                         self._busy.add(order.name)
-                        nursery.start_soon(self._carry_out, order)
+                        if isinstance(order, Follow):
+                            nursery.start_soon(self._follow, order)
+                        else:
+                            nursery.start_soon(self._carry_out, order)
                 with trio.move_on_after(RETRY_FIRST_S):
                     await first_of(partial(self._store.wait_past, version), self._bell.wait)
 
-    def _due(self, order: Resolve | Fetch) -> bool:
+    def _due(self, order: Order) -> bool:
         now = trio.current_time()
         wrong, wrong_until = self._mismatched.get(order.name, (None, 0.0))
         if wrong == order and now < wrong_until:
@@ -199,7 +204,8 @@ class Assets:
                 for row in self._store.authored(FLEET, ASSET)
                 if row.author == self._node
             },
-            failed=self._failed(),
+            failed=self._said("failed"),
+            reading=self._said("fetching"),
         )
 
     def _names(self) -> dict[str, Name]:
@@ -224,12 +230,26 @@ class Assets:
                 found.setdefault(row.key, []).append(Holder(row.author, site, have == of))
         return found
 
-    def _failed(self) -> set[tuple[str, str]]:
+    def _said(self, state: str) -> set[tuple[str, str]]:
+        """Return (node, name) of our site where a name has a state."""
         return {
             (row.author, str(row.body.get("name")))
             for row in self._store.authored(FLEET, PRESENCE)
-            if row.body.get("state") == "failed" and self._site_of(row.author) == self._site
+            if row.body.get("state") == state and self._site_of(row.author) == self._site
         }
+
+    async def _follow(self, order: Follow) -> None:
+        """Keep up with whoever reads the origin; ends with that, and a while later again."""
+        name = order.name
+        try:
+            async with Holders(self, name, "").open() as holders:
+                took = await self._cache.mirror(name, partial(holders.growth, order.node, name))
+            log.info("followed", name=name, peer=order.node, bytes=took)
+        except (CacheError, StoreFull) as exc:
+            log.info("not followed", name=name, peer=order.node, error=exc)
+        self._failures[name] = (0, trio.current_time() + RETRY_FIRST_S)
+        self._busy.discard(name)
+        self._bell.set()
 
     async def _carry_out(self, order: Resolve | Fetch) -> None:
         name = order.name

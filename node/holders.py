@@ -13,13 +13,24 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from cache.api import Ask, CacheError, ChunkUnavailable, Later, Manifest, Members, NoHolder
+from cache.api import (
+    Ask,
+    CacheError,
+    ChunkUnavailable,
+    Growth,
+    Later,
+    Manifest,
+    Members,
+    NoHolder,
+)
 from mesh.errors import MeshError, RemoteRefused
 from mesh.host.log import get_log
 from node.clear import ClearClient, ClearFailed, Offer, Place
 
 RPC_S: Final = 90.0
 """For one chunk of several on a thin link; a dead link ends by itself long before."""
+GROWTH_S: Final = 20.0
+"""A node that reads an origin answers within 5 s, with more or without."""
 CORE_BYTES_MAX: Final = 16 << 20
 TOKEN: Final = re.compile("[0-9a-f]{32}")
 log = get_log("assets")
@@ -141,6 +152,24 @@ class Holders:
             case _:
                 raise NoHolder(f"{node} does not give chunks as it should")
 
+    async def growth(self, node: str, name: str, offset: int) -> Growth | None:
+        """Return more of what a node reads from an origin; None: it does not read it."""
+        try:
+            body = {"name": name, "offset": offset}
+            answer = await self._call(node, "cache.growing", body, GROWTH_S)
+        except ChunkUnavailable:
+            return None
+        match answer:
+            case {
+                "url": str(url),
+                "validator": str() | None as validator,
+                "size": int() | None as size,
+                "piece": bytes(piece),
+            }:
+                return Growth(url, validator, size, piece)
+            case _:
+                raise NoHolder(f"{node} does not say as it should what it reads")
+
     def near(self, node: str) -> bool:
         """Tell whether a node is on this side of the uplink."""
         return self._circle.is_near(node)
@@ -159,7 +188,7 @@ class Holders:
             self._clear[node] = None if offer is None else ClearClient(offer)
         return self._clear[node]
 
-    async def _call(self, node: str, method: str, body: Any) -> Any:
+    async def _call(self, node: str, method: str, body: Any, timeout_s: float = RPC_S) -> Any:
         try:
             async with self._locks.setdefault(node, trio.Lock()):
                 if node not in self._links:
@@ -167,7 +196,7 @@ class Holders:
                     trouble = await self._nursery.start(self._keep, node)
                     if trouble is not None:
                         raise trouble
-            return await self._links[node].rpc(method, body, RPC_S)
+            return await self._links[node].rpc(method, body, timeout_s)
         except RemoteRefused as exc:
             raise ChunkUnavailable(str(exc)) from exc
         except MeshError as exc:

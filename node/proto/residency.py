@@ -44,10 +44,23 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Follow:
+    """Keep up with the node that reads the origin, to go on there when it dies."""
+
+    name: str
+    node: str
+    sentence: str
+    """What a job here waits for meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to do here before somebody else has done something."""
 
     sentence: str
+
+
+Order = Resolve | Fetch | Follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +95,19 @@ class View:
     """SHA-256 as published by name, of what this node has read and told the hubs."""
     failed: Collection[tuple[str, str]]
     """(node, name) of our site: that node says that it cannot get the name now."""
+    reading: Collection[tuple[str, str]] = ()
+    """(node, name) of our site: that node says that the name is on its way to it."""
 
 
-def decide(view: View) -> list[Resolve | Fetch]:
+def decide(view: View) -> list[Order]:
     """Return what should be on its way now, most wanted first."""
-    orders: list[Resolve | Fetch] = []
+    orders: list[Order] = []
     names = sorted(
         view.references.keys() | set(view.wanted), key=lambda n: (n not in view.wanted, n)
     )
     for name in names:
         order = _one(view, name) if NAME_PATTERN.match(name) else None
-        if isinstance(order, Resolve | Fetch):
+        if isinstance(order, Order):
             orders.append(order)
     return orders
 
@@ -100,10 +115,10 @@ def decide(view: View) -> list[Resolve | Fetch]:
 def waits_for(view: View, name: str) -> str | None:
     """Return what a wanted name waits for before it can be on its way here, for people."""
     found = _one(view, name)
-    return found.sentence if isinstance(found, Wait) else None
+    return found.sentence if isinstance(found, Wait | Follow) else None
 
 
-def _one(view: View, name: str) -> Resolve | Fetch | Wait | None:
+def _one(view: View, name: str) -> Order | Wait | None:
     reference = view.references.get(name, {})
     sites = sites_of(reference)
     local = name in view.wanted
@@ -123,7 +138,8 @@ def _one(view: View, name: str) -> Resolve | Fetch | Wait | None:
     if any(h.whole and (shared or h.site == view.site) for h in others):
         return Fetch(name, asset, _text(view.names[name].get("sha256")))
     if not ours:
-        return Wait(f"waits for node {keeper} of this site, which takes {name} first")
+        sentence = f"waits for node {keeper} of this site, which takes {name} first"
+        return _follow(view, name, keeper, sentence)
     origin = _resolve(reference, name, view.names[name])
     first = view.site == min(sites, default=view.site)
     if any(holder.whole for holder in others) or (others and (origin is None or not first)):
@@ -131,7 +147,16 @@ def _one(view: View, name: str) -> Resolve | Fetch | Wait | None:
     return origin or Wait(f"waits for a node that holds {name}")
 
 
-def _unnamed(view: View, name: str, keeper: str | None, ours: bool) -> Resolve | Wait:
+def _follow(view: View, name: str, keeper: str | None, sentence: str) -> Follow | Wait:
+    """Wait for the keeper; the next in rank keeps up with it meanwhile."""
+    heirs = [node for node in ranked(view.alive, name) if node != keeper]
+    wanted = view.site in sites_of(view.references.get(name, {}))
+    if wanted and heirs[:1] == [view.node] and (keeper, name) in view.reading:
+        return Follow(name, str(keeper), sentence)
+    return Wait(sentence)
+
+
+def _unnamed(view: View, name: str, keeper: str | None, ours: bool) -> Resolve | Follow | Wait:
     """What no hub has signed yet: somebody must read it once and say what it is."""
     reference = view.references.get(name)
     if reference is None:
@@ -144,7 +169,8 @@ def _unnamed(view: View, name: str, keeper: str | None, ours: bool) -> Resolve |
     if first != view.site:
         return Wait(f"waits for site {first} to read the origin of {name}")
     if not ours:
-        return Wait(f"waits for node {keeper} of this site to read the origin of {name}")
+        sentence = f"waits for node {keeper} of this site to read the origin of {name}"
+        return _follow(view, name, keeper, sentence)
     return _resolve(reference, name, {}) or Wait(f"waits for {name} to be uploaded to a hub")
 
 

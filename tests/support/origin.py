@@ -17,6 +17,8 @@ class Origin:
     sent: int = 0
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     port: int = 0
+    pause_s: float = 0
+    """After each 64 KiB."""
 
     async def run(self, *, task_status: trio.TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -61,6 +63,8 @@ class Origin:
             for i in range(0, len(body), 1 << 16):
                 await stream.send_all(body[i : i + (1 << 16)])
                 self.sent += len(body[i : i + (1 << 16)])
+                if self.pause_s:
+                    await trio.sleep(self.pause_s)
         except trio.BrokenResourceError:
             return
         await stream.aclose()

@@ -2,7 +2,16 @@ from typing import Any
 
 import pytest
 
-from node.proto.residency import Fetch, Holder, Resolve, View, decide, sharing, waits_for
+from node.proto.residency import (
+    Fetch,
+    Follow,
+    Holder,
+    Resolve,
+    View,
+    decide,
+    sharing,
+    waits_for,
+)
 
 ASSET = "b3:" + "1" * 64
 URL = "http://origin.example/image"
@@ -169,3 +178,31 @@ def test_what_was_read_and_claimed_is_not_read_again_before_a_hub_signs() -> Non
     assert decide(view(claimed={"img": "aa"})) == []
     other = {"img": {"url": URL, "want": ["one"], "sha256": "bb"}}
     assert decide(view(claimed={"img": "aa"}, references=other)) == [Resolve("img", URL, "bb")]
+
+
+def test_the_next_in_rank_keeps_up_with_who_reads_the_origin() -> None:
+    alive = ["n1", "n2", "n3"]
+    keeper = next(n for n in alive if decide(view(node=n, alive=alive)))
+    reading: dict[str, Any] = {"alive": alive, "reading": {(keeper, "img")}}
+    said = {n: decide(view(node=n, **reading)) for n in alive}
+    (heir,) = [n for n in alive if said[n] and n != keeper]
+    sentence = f"waits for node {keeper} of this site to read the origin of img"
+    assert said[heir] == [Follow("img", keeper, sentence)]
+    assert waits_for(view(node=heir, **reading), "img") == sentence
+    left = [n for n in alive if n != keeper]
+    after = {n: decide(view(node=n, alive=left, reading=reading["reading"])) for n in left}
+    assert [n for n in left if after[n]] == [heir]
+    assert after[heir] == [Resolve("img", URL, None)]
+
+
+def test_nobody_keeps_up_with_a_node_that_does_not_read() -> None:
+    alive = ["n1", "n2"]
+    orders = [
+        decide(view(node=n, alive=alive, reading={("n1", "x"), ("n2", "x")})) for n in alive
+    ]
+    assert sorted(map(len, orders)) == [0, 1]
+    elsewhere: dict[str, Any] = {"alive": alive, "reading": {(n, "img") for n in alive}}
+    elsewhere["references"] = {"img": {"url": URL, "want": ["other"]}}
+    for node in alive:
+        found = decide(view(node=node, **elsewhere, wanted=["img"]))
+        assert not any(isinstance(order, Follow) for order in found)
