@@ -2,8 +2,8 @@
 
 ``origin_ratio_kill``: the node that reads the origin is killed (SIGKILL) when half is there and
 stays away; bytes by the origin's own log. ``client_errors``: nodes that do not get the asset,
-and errors shown. ``refetched_mib``: a node is killed while it fetches from the others, with 1 TiB
-of other assets in its cache; what stood in its file and not in its marks.
+and errors shown. ``refetched_mib``: a node is killed while it fetches from the others, with
+1 TiB of other assets in its cache; what stood in its file and not in its marks.
 ``restart_s``: from the start of its process until its API answers.
 ``origin_ratio_sites``: four sites of two nodes.
 """
