@@ -41,7 +41,6 @@ RESERVE_BYTES: Final = 64 << 20
 """Free disk that assets never take: the state database needs room to breathe."""
 MANIFEST_S: Final = 30.0
 PARTIAL_CHUNKS: Final = 64
-GROWTH_POLL_S: Final = 0.2
 SYNC_S: Final = 30.0
 """How long a transfer that ends may take to make its bytes durable."""
 log = get_log("cache")
@@ -65,6 +64,7 @@ class Cache(Shelf):
         super().__init__(folder, quota_bytes, clock)
         self._reading: dict[str, tuple[str, Answer]] = {}
         """What is read from an origin now: name -> URL and its judged answer."""
+        self._grown = trio.Event()
 
     async def add_stream(
         self,
@@ -125,6 +125,7 @@ class Cache(Shelf):
             async def progress(count: int) -> None:
                 nonlocal looked
                 tally.origin_bytes += count
+                self._tell_followers()
                 looked = looked or await self._look(name, intake, kind)
                 if intake.unsynced:
                     await self._mark(name, url, validator, intake)
@@ -138,15 +139,20 @@ class Cache(Shelf):
                 )  # fmt: skip
             finally:
                 self._reading.pop(name, None)
+                self._tell_followers()
                 with trio.move_on_after(SYNC_S, shield=True):
                     await self._mark(name, url, validator, intake)
             return await self._seal(tally, intake, sha256, kind, made_sha256)
+
+    def _tell_followers(self) -> None:
+        self._grown.set()
+        self._grown = trio.Event()
 
     async def growth(self, name: str, offset: int, wait_s: float) -> Growth | None:
         """Return more of what is read from an origin here, once there is; None: nothing is."""
         with trio.move_on_after(wait_s):
             while name in self._reading and self._intakes[name][0].length <= offset:
-                await trio.sleep(GROWTH_POLL_S)
+                await self._grown.wait()
         if name not in self._reading:
             return None
         url, answer = self._reading[name]
