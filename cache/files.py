@@ -17,7 +17,7 @@ from cache.proto.bitfield import Bitfield
 from cache.proto.manifest import Manifest, parse_manifest
 from mesh.host.files import write_file
 
-SYNC_BYTES: Final = 64 << 20
+SYNC_BYTES: Final = 48 << 20
 """Unsynced bytes after which the bits are saved: at most this much is fetched again."""
 
 
