@@ -119,8 +119,9 @@ def _body(form: type[Closed], body: bytes) -> Any:
         raise RequestProblem("bad-request", "the body must be JSON") from exc
     if not isinstance(value, dict):
         raise RequestProblem("bad-request", "the body must be a JSON object")
-    known = {name: entry for name, entry in value.items() if entry is not None}
-    return _convert(form, known, "the body", strict=True)
+    fields = form.__struct_fields__  # of these null is the same as missing
+    said = {n: entry for n, entry in value.items() if entry is not None or n not in fields}
+    return _convert(form, said, "the body", strict=True)
 
 
 def _convert(form: type[Closed], value: Mapping[str, Any], what: str, strict: bool) -> Any:

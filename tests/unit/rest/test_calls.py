@@ -123,3 +123,10 @@ def test_garbage_bytes_and_queries_never_raise_anything_else(
             call(operation, body, text, asked, server=text)
         except RequestProblem:
             continue
+
+
+def test_an_unknown_field_is_refused_also_when_it_is_null() -> None:
+    operation = OPERATIONS["collectAssets"]
+    read_call(operation, "ann", {}, {}, b'{"dry_run": null}', None)
+    with pytest.raises(RequestProblem, match="no field 'x'"):
+        read_call(operation, "ann", {}, {}, b'{"dry_run": true, "x": null}', None)
