@@ -125,6 +125,7 @@ class Cache(Shelf):
             async def progress(count: int) -> None:
                 nonlocal looked
                 tally.origin_bytes += count
+                await self.pay(count)
                 self._tell_followers()
                 looked = looked or await self._look(name, intake, kind)
                 if intake.unsynced:
@@ -272,6 +273,9 @@ class Cache(Shelf):
                 self._save(tally, "verified")
             else:
                 self._save(tally, "failed", str(exc))
+            raise
+        except trio.Cancelled:
+            self._save(tally, "absent")
             raise
 
     @contextmanager

@@ -111,6 +111,8 @@ class Fetching:
             plan.on_later(ask, found.have, trio.current_time())
             self._shelf.changed()
         else:
+            if not self._peers.near(ask.node):  # all fellows take their shares over one uplink
+                await self._shelf.pay(len(found) * plan.fellows)
             await self._store(ask, found)
 
     async def _store(self, ask: Ask, data: bytes | bytearray) -> None:

@@ -69,6 +69,8 @@ async def read_origin(
                     try:
                         await trio.to_thread.run_sync(intake.append, piece, limiter=limiter)
                         await progress(len(piece))
+                    except trio.Cancelled:
+                        continue  # it comes again where the next piece is waited for
                     except (OSError, CacheError) as exc:
                         failed.append(exc)
                         scope.cancel()

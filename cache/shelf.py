@@ -5,7 +5,7 @@ are stored and before they are first served in this process.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar, TypeVarTuple
@@ -73,6 +73,10 @@ class AssetReader:
                     await self._cache.wait_past(version)
 
 
+async def _nothing(_size: int) -> None:
+    """Cost nothing."""
+
+
 class Shelf:
     """All assets below one folder; one process owns it."""
 
@@ -88,6 +92,8 @@ class Shelf:
         self.version = 0
         self.evictable: Callable[[], Sequence[str]] = tuple
         """Assets that may go when the disk is short, the first ones first; the owner says."""
+        self.pay: Callable[[int], Awaitable[None]] = _nothing
+        """Waits until bytes that came over the uplink are paid for; the owner says."""
 
     @classmethod
     def open(cls, folder: Path, quota_bytes: int, clock: Clock) -> Self:

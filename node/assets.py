@@ -18,7 +18,7 @@ from mesh.errors import StoreFull
 from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto.naming import SignedName
-from mesh.proto.references import in_force
+from mesh.proto.references import in_force, sites_of
 from mesh.proto.tables import ASSET, FLEET, NAME, PRESENCE, REFERENCE
 from node.holders import Holders
 from node.proto.eviction import evictable
@@ -73,7 +73,9 @@ class Assets:
         self._peers, self._alive, self._read_name = peers, alive, read_name
         self._site_of, self._site_nodes = site_of, site_nodes
         self._clear = clear
-        self._busy: set[str] = set()
+        self._busy: dict[str, trio.CancelScope] = {}
+        self._for_site: set[str] = set()
+        """Of what is busy, what the site wanted when it began."""
         self._failures: dict[str, tuple[int, float]] = {}
         self._mismatched: dict[str, tuple[Resolve, float]] = {}
         self._wanted: Counter[str] = Counter()
@@ -166,15 +168,22 @@ class Assets:
             while True:
                 version = self._store.version
                 self._bell = trio.Event()
-                for order in decide(self._view()):
+                view = self._view()
+                self._let_go(view)
+                for order in decide(view):
                     if self._due(order):
-                        self._busy.add(order.name)
-                        if isinstance(order, Follow):
-                            nursery.start_soon(self._follow, order)
-                        else:
-                            nursery.start_soon(self._carry_out, order)
+                        self._busy[order.name] = trio.CancelScope()
+                        if self._site in sites_of(view.references.get(order.name, {})):
+                            self._for_site.add(order.name)
+                        nursery.start_soon(self._carry_out, order)
                 with trio.move_on_after(RETRY_FIRST_S):
                     await first_of(partial(self._store.wait_past, version), self._bell.wait)
+
+    def _let_go(self, view: View) -> None:
+        """End what was begun for the site, which does not want it any more, nor work here."""
+        for name in self._for_site - self._wanted.keys():
+            if self._site not in sites_of(view.references.get(name, {})):
+                self._busy[name].cancel()
 
     def _due(self, order: Order) -> bool:
         now = trio.current_time()
@@ -238,6 +247,18 @@ class Assets:
             if row.body.get("state") == state and self._site_of(row.author) == self._site
         }
 
+    async def _carry_out(self, order: Order) -> None:
+        try:
+            with self._busy[order.name]:
+                if isinstance(order, Follow):
+                    await self._follow(order)
+                else:
+                    await self._get(order)
+        finally:
+            self._for_site.discard(order.name)
+            del self._busy[order.name]
+            self._bell.set()
+
     async def _follow(self, order: Follow) -> None:
         """Keep up with whoever reads the origin; ends with that, and a while later again."""
         name = order.name
@@ -248,10 +269,8 @@ class Assets:
         except (CacheError, StoreFull) as exc:
             log.info("not followed", name=name, peer=order.node, error=exc)
         self._failures[name] = (0, trio.current_time() + RETRY_FIRST_S)
-        self._busy.discard(name)
-        self._bell.set()
 
-    async def _carry_out(self, order: Resolve | Fetch) -> None:
+    async def _get(self, order: Resolve | Fetch) -> None:
         name = order.name
         try:
             if isinstance(order, Resolve):
@@ -272,9 +291,6 @@ class Assets:
             pause = span * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
             self._failures[name] = (count, trio.current_time() + pause)
             log.warning("asset not had", name=name, attempt=count, error=exc, s=round(pause, 1))
-        finally:
-            self._busy.discard(name)
-            self._bell.set()
 
     async def _claim(
         self, name: str, asset: str, size: int, sha256: str, order: Resolve

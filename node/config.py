@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mesh.host.config import default_data
 from mesh.proto.address_book import parse_seed
+from node.proto.uplink import parse_hours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +125,20 @@ class Cache:
 
     quota_gib: int = 50
     """Most bytes of assets that are kept, GiB."""
+    uplink_mbit: float = 0
+    """Megabits a second that copies from origins and other sites may take of the site's uplink,
+    all nodes of the site together; 0: no cap."""
+    uplink_hours: tuple[str, ...] = ()
+    """Other caps by local time, "08:00-18:00 2" (0: none); the first that fits counts."""
     clear: bool = True
     """Nodes of the site give each other chunks in clear, as machines get them; verified."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rate and no hours."""
+        if not 0 <= self.uplink_mbit < 1e6:
+            raise ValueError(f"uplink_mbit must be 0 (no cap) or more, not {self.uplink_mbit}")
+        for text in self.uplink_hours:
+            parse_hours(text)
 
 
 @dataclass(frozen=True, kw_only=True)

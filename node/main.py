@@ -65,6 +65,7 @@ from node.router import NodeApi, NodeFacts
 from node.self_rows import own_addresses, publish, subnet_row
 from node.status import node_status
 from node.sweep import Sweeper
+from node.uplink import uplink_of
 from node.work.boot_desk import BootDesk
 from node.work.engine import Work
 from node.work.ports import Limits
@@ -92,6 +93,7 @@ class Node:
         self.store = self._open_store(data)
         self.started_ms = self.clock.now_ms()
         self.cache = Cache.open(data / "cache", config.cache.quota_gib << 30, self.clock)
+        self.cache.pay = uplink_of(config.cache, self.clock).pay
         self.secrets = SiteSecrets(self.store, self.register, self.identity)
         self.topology = Topology(self.identity.node_id, self.joined.site, self.register)
         self.replication = Replication(self.store, self.register, place=self.topology)

@@ -103,6 +103,11 @@ class FetchPlan:
         return self._have.full
 
     @property
+    def fellows(self) -> int:
+        """Nodes of our site that share the fetch, ourselves among them."""
+        return len(self._members.fellows)
+
+    @property
     def in_flight(self) -> int:
         """Chunks that are being asked for."""
         return len(self._asked)
