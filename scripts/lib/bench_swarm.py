@@ -2,8 +2,8 @@
 
 A hub and six nodes of a site in namespaces on one bridge, each port shaped to ``--mbit`` both
 ways. Every round takes a new asset, which one node holds, and all take their turn: a plain copy
-over HTTP, ours (from the command ``asset want`` until the last node has the last chunk on its
-disk) and libtorrent (from the start of the leeches' processes, the seed runs
+over HTTP, ours (from the command ``asset want`` until the last node has the last chunk in its
+file) and libtorrent (from the start of the leeches' processes, the seed runs
 already, until the last has all). ``ratio`` and ``libtorrent_ratio`` are medians over the median
 plain copy. CPU is that of all processes (ours: the hub's too), by what the five received,
 without shaping, with chunks in clear and with all of them encrypted.

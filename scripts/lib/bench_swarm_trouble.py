@@ -17,7 +17,7 @@ from typing import Any, Final
 import blake3
 from bench_idle import build
 from bench_idle import start as start_fleet
-from bench_swarm_fleet import HUB, LEASE_S, Bench, marks, origin_at, random_file
+from bench_swarm_fleet import HUB, LEASE_S, Bench, marks, origin_at, random_file, stored
 from demo_processes import Processes, rackmesh, wait_for
 
 from cache.files import AssetFiles
@@ -89,10 +89,10 @@ def kill_fellow(bench: Bench) -> dict[str, Any]:
     bench.shape(True)
     rackmesh("asset", "want", name, "one", "--data", bench.data)
     asset = bench.asset_of(name)
-    data = folder / "cache" / "assets" / asset.removeprefix("b3:") / "data"
-    wait_for("half is there", lambda: stored(data) * 2 >= bench.mib, LIMIT_S, bench.processes)
+    half = bench.mib // 2
+    wait_for("half", lambda: stored(folder, asset) >= half, LIMIT_S, bench.processes)
     bench.kill(victim)
-    refetched = stored(data) - marks(folder, asset)
+    refetched = stored(folder, asset) - marks(folder, asset)
     began = time.monotonic()
     bench.run_node(victim, "--config", str(config))
     restart_s = time.monotonic() - began
@@ -109,11 +109,6 @@ def fill(root: Path, index: int) -> None:
     sha256 = f"{index:064x}"  # what nobody checks again: the chunks are known one by one
     manifest = make_manifest(HUGE_BYTES, sha256, zeros * (HUGE_BYTES // CHUNK_BYTES))
     AssetFiles.create(root, manifest).close()
-
-
-def stored(data: Path) -> int:
-    """Return the MiB that stand in a sparse file."""
-    return data.stat().st_blocks * 512 // MIB if data.exists() else 0
 
 
 def by_sites(folder: Path, mib: int) -> float:
