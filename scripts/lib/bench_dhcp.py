@@ -8,7 +8,8 @@ are new each time, so each exchange makes a lease. The node's are durable before
 file is written without fsync. All servers see option 82 that differs by machine.
 
 Then three nodes of one site (``dhcp_site.py``): a storm of all known machines at one of them,
-and the same packets to all three, whose replies are compared byte by byte.
+and the same packets to all three, whose replies are compared byte by byte; and two nodes beside
+one alone (``dhcp_pair.py``).
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any, Final
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).parent)]
 
+from dhcp_pair import redundancy  # noqa: E402
 from dhcp_servers import (  # noqa: E402
     LOAD,
     MAC_BASE,
@@ -46,6 +48,7 @@ STEPS: Final = (
 )  # fmt: skip
 FIRST: Final = {"node": 1250, "kea": 1250, "dnsmasq": 100}
 PORTS: Final = 2048
+PAIR_PACKETS: Final = 60_000
 UNKNOWN_EACH: Final = 1 << 20
 """perfdhcp takes its unknown machines from so many MACs."""
 Say = Callable[[str], None]
@@ -195,6 +198,10 @@ def measure(args: argparse.Namespace, say: Say) -> dict[str, Any]:
             "differing_bytes": alike.differing_bytes, "packets_compared": alike.packets,
             "packets_answered": alike.answered, "answered_by_some": alike.partly,
         }  # fmt: skip
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-dhcp-")))
+        found |= redundancy(stack, folder / "pair", args.known, PAIR_PACKETS, args.rounds)
+        say(f"two nodes: {found['redundancy_ratio']}")
     return {**found, "known": args.known, "drops_max": DROPS_MAX}
 
 

@@ -11,6 +11,7 @@ import random
 import select
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -51,25 +52,33 @@ BUFFER_BYTES: Final = 8 << 20
 
 
 class Site:
-    """The three nodes, with servers whose rows all of them have."""
+    """Some nodes of one site, with servers whose rows all of them have."""
 
-    def __init__(self, stack: ExitStack, folder: Path, known: int) -> None:
+    def __init__(
+        self, stack: ExitStack, folder: Path, known: int, names: Sequence[str] = NODES
+    ) -> None:
         self.fleet = Fleet(folder, servers=0, image_mib=1)
         stack.callback(self.fleet.processes.stop_all)
         self.known = known
         self._stack = stack
-        self.data = [folder / name for name in NODES]
+        self.data = [folder / name for name in names]
         self.fleet.start_hub()
         for data in self.data:
             self.fleet.join(SITE, data)
         write_servers(self.data[0], SITE, known, FIXED)
-        for data in self.data:
-            self.fleet.run_node(data, "--subnet", SUBNET, "--no-mdns", "--log-level", "warning")
-            self.fleet.wait_linked(data)
-        wait_for("all know all servers", self._settled, 180, self.fleet.processes)
+        for number in range(len(self.data)):
+            self.start(number)
+        wait_for("all know all servers", self.settled, 180, self.fleet.processes)
         self.nodes = [self._address(data) for data in self.data]
 
-    def _settled(self) -> bool:
+    def start(self, number: int) -> None:
+        """Start a node that does not run, on the ports that it had before."""
+        data = self.data[number]
+        self.fleet.run_node(data, "--subnet", SUBNET, "--no-mdns", "--log-level", "warning")
+        self.fleet.wait_linked(data)
+
+    def settled(self) -> bool:
+        """Tell whether all of them hold the same."""
         said = [self.fleet.get(data, "/holdings") for data in self.data]
         return all(said) and all(one["scopes"] == said[0]["scopes"] for one in said)
 
