@@ -351,10 +351,12 @@ class Node:
         return frozenset(self.peers.connected()) & frozenset(self.site_nodes())
 
     def absent(self) -> frozenset[str]:
-        """Return all that ever served our site and own nothing now."""
+        """Return all that ever served our site and to whom no machine shall be sent now."""
         rows = self.store.authored(FLEET, NODE)
         authors = {row.author for row in rows if row.body.get("site") == self.joined.site}
-        return frozenset(authors) - frozenset(self.alive())
+        return frozenset(authors) - frozenset(
+            self.site_view.serving(self.alive(), self.peers.connected())
+        )
 
     def listening(self) -> dict[str, Any]:
         """Return what stands in run/ports.json: real ports, address and subnet of boot."""

@@ -2,7 +2,8 @@
 
 It decides nothing (node/proto/lease.py does). Rules: a new binding is durable before its ACK
 leaves; port 67 of the interface is held alone; every answer that is not given is counted. On a
-loopback address it runs without root and answers relays only.
+loopback address it runs without root and answers relays only. Firmware that is sent to another
+node is acknowledged a moment later, by what is known then.
 """
 
 import socket
@@ -44,6 +45,12 @@ REST_S: Final = 0.01
 turns at the interpreter for each statement are slower than one after the other."""
 GATHER_S: Final = 0.002
 """Bindings of one moment go into one commit."""
+HELD_S: Final = 0.5
+"""An ACK that sends firmware to another node waits so long: time enough to see that node's link
+end. Firmware asks that one address and gives up, most of it for good; a node that lives has
+acknowledged long before."""
+HELD_MAX: Final = 1024
+"""Requests that wait so; one more is answered at once."""
 DATAGRAM_BYTES_MAX: Final = 4096
 IP_PKTINFO: Final = 8
 IN_QUARANTINE: Final = "port in quarantine"
@@ -83,6 +90,7 @@ class DhcpServer:
         self._wake = trio.Event()
         self._committing: trio.Event | None = None
         self._writes = 0
+        self._held = 0
         self._sightings = Sightings(store, self._scope, clock)
         self._limits = DhcpLimits()
         self.alarms = DhcpAlarms(store, log)
@@ -155,6 +163,39 @@ class DhcpServer:
         if packet is None:
             return
         result = answer(snapshot, packet)
+        elsewhere = result.boots_from is not None and str(result.boots_from) != self._address
+        if elsewhere and self._held < HELD_MAX:
+            self._held += 1
+            self.counts["held"] += 1
+            nursery.start_soon(self._hold, packet, data, source, sock, nursery)
+        else:
+            self._respond(snapshot, packet, result, data, source, sock, nursery)
+
+    async def _hold(
+        self,
+        packet: Packet,
+        data: bytes,
+        source: Source,
+        sock: socket.socket,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Acknowledge what sends firmware to another node, unless that is gone by then."""
+        await trio.sleep(HELD_S)
+        self._held -= 1
+        snapshot = self._snapshots.current()
+        result = answer(snapshot, packet)
+        self._respond(snapshot, packet, result, data, source, sock, nursery)
+
+    def _respond(
+        self,
+        snapshot: Snapshot,
+        packet: Packet,
+        result: Answer,
+        data: bytes,
+        source: Source,
+        sock: socket.socket,
+        nursery: trio.Nursery,
+    ) -> None:
         self._note(result, packet, snapshot)
         if result.freed is not None or result.in_use is not None:
             self._start_write(nursery, self._give_back, packet, result)
@@ -166,7 +207,8 @@ class DhcpServer:
                 return
             self._claim(result.claim, result, source, sock)
         elif result.reply is not None:
-            self._responder.keep(snapshot, data, source[0], packet, result)
+            if result.boots_from is None or str(result.boots_from) == self._address:
+                self._responder.keep(snapshot, data, source[0], packet, result)
             asked, said = digest(data[SECS_END:]), digest(result.reply.data[SECS_END:])
             self.alarms.digests.note(snapshot.id, asked, said, packet.mac)
             self._reply(result.reply, source, sock)

@@ -214,6 +214,7 @@ def _lease(
             packet.relay_port,
         ),
         unknown_arch=lacks_file(packet),
+        boots_from=owner.host if message_type == ACK and is_firmware(packet) else None,
     )
 
 

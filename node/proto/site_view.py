@@ -3,7 +3,8 @@
 It knows no links and detects nothing. Rules: who is unreachable by the word of the site's
 observers does not count; of our own links silence counts only after ``PATIENCE_S``, also for
 nodes that were never seen since we started, so that a start or a short break makes nobody the
-owner of what another node is doing.
+owner of what another node is doing. Only machines are sent past a node as soon as its link
+ends: any node can serve them, and firmware asks one address alone.
 """
 
 from collections.abc import Collection
@@ -38,3 +39,11 @@ class SiteView:
             if now - seen < PATIENCE_S and node not in unreachable
         ]
         return sorted([*near, self._me])
+
+    def serving(self, alive: Collection[str], linked: Collection[str]) -> list[str]:
+        """Return those that machines may be sent to, of what ``alive`` has just returned."""
+        return [
+            node
+            for node in alive
+            if node == self._me or node in linked or self._seen[node] == self._began
+        ]

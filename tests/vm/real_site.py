@@ -40,7 +40,7 @@ class RealSite:
     def __init__(self, hosts: Sequence[Host], boot_files: Path) -> None:
         self._hosts = hosts
         self._folder = hosts[0].lab.folder
-        self._boot_files = boot_files
+        self.boot_files = boot_files
         self._running: dict[Path, subprocess.Popen[bytes]] = {}
         self.hub = self._folder / "hub"
         self.nodes = [self._folder / f"node{n}" for n in range(1, len(hosts) + 1)]
@@ -76,13 +76,22 @@ class RealSite:
         self._running[data] = host.popen(
             [RACKMESH, "node", "run", "--data", data, "--config", settings,
              "--interface", "eth0", "--mesh-listen", host.address, "--mesh-port", "0",
-             "--subnet", SUBNET, "--boot-files", self._boot_files],
+             "--subnet", SUBNET, "--boot-files", self.boot_files],
             f"{data.name}.log",
         )  # fmt: skip
 
     def kill_node(self, data: Path) -> None:
         """End a node as a power cut would."""
         end_process(self._running.pop(data), at_once=True)
+
+    def runs(self, data: Path) -> bool:
+        """Tell whether a node was started, and has not died since."""
+        process = self._running.get(data)
+        return process is not None and process.poll() is None
+
+    def process(self, data: Path) -> int:
+        """Return the process of a node that runs; its session has the same number."""
+        return self._running[data].pid
 
     def serve_image(self, image: Path) -> str:
         """Run an HTTP server for one file; return its URL."""

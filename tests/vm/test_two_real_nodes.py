@@ -36,8 +36,13 @@ def test_a_deploy_by_uefi_http_boot_outlives_the_node_that_does_not_run_it(
         site.add_image("vm-os", image)
         site.discover(bmcs, machine)
         assert site.requests("/boot/v1/file/snponly.efi") == ["HEAD", "GET"]
-        for data in site.nodes:  # each answered, and bound it to the same address
-            assert f'"mac": "{machine.mac}", "ip": "{machine.address()}"' in site.log(data)
+        dhcp = [
+            site.ask("status", "--data", data)["item"]["services"]["boot"]["dhcp"]
+            for data in site.nodes
+        ]
+        assert all(one["ack"] >= 3 for one in dhcp), "both: its firmware, iPXE, the ramdisk"
+        bound = f'"mac": "{machine.mac}", "ip": "{machine.address()}"'
+        assert any(bound in site.log(data) for data in site.nodes)
         site.accept(bmcs, machine)
         at = len(machine.console())
         job = site.order("server", "deploy", machine.name, "--image", "vm-os",

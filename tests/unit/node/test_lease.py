@@ -321,6 +321,15 @@ def test_clients_on_our_own_wire_get_the_subnet_that_the_members_stand_in() -> N
     assert offered(told).startswith("10.1.0.")
 
 
+def test_an_acknowledgement_says_which_node_firmware_is_sent_to() -> None:
+    site = snapshot()
+    address = offered(site)
+    wants = request(address, A, options=IPXE)
+    assert str(answer(site, wants).boots_from) == owner_host(site)
+    assert answer(site, packet(options=IPXE)).boots_from is None, "an offer binds nobody"
+    assert answer(site, request(address, A)).boots_from is None, "a system boots no more"
+
+
 def test_an_absent_owner_is_named_no_more() -> None:
     site = snapshot(hosts=[A, B])
     gone = owner_host(site)
