@@ -51,7 +51,7 @@ __all__ = [
 class Request:
     """One request: ``path`` is percent-decoded, ``headers`` have lower case names."""
 
-    method: str  # in capitals, whatever it is
+    method: str  # as the client wrote it; case counts (RFC 9110 section 9.1)
     path: str
     query: dict[str, str]  # the first value of each name, decoded
     headers: dict[str, str]
@@ -169,6 +169,11 @@ class HttpServer:
             self.counts["broken_connections"] += 1
         except StreamStalled:
             self.counts["stalled_connections"] += 1
+        except StoreBroken:
+            raise
+        except Exception as exc:  # ours to mend, but one client ends one connection
+            self.counts["failed_connections"] += 1
+            self._log.error("connection failed", ip=client_ip, error=repr(exc))
         finally:
             self._open[client_ip] -= 1
             if not self._open[client_ip]:
@@ -214,10 +219,11 @@ class HttpServer:
         return Response(405, {**refusal.headers, "Allow": allowed}, refusal.body)
 
     def loggable(self, path: str) -> str:
-        """Return the path without what is secret in it."""
+        """Return the path without what is secret in it, also where a client got it wrong."""
         for route in self.routes:
-            if route.secret_tail and path.startswith(route.prefix):
-                return route.prefix + "***"
+            head, found, _ = path.lower().partition(route.prefix)
+            if route.secret_tail and found:
+                return path[: len(head)] + route.prefix + "***"
         return path
 
     def finished(self, request: Request, status: int, sent: int, seconds: float) -> None:
@@ -298,6 +304,7 @@ class _Connection:
         return False
 
     async def _one_request(self) -> bool:
+        self._head_only = False  # what the request before this one was says nothing
         if not await self._first_bytes():
             return False
         head = await self._event(self._limits.head_s)
@@ -327,7 +334,7 @@ class _Connection:
 
     async def _read(self, head: h11.Request) -> tuple[Request, Response | None]:
         """Read the body; the second value is the refusal when it cannot be taken."""
-        method = head.method.decode("ascii", "replace").upper()
+        method = head.method.decode("ascii", "replace")
         self._head_only = head.method == b"HEAD"
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers

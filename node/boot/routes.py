@@ -114,6 +114,11 @@ def is_bound(snapshot: Snapshot, mac: str, client_ip: str) -> bool:
         return False
 
 
+def is_ours(snapshot: Snapshot, client_ip: str) -> bool:
+    """Whether an address lies in one of the site's subnets; all do while it has none."""
+    return not snapshot.subnets or snapshot.subnet_of(IPv4Address(client_ip)) is not None
+
+
 def form_fields(headers: Mapping[str, str], body: bytes) -> dict[str, str] | None:
     """Return the fields of a posted form or JSON object as text, None when it is neither."""
     try:
@@ -125,12 +130,12 @@ def form_fields(headers: Mapping[str, str], body: bytes) -> dict[str, str] | Non
             pairs = [(str(name), item) for name, item in value.items()]
         else:
             pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX)
+        return {
+            name: (item if isinstance(item, str) else json.dumps(item))[:FIELD_CHARS_MAX]
+            for name, item in pairs
+        }
     except (ValueError, RecursionError):
         return None
-    return {
-        name: (item if isinstance(item, str) else json.dumps(item))[:FIELD_CHARS_MAX]
-        for name, item in pairs
-    }
 
 
 def _refused(status: int, sentence: str) -> Response:

@@ -24,7 +24,7 @@ from node.boot.files import BootFiles
 from node.boot.http import HttpServer, listen_socket
 from node.boot.media import MediaRoutes
 from node.boot.ports import AssetSource, AssetSummoner, BootDecisions
-from node.boot.routes import BootRoutes, is_bound
+from node.boot.routes import BootRoutes, is_bound, is_ours
 from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import allow_many_sockets, interface_address, refusal
 from node.boot.tftp import TftpServer
@@ -104,6 +104,7 @@ class BootServices:
             config.tftp_port,
             config.interface,
             caps=lambda client_ip: caps_of(self._dhcp.arch_at(client_ip)),
+            ours=lambda client_ip: is_ours(self.snapshot(), client_ip),
         )
         log = get_log("http")
         routes = BootRoutes(self.is_bound, decisions, files, lambda: self.urls(""), log)

@@ -76,8 +76,13 @@ class TftpServer:
         interface: str | None = None,
         *,
         caps: Callable[[str], Caps] = lambda _client_ip: Caps(),
+        ours: Callable[[str], bool] = lambda _client_ip: True,
     ) -> None:
-        """``caps`` tells what the machine at an address is granted."""
+        """``caps`` tells what the machine at an address is granted.
+
+        ``ours``: whether it is in our networks; nobody else is answered, as others may not have
+        asked (reflection).
+        """
         self.counts: Counter[str] = Counter()
         self._files = files
         self._log = log
@@ -85,6 +90,7 @@ class TftpServer:
         self._port = port
         self._interface = interface
         self._caps = caps
+        self._ours = ours
         self._active: dict[Address, _Transfer] = {}
         self._by_fd: dict[int, _Transfer] = {}
         self._per_client: Counter[str] = Counter()
@@ -175,6 +181,9 @@ class TftpServer:
         request = tftp.parse_request(data)
         if request is None:
             self.counts["malformed"] += 1
+            return
+        if not self._ours(client[0]):
+            self.counts["foreign"] += 1
             return
         outcome = self._admit(request, client)
         if isinstance(outcome, Refusal):

@@ -40,6 +40,8 @@ RELAY_ID_BYTES_MAX: Final = 64
 """Of each id of a relay that is shown to people."""
 AREAS_REMEMBERED: Final = 2048
 """Relay agents' options whose reading is remembered: ports ask again and again."""
+AREA_BYTES_MAX: Final = 255
+"""Longer ones, which no relay sends, are read each time: what is remembered stays small."""
 ADDRESSES_REMEMBERED: Final = 1024
 NOTHING: Final[Mapping[int, bytes]] = MappingProxyType({})
 DOCTOR_CLASS: Final = b"rackmesh-doctor"
@@ -138,7 +140,9 @@ class Packet:
     def relay_options(self) -> Mapping[int, bytes]:
         """Sub-options of option 82; empty when there are none or they do not parse."""
         area = self.options.get(opt.RELAY_AGENT)
-        return NOTHING if area is None else _sub_options(area)
+        if area is None:
+            return NOTHING
+        return _sub_options(area) if len(area) <= AREA_BYTES_MAX else _walk(area)
 
     @property
     def server_override(self) -> IPv4Address | None:
@@ -154,7 +158,9 @@ class Packet:
         hexadecimal.
         """
         area = self.options.get(opt.RELAY_AGENT)
-        return "" if area is None else _relay_port(area)
+        if area is None:
+            return ""
+        return _relay_port(area) if len(area) <= AREA_BYTES_MAX else _where(_walk(area))
 
     def wants(self, code: int) -> bool:
         """Whether option 55 asks for an option."""
@@ -167,6 +173,10 @@ class Packet:
 
 @lru_cache(AREAS_REMEMBERED)
 def _sub_options(area: bytes) -> Mapping[int, bytes]:
+    return _walk(area)
+
+
+def _walk(area: bytes) -> Mapping[int, bytes]:
     found: dict[int, bytes] = {}
     at = 0
     while at + 2 <= len(area) and at + 2 + area[at + 1] <= len(area):
@@ -177,7 +187,10 @@ def _sub_options(area: bytes) -> Mapping[int, bytes]:
 
 @lru_cache(AREAS_REMEMBERED)
 def _relay_port(area: bytes) -> str:
-    relay = _sub_options(area)
+    return _where(_sub_options(area))
+
+
+def _where(relay: Mapping[int, bytes]) -> str:
     ids = (relay.get(opt.RELAY_REMOTE, b""), relay.get(opt.RELAY_CIRCUIT, b""))
     return " ".join(_readable(value[:RELAY_ID_BYTES_MAX]) for value in ids if value)
 

@@ -151,7 +151,8 @@ def _give_back(snapshot: Snapshot, packet: Packet) -> Answer:
         return Answer(kind="release", freed=freed)
     assert packet.message_type == DECLINE
     address = packet.requested_address
-    mine = any(
+    # a machine that was never acknowledged declines nothing: each invented one would be a row
+    mine = snapshot.is_recorded(packet.mac) and any(
         address is not None and address == snapshot.address_of(packet.mac, subnet)
         for subnet in snapshot.subnets
     )

@@ -96,7 +96,7 @@ class TftpRead:
         words = body.split(b"\0")[:-1]
         options = {words[i].lower(): words[i + 1] for i in range(0, len(words) - 1, 2)}
         size = options.get(b"blksize", b"512")
-        if not size.isdigit() or not 8 <= int(size[:6]) <= self._wanted:
+        if not size.isdigit() or len(size) > 5 or not 8 <= int(size) <= self._wanted:
             return self._fail("the server changed the block size to one not asked for")
         total = options.get(b"tsize", b"0")
         if not total.isdigit() or len(total) > 12 or int(total) > FILE_BYTES_MAX:

@@ -32,10 +32,11 @@ WINDOW_MOST: Final = 64
 REQUEST_BYTES_MAX: Final = 1024
 OPTIONS_MAX: Final = 16
 SILENCE_S_MAX: Final = 25.0
-"""A client that says nothing for so long is gone."""
+"""A client that gets no further for so long is gone, whatever it says."""
 RETRY_S_FIRST: Final = 1.0
 RETRY_S_LEAST: Final = 0.05
 RETRY_S_MOST: Final = 4.0
+DOUBLINGS_MAX: Final = 16
 GUARD_S: Final = 0.002
 """A gap that is told again sooner after its window was sent again is still the same one."""
 
@@ -168,7 +169,7 @@ class ReadTransfer:
         self._acked = 0  # the last block that the client has acknowledged
         self._sent = 0  # the last block of the window that is under way
         self._last = size // self.block_bytes + 1
-        self._sent_at = self._heard_at = 0.0
+        self._sent_at = self._moved_at = 0.0
         self._tries = 0
         self._rtt_s: float | None = None
         self._again = False  # the window under way was sent before
@@ -196,7 +197,7 @@ class ReadTransfer:
 
     def start(self, now: float) -> list[Effect]:
         """Answer the request."""
-        self._heard_at = now
+        self._moved_at = now
         return [self._next(now)]
 
     def on_datagram(self, data: bytes, now: float) -> list[Effect]:
@@ -213,7 +214,6 @@ class ReadTransfer:
             return []
         if block == self._acked and not self._asked and self._window == 1:
             return []
-        self._heard_at = now
         gap = block < self._sent
         soon = self._again and now < self._sent_at + max(GUARD_S, self._rtt_s or 0.0)
         told = soon and block == self._acked  # before what was sent again could be there
@@ -224,6 +224,7 @@ class ReadTransfer:
             self._rtt_s = old + (sample - old) / 8
         if block > self._acked or self._asked:
             self._acked, self._asked, self._tries = block, False, 0
+            self._moved_at = now  # telling one gap for ever holds no place
         if block == self._last:
             return self._end(Finished(self._size))
         if gap and told:
@@ -236,10 +237,11 @@ class ReadTransfer:
         """Send again after silence, or give up."""
         if self._over or self.deadline is None or now < self.deadline:
             return []
-        if now >= self._heard_at + SILENCE_S_MAX:
+        if now >= self._moved_at + SILENCE_S_MAX:
             return self._end(Aborted("the client went silent", failure=True))
         self.retransmitted += 1
         effect = self._next(now)
+        self._again = False  # whatever comes now answers this, however soon
         # The last block alone: it is what the client waits for, or shows it where its gap is. A
         # whole window that it has in part would be a gap with every block.
         return [Blocks(self._sent, 1) if isinstance(effect, Blocks) else effect]
@@ -254,8 +256,8 @@ class ReadTransfer:
         self._sent_at = now
         self._tries += 1
         base_s = RETRY_S_FIRST if self._rtt_s is None else max(2 * self._rtt_s, RETRY_S_LEAST)
-        wait_s = min(base_s * 2 ** (self._tries - 1), self._retry_most_s)
-        self.deadline = min(now + wait_s, self._heard_at + SILENCE_S_MAX)
+        wait_s = min(base_s * 2 ** min(self._tries - 1, DOUBLINGS_MAX), self._retry_most_s)
+        self.deadline = min(now + wait_s, self._moved_at + SILENCE_S_MAX)
         if self._asked:
             fields = (text.encode() for pair in self._granted.items() for text in pair)
             return Send(bytes((0, OACK)) + b"\0".join(fields) + b"\0")

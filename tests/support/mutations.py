@@ -5,7 +5,7 @@ its number.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 INTERESTING = (
     0x00,
@@ -60,3 +60,14 @@ def mutations(corpus: Sequence[bytes], seed: int, count: int) -> Iterator[bytes]
     rng = random.Random(seed)
     for _ in range(count):
         yield mutate(rng, rng.choice(corpus))
+
+
+def check(
+    corpus: Sequence[bytes], seed: int, count: int, feed: Callable[[bytes], None]
+) -> None:
+    """Feed so many changed members to a parser; what it raises is told with its bytes."""
+    for number, data in enumerate(mutations(corpus, seed, count)):
+        try:
+            feed(data)
+        except Exception as exc:
+            raise AssertionError(f"seed {seed}, mutation {number}: {data.hex()}") from exc

@@ -6,7 +6,6 @@ RACKMESH_MUTATIONS takes more of them.
 """
 
 import os
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +27,7 @@ from mesh.proto.record import (
     session_keys,
 )
 from mesh.proto.token import make_token, parse_token
-from tests.support.mutations import mutations
+from tests.support.mutations import check
 from tests.support.trust import Org
 from tests.unit.mesh.test_frames import EVERY
 from tests.unit.mesh.test_order import GOOD, ID, NOW_MS, an_order
@@ -48,14 +47,6 @@ def org() -> Org:
     return found
 
 
-def check(corpus: list[bytes], seed: int, feed: Callable[[bytes], None]) -> None:
-    for number, data in enumerate(mutations(corpus, seed, COUNT)):
-        try:
-            feed(data)
-        except Exception as exc:
-            raise AssertionError(f"seed {seed}, mutation {number}: {data.hex()}") from exc
-
-
 def test_changed_frames_are_read_or_refused():
     def feed(data: bytes) -> None:
         try:
@@ -63,7 +54,7 @@ def test_changed_frames_are_read_or_refused():
         except CodecError:
             pass
 
-    check(FRAMES, 1, feed)
+    check(FRAMES, 1, COUNT, feed)
 
 
 def test_changed_frames_never_raise_out_of_a_link_and_make_it_do_little():
@@ -86,7 +77,7 @@ def test_changed_frames_never_raise_out_of_a_link_and_make_it_do_little():
             core.start(0.0)
             core.on_message(encode(hello), 0.0)
 
-    check(FRAMES, 2, feed)
+    check(FRAMES, 2, COUNT, feed)
 
 
 def test_changed_records_do_not_decrypt():
@@ -103,7 +94,7 @@ def test_changed_records_do_not_decrypt():
             return
         assert data == good[0] or plain is None or len(plain) <= MESSAGE_BYTES_MAX
 
-    check(good, 3, feed)
+    check(good, 3, COUNT, feed)
 
 
 def test_changed_register_records_change_nothing(org):
@@ -115,7 +106,7 @@ def test_changed_register_records_change_nothing(org):
         org.register.merge(data)
         digests.add(org.register.digest())
 
-    check(good, 4, feed)
+    check(good, 4, COUNT, feed)
     assert digests == {before}
 
 
@@ -131,7 +122,7 @@ def test_changed_orders_are_refused(org):
             return
         assert order.params == GOOD[order.kind]  # only what stands around was changed
 
-    check(good, 5, feed)
+    check(good, 5, COUNT, feed)
     assert max(len(sentence) for sentence in sentences) < 2000
 
 
@@ -147,7 +138,7 @@ def test_changed_names_are_refused(org):
         except (CodecError, Refused):
             pass
 
-    check(good, 6, feed)
+    check(good, 6, COUNT, feed)
 
 
 def test_changed_tokens_are_refused():
@@ -164,7 +155,7 @@ def test_changed_tokens_are_refused():
         except Refused:
             pass
 
-    check([text.encode()], 7, feed)
+    check([text.encode()], 7, COUNT, feed)
 
 
 def test_changed_capabilities_are_refused():
@@ -183,7 +174,7 @@ def test_changed_capabilities_are_refused():
             return
         assert given == text
 
-    check([text.encode()], 8, feed)
+    check([text.encode()], 8, COUNT, feed)
 
 
 anything = st.recursive(

@@ -3,7 +3,6 @@
 import io
 import os
 import random
-from collections.abc import Callable
 
 from mesh.errors import CodecError
 from mesh.proto.codec import pack
@@ -12,20 +11,12 @@ from mesh.proto.handshake import Acceptor, Dialler, Done, Send
 from mesh.proto.record import IK, XX
 from mesh.proto.register import Register
 from mesh.proto.sync_wire import Records, body_of
-from tests.support.mutations import mutations
+from tests.support.mutations import check
 from tests.support.trust import identity
 from tests.unit.mesh.test_handshake import Pair, newer
 from tests.unit.mesh.test_register_keys import ORG, POOL
 
 COUNT = int(os.environ.get("RACKMESH_MUTATIONS", "4000"))
-
-
-def check(corpus: list[bytes], seed: int, feed: Callable[[bytes], None]) -> None:
-    for number, data in enumerate(mutations(corpus, seed, COUNT)):
-        try:
-            feed(data)
-        except Exception as exc:
-            raise AssertionError(f"seed {seed}, mutation {number}: {data.hex()}") from exc
 
 
 def test_changed_records_of_role_keys_change_nothing():
@@ -39,7 +30,7 @@ def test_changed_records_of_role_keys_change_nothing():
         register.merge(data)
         assert register.digest() == before
 
-    check(POOL, 21, feed)
+    check(POOL, 21, COUNT, feed)
 
 
 def test_changed_messages_make_no_member():
@@ -58,7 +49,7 @@ def test_changed_messages_make_no_member():
             sent = sum(len(effect.message) for effect in effects if isinstance(effect, Send))
             assert sent <= 1024
 
-    check(good, 22, feed)
+    check(good, 22, COUNT, feed)
 
 
 def test_changed_state_files_end_with_a_sentence():
@@ -73,7 +64,7 @@ def test_changed_state_files_end_with_a_sentence():
         except CodecError:
             pass
 
-    check([whole], 23, feed)
+    check([whole], 23, COUNT, feed)
 
     def feed_piece(data: bytes) -> None:
         try:
@@ -81,4 +72,4 @@ def test_changed_state_files_end_with_a_sentence():
         except CodecError:
             pass
 
-    check([piece], 24, feed_piece)
+    check([piece], 24, COUNT, feed_piece)

@@ -263,14 +263,16 @@ def test_release_frees_only_the_binding_that_the_client_has() -> None:
 
 
 def test_decline_says_which_address_is_in_use() -> None:
-    site = snapshot()
-    address = offered(site)
-    result = answer(site, replace(request(address, A), options={
+    address = offered(snapshot())
+    declines = replace(request(address, A), options={
         opt.MESSAGE_TYPE: bytes((dhcp.DECLINE,)),
         opt.SERVER_ID: IPv4Address(A).packed,
         opt.REQUESTED_ADDRESS: IPv4Address(address).packed,
-    }))  # fmt: skip
-    assert result == Answer(kind="decline", in_use=IPv4Address(address))
+    })  # fmt: skip
+    bound = snapshot(bindings={MAC: {"ip": address}})
+    assert answer(bound, declines) == Answer(kind="decline", in_use=IPv4Address(address))
+    never_bound = answer(snapshot(), declines)
+    assert never_bound == Answer(kind="decline"), "an invented machine makes no row"
 
 
 @pytest.mark.parametrize(
