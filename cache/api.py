@@ -23,6 +23,8 @@ from cache.fetching import PeerSource
 from cache.making import why_no_converter
 from cache.proto.fetch_plan import Ask, Later, Members
 from cache.proto.manifest import Manifest, parse_manifest
+from cache.proto.revalidation import Checked, Seen, differs, seen_in
+from cache.revalidation import check_origin
 from cache.sharing import WAIT_S, put_presence, rpc_handlers
 from cache.shelf import AssetReader, AssetState
 
@@ -38,6 +40,7 @@ __all__ = [
     "CacheError",
     "Carried",
     "Carrier",
+    "Checked",
     "ChunkUnavailable",
     "ContentMismatch",
     "Growth",
@@ -51,8 +54,12 @@ __all__ = [
     "NoSpace",
     "OriginError",
     "PeerSource",
+    "Seen",
+    "check_origin",
+    "differs",
     "parse_manifest",
     "put_presence",
     "rpc_handlers",
+    "seen_in",
     "why_no_converter",
 ]

@@ -227,7 +227,9 @@ class Cache(Shelf):
 
         ``read`` verifies and may raise any CacheError. What is here already is not read.
         """
-        tally, asset = self._tally(name), manifest.asset
+        asset = manifest.asset
+        self.settle(name, asset)
+        tally = self._tally(name)
         with self._transfer(tally):
             if tally.asset != asset:
                 tally.asset = asset

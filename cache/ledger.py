@@ -98,6 +98,13 @@ class Ledger:
         except OSError:
             pass
 
+    def drop_tally(self, name: str) -> None:
+        """Forget one name; on a full disk it is left as it stood before."""
+        try:
+            self._write("DELETE FROM tally WHERE name = ?", (name,))
+        except OSError:
+            pass
+
     def partial(self, name: str) -> tuple[str, str | None, int] | None:
         """Return (url, validator, synced length) of an unfinished origin transfer."""
         row: tuple[str, str | None, int] | None = self._db.execute(

@@ -11,6 +11,7 @@ from cache.cache import Cache
 from cache.errors import ChunkUnavailable
 from cache.shelf import AssetState
 from mesh.errors import Refused
+from mesh.proto.beside import plain
 from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN
 from mesh.proto.tables import FLEET, PRESENCE
 
@@ -97,7 +98,8 @@ def put_presence(tx: Tx, author: str, site: str, cache: Cache) -> None:
     """Let the author's PRESENCE rows say what the cache holds."""
     rows: dict[str, dict[str, Any]] = {}
     for state in cache.assets():
-        if not NAME_PATTERN.match(state.name):
+        beside = plain(state.name) != state.name
+        if not NAME_PATTERN.match(plain(state.name)) or (beside and state.state != "verified"):
             continue
         key, body = state.asset or f"name:{state.name}", _presence(state, site)
         other = rows.get(key)  # the same content under another name
@@ -117,7 +119,7 @@ def put_presence(tx: Tx, author: str, site: str, cache: Cache) -> None:
 
 def _presence(state: AssetState, site: str) -> dict[str, Any]:
     return {
-        "name": state.name, "site": site, "state": state.state, "have": state.have,
+        "name": plain(state.name), "site": site, "state": state.state, "have": state.have,
         "of": state.of, "origin_bytes": state.origin_bytes, "peer_bytes": state.peer_bytes,
         "near_bytes": state.near_bytes, "error": state.error,
     }  # fmt: skip

@@ -21,6 +21,7 @@ from cache.proto.fetch_plan import FetchPlan, Later
 from cache.proto.manifest import CHUNK_BYTES, Manifest
 from mesh.host.clock import Clock
 from mesh.host.log import get_log
+from mesh.proto.beside import aside, next_of, plain
 
 THREADS: Final = 4
 log = get_log("cache")
@@ -266,11 +267,47 @@ class Shelf:
             return 0
         del self._files[asset]
         files.remove()
-        for tally in self._tallies.values():
-            if tally.asset == asset:
+        for tally in list(self._tallies.values()):
+            if tally.asset == asset and plain(tally.name) == tally.name:
                 self._save(tally, "absent")
+            elif tally.asset == asset:
+                self._forget(tally)
         log.info("asset let go", asset=asset, bytes=files.manifest.size)
         return files.manifest.size
+
+    def settle(self, name: str, asset: str) -> None:
+        """Let a name stand for this content: what it stood for before is kept aside."""
+        before = self._tallies.get(name)
+        if before is not None and before.asset not in (None, asset):
+            self.set_aside(name)
+        fresh = self._tallies.get(next_of(name))
+        if fresh is not None and fresh.asset == asset:
+            if name in self._tallies and self._tallies[name].asset == asset:
+                self._forget(fresh)
+            else:
+                self._rename(fresh, name)
+
+    def set_aside(self, name: str) -> None:
+        """Free a name from what is whole under it; the content stays until room is needed."""
+        tally = self._tallies.get(name)
+        if tally is None or not tally.asset or not self.holds(tally.asset):
+            return
+        if any(t.asset == tally.asset for t in self._tallies.values() if t is not tally):
+            self._forget(tally)
+        else:
+            self._rename(tally, aside(plain(name), tally.asset))
+
+    def _forget(self, tally: Tally) -> None:
+        del self._tallies[tally.name]
+        self._ledger.drop_tally(tally.name)
+        self.changed()
+
+    def _rename(self, tally: Tally, name: str) -> None:
+        self._ledger.drop_tally(tally.name)
+        del self._tallies[tally.name]
+        tally.name = name
+        self._tallies[name] = tally
+        self._save(tally)
 
     def want_first(self, asset: str, index: int) -> None:
         """A reader waits for this chunk."""

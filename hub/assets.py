@@ -13,14 +13,14 @@ import trio
 
 from cache.api import CacheError, put_presence, rpc_handlers
 from hub.errors import Conflict, NotFound
-from hub.proto.naming import Claim, Sign, Wanted, decide, is_sha256, read_claim
+from hub.proto.naming import Claim, Past, Sign, Wanted, decide, is_sha256, read_claim
 from hub.references import AssetParts, References
 from mesh.errors import Refused, StoreFull
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.content import LIVE
 from mesh.proto.naming import SignedName
-from mesh.proto.references import in_force, kind_of, sites_of
+from mesh.proto.references import in_force, kind_of, period_of, sites_of
 from mesh.proto.trust import ROLE_HUB
 from mesh.store import Row, Tx
 
@@ -82,7 +82,7 @@ class AssetDesk(References):
         if self._p.key.public not in self._p.register.role_key("assets"):
             return 0
         references = {
-            name: Wanted(_declared(body), frozenset(sites_of(body)))
+            name: Wanted(_declared(body), frozenset(sites_of(body)), _moves(body))
             for name, body in in_force(store.rows(tables.FLEET, tables.REFERENCE)).items()
         }
         claims = [
@@ -92,7 +92,8 @@ class AssetDesk(References):
         ]
         names = {name: (n.asset, n.sha256) for name, n in self.names().items()}
         count = 0
-        for step in decide(references, names, claims):
+        pasts = {row.key: _past(row) for row in store.rows(tables.FLEET, tables.NAME)}
+        for step in decide(references, names, claims, pasts):
             if isinstance(step, Sign):
                 trust = "declared-sha256" if step.declared else "tofu"
                 await self._sign(step.claim, trust)
@@ -169,6 +170,16 @@ class AssetDesk(References):
 
     def _write_presence(self, tx: Tx) -> None:
         put_presence(tx, self._p.node_id, "", self._p.cache)
+
+
+def _moves(reference: Mapping[str, Any]) -> bool:
+    return isinstance(reference.get("url"), str) and period_of(reference) is not None
+
+
+def _past(row: Row) -> Past:
+    replaced = row.body.get("replaced")
+    texts = replaced if isinstance(replaced, list) else []
+    return Past(row.hlc, frozenset(text for text in texts if isinstance(text, str)))
 
 
 def _declared(reference: Mapping[str, Any]) -> str | None:

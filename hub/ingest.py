@@ -31,7 +31,7 @@ RETRY_S: Final = 5.0
 """After the reporting store could not be written."""
 EVENTS_PER_SCOPE_MAX: Final = 100
 """More changes than this in one round become one event without an id."""
-VERSION: Final = 4
+VERSION: Final = 5
 """Raised when ``rollup`` makes other documents of the same rows: everything is read again."""
 log = get_log("ingest")
 

@@ -60,6 +60,8 @@ class Declaration:
     members: Sequence[Mapping[str, str]] = ()
     """Of a live system: {"role": "kernel" or "initrd", "name": a reference}."""
     cmdline: str | None = None
+    revalidate_s: int | None = None
+    """How often a site asks the origin whether it has other content; 0: never."""
 
 
 class Orders(Protocol):

@@ -23,6 +23,8 @@ from mesh.proto.naming import NameReader, SignedName, sign_name
 from mesh.proto.references import (
     KERNEL,
     MEMBERS_MAX,
+    PERIOD_MS_MAX,
+    PERIOD_MS_MIN,
     ROLES,
     in_force,
     kind_of,
@@ -40,6 +42,8 @@ from mesh.store import MeshStore, Row, Tx
 WANT_MAX: Final = 1000
 REFERENCES_MAX: Final = 10_000
 URL_CHARS_MAX: Final = 2048
+REPLACED_MAX: Final = 8
+"""Assets that a name stood for before, which are told from conflicts; older ones are not."""
 _OVER: Final = frozenset({"succeeded", "failed", "cancelled", "refused"})
 log = get_log("assets")
 
@@ -88,7 +92,7 @@ class References:
                 "kind": kind, "want": _union(sites_of(before), asked.want),
                 "pin": [] if before.get("removed_ms") else pinned_at(before),
                 "created_ms": before.get("created_ms", tx.now_ms),
-            }  # fmt: skip
+            } | _revalidation(asked, before)  # fmt: skip
             if kind == LIVE:
                 body |= {"members": [dict(m) for m in asked.members], "cmdline": asked.cmdline}
             tx.put(tables.FLEET, tables.REFERENCE, asked.name, body)
@@ -221,13 +225,29 @@ class References:
 
     def _put_name(self, tx: Tx, named: SignedName, trust: Any, by: Any) -> None:
         """Sign a name and write its row."""
+        row = tx.get(tables.FLEET, tables.NAME, named.name)
+        before = self._signed(row)
+        replaced = list(row.body.get("replaced") or []) if row is not None else []
+        if before is not None:
+            named = replace(named, version=max(named.version, before.version + 1))
+            if before.asset != named.asset:
+                replaced = [before.asset, *(a for a in replaced if a != before.asset)]
+        replaced = [asset for asset in replaced if asset != named.asset][:REPLACED_MAX]
         signed = sign_name(self._p.key, self._p.register.root_fp, named)
         body = {
             "name": named.name, "asset": named.asset, "size": named.size,
             "sha256": named.sha256, "source_sha256": named.source_sha256,
             "signed": signed, "trust": trust, "by": by,
+            "replaced": replaced,
         }  # fmt: skip
         tx.put(tables.FLEET, tables.NAME, named.name, body)
+
+
+def _revalidation(asked: Declaration, before: Mapping[str, Any]) -> dict[str, int]:
+    """Return how often sites ask the origin, as it is said now or was before."""
+    if asked.revalidate_s is not None:
+        return {"revalidate_ms": asked.revalidate_s * 1000}
+    return {"revalidate_ms": before["revalidate_ms"]} if "revalidate_ms" in before else {}
 
 
 def _renamed(named: SignedName, new: str, now_ms: int) -> SignedName:
@@ -256,6 +276,14 @@ def _check_form(asked: Declaration) -> None:
         raise BadRequest(f"sha256 must be 64 hexadecimal digits, not {asked.sha256[:70]!r}")
     if asked.cmdline is not None:
         _check_cmdline(asked.cmdline)
+    seconds = asked.revalidate_s
+    if seconds is not None and asked.url is None:
+        raise BadRequest("only what has a url is revalidated")
+    if seconds and not PERIOD_MS_MIN <= seconds * 1000 <= PERIOD_MS_MAX:
+        raise BadRequest(
+            f"revalidate_s must be 0 (never) or {PERIOD_MS_MIN // 1000} to"
+            f" {PERIOD_MS_MAX // 1000}, not {seconds}"
+        )
     if asked.kind == LIVE:
         if asked.url is not None or asked.sha256 is not None:
             raise BadRequest("a live system has no content of its own, its members have")

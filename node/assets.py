@@ -79,6 +79,7 @@ class Assets:
         self._failures: dict[str, tuple[int, float]] = {}
         self._mismatched: dict[str, tuple[Resolve, float]] = {}
         self._wanted: Counter[str] = Counter()
+        self._begun: Counter[tuple[str, str]] = Counter()
         self._summoned: Counter[str] = Counter()
         self._bell = trio.Event()
 
@@ -90,9 +91,13 @@ class Assets:
 
     def asset_of(self, name: str) -> str | None:
         """Return the asset id behind one signed name."""
-        row = self._store.get(FLEET, NAME, name)
-        found = self._read_name(name, row.body.get("signed")) if row is not None else None
+        found = self.signed(name)
         return found.asset if found is not None else None
+
+    def signed(self, name: str) -> SignedName | None:
+        """Return what an assets key of today says of one name."""
+        row = self._store.get(FLEET, NAME, name)
+        return self._read_name(name, row.body.get("signed")) if row is not None else None
 
     async def want(
         self, name: str, asset: str, progress: Callable[[int, int], Awaitable[None]]
@@ -100,6 +105,7 @@ class Assets:
         """Return when the asset is whole here; fetch it first. Never gives up by itself."""
         assert len(self._wanted) < WANTED_MAX
         self._wanted[name] += 1
+        self._begun[name, asset] += 1
         self._bell.set()
         try:
             while not self._cache.holds(asset):
@@ -110,6 +116,7 @@ class Assets:
                 await self._cache.wait_past(version)
         finally:
             self._wanted -= Counter([name])
+            self._begun -= Counter([(name, asset)])
 
     async def summon(self, asset: str) -> Callable[[], None] | None:
         """Let an asset be brought here that a machine asks for (``node/boot/ports.py``).
@@ -148,13 +155,13 @@ class Assets:
 
     def waits_for(self, name: str) -> str | None:
         """Return what a wanted name waits for before it is on its way here, if anything."""
-        return waits_for(self._view(), name)
+        return waits_for(self.view(), name)
 
     def evictable(self, in_use: Collection[str]) -> list[str]:
         """Return what may go when the disk is short; ``in_use``: what jobs work with."""
         states = sorted(self._cache.assets(), key=lambda state: state.updated_ms)
         shelf = [(s.asset, s.name) for s in states if s.asset and self._cache.holds(s.asset)]
-        return evictable(self._view(), shelf, in_use)
+        return evictable(self.view(), shelf, in_use)
 
     # -- the service -------------------------------------------------------------------------
 
@@ -168,7 +175,9 @@ class Assets:
             while True:
                 version = self._store.version
                 self._bell = trio.Event()
-                view = self._view()
+                view = self.view()
+                for name in view.names.keys() - self._busy.keys():
+                    self._cache.settle(name, str(view.names[name]["asset"]))
                 self._let_go(view)
                 for order in decide(view):
                     if self._due(order):
@@ -193,7 +202,8 @@ class Assets:
         _, rest_until = self._failures.get(order.name, (0, 0.0))
         return order.name not in self._busy and now >= rest_until
 
-    def _view(self) -> View:
+    def view(self) -> View:
+        """Return all that the decisions about assets rest on, as it is now."""
         return View(
             node=self._node,
             site=self._site,
@@ -215,6 +225,7 @@ class Assets:
             },
             failed=self._said("failed"),
             reading=self._said("fetching"),
+            begun=frozenset(self._begun),
         )
 
     def _names(self) -> dict[str, Name]:
@@ -325,7 +336,7 @@ class Assets:
 
     def members_of(self, name: str, asset: str) -> Members:
         """Return from whom an asset is taken now, and with whom that is shared."""
-        found = sharing(self._view(), name, asset)
+        found = sharing(self.view(), name, asset)
         return Members(self._node, found.sources, found.fellows, found.ring)
 
     def is_near(self, node: str) -> bool:

@@ -132,9 +132,16 @@ class Cache:
     """Other caps by local time, "08:00-18:00 2" (0: none); the first that fits counts."""
     clear: bool = True
     """Nodes of the site give each other chunks in clear, as machines get them; verified."""
+    revalidate_s_max: int = 0
+    """Ask origins at least so often, seconds, whatever references say but never; 0: as they
+    say. For origins that are near; a thin uplink is better served by the references."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no rate and no hours."""
+        """Refuse what is no rate, no hours and no period."""
+        if self.revalidate_s_max < 0:
+            raise ValueError(
+                f"revalidate_s_max must be 0 (none) or more, not {self.revalidate_s_max}"
+            )
         if not 0 <= self.uplink_mbit < 1e6:
             raise ValueError(f"uplink_mbit must be 0 (no cap) or more, not {self.uplink_mbit}")
         for text in self.uplink_hours:

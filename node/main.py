@@ -61,6 +61,7 @@ from node.disk import keep_room
 from node.joining import KEYS, REGISTER, Joined, read_joined
 from node.proto.site_view import SiteView
 from node.resources import Resources
+from node.revalidation import revalidation_of
 from node.router import NodeApi, NodeFacts
 from node.self_rows import own_addresses, publish, subnet_row
 from node.status import node_status
@@ -421,6 +422,7 @@ class Node:
                 await services.start(publish, *whose, self.own_rows)
                 await services.start(self.work.run)
                 services.start_soon(self.sweeper.run)
+                services.start_soon(revalidation_of(self).run)
                 await services.start(self.api.run, run_folder / "api.sock")
                 await services.start(self._keep_ports_file, run_folder / "ports.json")
                 log.info("node runs", node=self.identity.node_id, site=self.joined.site)

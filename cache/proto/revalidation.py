@@ -61,10 +61,11 @@ def compare(status: int, headers: Mapping[str, str], seen: Seen) -> Checked:
     if status != 200:
         raise OriginError(f"the origin answered {status}")
     now = seen_in(headers)
-    return Checked(_differs(seen, now), now)
+    return Checked(differs(seen, now), now)
 
 
-def _differs(before: Seen, now: Seen) -> bool:
+def differs(before: Seen, now: Seen) -> bool:
+    """Tell whether two answers are of different content, as far as they say."""
     if before.etag is not None and now.etag is not None:
         return before.etag.removeprefix("W/") != now.etag.removeprefix("W/")
     if before.modified is not None and now.modified is not None:

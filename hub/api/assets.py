@@ -26,7 +26,7 @@ def bind(on: Bindings, services: Services) -> None:
         members = [{"role": m.role, "name": m.name} for m in asked.members or ()]
         declaration = Declaration(
             name=asked.name, url=asked.url, sha256=asked.sha256, kind=asked.kind, want=want,
-            members=members, cmdline=asked.cmdline,
+            members=members, cmdline=asked.cmdline, revalidate_s=asked.revalidate_s,
         )  # fmt: skip
         await services.assets.declare(declaration)
         shown = {"name": asked.name, "kind": asked.kind, "url": asked.url}

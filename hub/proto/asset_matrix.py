@@ -51,6 +51,10 @@ class Cell:
     error: str | None
     updated_ms: int | None
     traffic: Traffic
+    checked_ms: int | None = None
+    """When the site last heard the origin."""
+    stale: str | None = None
+    """Why it serves something else than the origin has, or may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def cell(residency: Body | None, site: str) -> Cell:
     traffic = Traffic(residency["origin_bytes"], max(0, residency["peer_bytes"] - near), near)
     return Cell(
         site, state, words, percent, residency["wanted"], residency["error"],
-        residency["updated_ms"], traffic,
+        residency["updated_ms"], traffic, residency.get("checked_ms"), residency.get("stale"),
     )  # fmt: skip
 
 

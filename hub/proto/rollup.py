@@ -27,6 +27,7 @@ SITE_TABLES: Final = (
 )  # fmt: skip
 FLEET_TABLES: Final = (
     tables.NODE, tables.SITE, tables.REFERENCE, tables.NAME, tables.PRESENCE,
+    tables.CHECK,
 )  # fmt: skip
 
 
@@ -124,7 +125,11 @@ def fleet_documents(rows: Iterable[RowLike], members: Iterable[MemberLike]) -> l
             sites.setdefault(member.site, {"name": member.site, "region": None})
     documents += [_document("site", n, n, n, "", sites[n]) for n in sorted(sites)]
     shown = asset_view.assets(
-        by_table[tables.REFERENCE], by_table[tables.NAME], by_table[tables.PRESENCE], known
+        by_table[tables.REFERENCE],
+        by_table[tables.NAME],
+        by_table[tables.PRESENCE],
+        known,
+        by_table[tables.CHECK],
     )
     for asset in shown:
         documents.append(_document("asset", asset["name"], "", asset["name"], "", asset))

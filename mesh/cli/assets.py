@@ -7,6 +7,7 @@ is known here, and the node that reads it looks at the bytes (mesh/proto/content
 import hashlib
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
@@ -29,10 +30,22 @@ from mesh.proto.content import (
     why_no_kernel,
     why_not,
 )
+from mesh.proto.references import PERIOD_MS_MAX, PERIOD_MS_MIN
 
 READ_BYTES: Final = 1 << 20
 URLS: Final = ("http://", "https://")
 BY_NAME: Final = "asset:"
+
+
+def period(_context: object, _option: object, text: str | None) -> int | None:
+    """Return the seconds of a period in hours or days, 0 for never; None: not given."""
+    if text is None or text == "never":
+        return None if text is None else 0
+    match = re.fullmatch(r"([0-9]{1,4})([hd])", text)
+    seconds = int(match[1]) * (3600 if match[2] == "h" else 86_400) if match else 0
+    if not PERIOD_MS_MIN <= seconds * 1000 <= PERIOD_MS_MAX:
+        raise Failure(f"--revalidate takes 1h to 365d, or never, not {text[:40]!r}", 2)
+    return seconds
 
 
 @click.command("add")
@@ -48,11 +61,13 @@ BY_NAME: Final = "asset:"
               help="Of a live system: FILE, URL or asset:NAME; may be repeated.")  # fmt: skip
 @click.option("--cmdline", help="Kernel command line of a live system.")
 @click.option("--want", "want", multiple=True, help="Site that shall hold it; may be repeated.")
+@click.option("--revalidate", metavar="24h|never", callback=period,
+              help="How often sites ask the URL for other content; default: 24h.")  # fmt: skip
 @options
 def asset_add(
     where: Where, as_json: bool, name: str, source: str | None, kind: str | None,
     sha256: str | None, kernel: str | None, initrds: tuple[str, ...], cmdline: str | None,
-    want: tuple[str, ...],
+    want: tuple[str, ...], revalidate: int | None,
 ) -> None:  # fmt: skip
     """Register a raw or qcow2 disk image, an ISO, a live system or a file.
 
@@ -61,7 +76,11 @@ def asset_add(
     """
     kind = IMAGE if kind == "raw" else kind
     live = kind == LIVE or kernel is not None
-    body = {"name": name, "sha256": sha256, "want": list(want)}
+    body: dict[str, Any] = {"name": name, "sha256": sha256, "want": list(want)}
+    if revalidate is not None:
+        if live or source is None or not source.startswith(URLS):
+            raise Failure("--revalidate goes with a URL; a live system's parts are files", 2)
+        body["revalidate_s"] = revalidate
     if live and (source or sha256 or kind not in (None, LIVE) or kernel is None):
         raise Failure("a live system takes --kernel and --initrd, no FILE, URL or --sha256", 2)
     if not live and (source is None or initrds or cmdline is not None):

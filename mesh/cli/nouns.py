@@ -161,7 +161,8 @@ def _residency(where: dict[str, Any] | None) -> str:
     if where["state"] == "fetching":
         return f"fetching {where['have']} of {where['of']}"
     state = "present" if where["state"] == "verified" else where["state"]
-    return f"{state}: {where['error']}" if where["error"] else str(state)
+    trouble = where["error"] or (where["stale"] and f"stale, {where['stale']}")
+    return f"{state}: {trouble}" if trouble else str(state)
 
 
 @click.command("show")

@@ -17,6 +17,9 @@ MEMBERS_MAX: Final = 8
 CMDLINE_CHARS_MAX: Final = 1024
 KERNEL: Final = "kernel"
 INITRD: Final = "initrd"
+PERIOD_MS: Final = 24 * 3600 * 1000
+PERIOD_MS_MIN: Final = 3600 * 1000
+PERIOD_MS_MAX: Final = 365 * PERIOD_MS
 ROLES: Final = (KERNEL, INITRD)
 
 
@@ -67,6 +70,14 @@ def sites_of(body: Body) -> list[str]:
 def pinned_at(body: Body) -> list[str]:
     """Return the sites where a reference's content stays whoever wants it."""
     return _sites(body, "pin")
+
+
+def period_of(body: Body) -> int | None:
+    """Return how often a site asks a reference's origin, ms; None: never."""
+    period_ms = body.get("revalidate_ms")
+    if not isinstance(period_ms, int) or isinstance(period_ms, bool) or period_ms < 0:
+        return PERIOD_MS
+    return max(PERIOD_MS_MIN, min(period_ms, PERIOD_MS_MAX)) if period_ms else None
 
 
 def _sites(body: Body, field: str) -> list[str]:

@@ -34,6 +34,7 @@ NAME: Final = "name"  # merged; key = reference name; written by hubs
 TEMPLATE: Final = "template"  # merged; key = template name; written by hubs
 ASSET: Final = "asset"  # per author; key = reference name; by the node that read it
 PRESENCE: Final = "presence"  # per author; key = asset id
+CHECK: Final = "check"  # per author; key = reference name; by the node that asked its origin
 
 # -- site:<name> ---------------------------------------------------------------------------
 
@@ -72,6 +73,7 @@ PER_AUTHOR: Final = frozenset(
         NODE,
         ASSET,
         PRESENCE,
+        CHECK,
         SIGHTING,
         SITE_SECRET,
         BUDGET,
@@ -123,6 +125,7 @@ class ReferenceRow(TypedDict, total=False):
     sha256: str | None  # hex, as the operator gave it
     kind: str  # "image" | "file"
     want: list[str]  # sites that shall hold it
+    revalidate_ms: int  # how often a site asks the origin; 0: never; absent: once a day
     created_ms: int
 
 
@@ -136,6 +139,7 @@ class NameRow(TypedDict, total=False):
     signed: bytes
     trust: str  # why the hub signed it: "declared-sha256" | "tofu" | "upload"
     by: str  # node id of whoever read or took the content
+    replaced: list[str]  # assets that it stood for before, the latest first
 
 
 class TemplateRow(TypedDict, total=False):
@@ -161,6 +165,30 @@ class AssetRow(TypedDict, total=False):
     sha256: str
     chunk_bytes: int
     trust: str  # "declared-sha256" | "tofu"
+    replaces: str | None  # asset that the name stood for when its origin had other content
+
+
+class SeenRow(TypedDict, total=False):
+    """What an origin said of content that it had."""
+
+    asset: str
+    etag: str | None
+    modified: str | None
+    size: int | None
+
+
+class CheckRow(SeenRow, total=False):
+    """The last time that the author asked an origin, for its site.
+
+    ``asset`` and its validators are of what the name stood for; ``next`` is what it shall stand
+    for once a hub has signed that."""
+
+    at_ms: int
+    ok_ms: int | None  # when the origin last answered
+    failed: bool
+    stale: str | None  # why the name does not stand for what the origin has, a sentence
+    next: SeenRow | None
+    same: int  # times in a row that other validators came with the same content
 
 
 class PresenceRow(TypedDict, total=False):

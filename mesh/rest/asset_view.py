@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from mesh.proto.content import LIVE
-from mesh.proto.references import in_force, kind_of, members_of, pinned_at
-from mesh.proto.tables import FLEET, NAME, PRESENCE, REFERENCE
+from mesh.proto.references import in_force, kind_of, members_of, period_of, pinned_at
+from mesh.proto.tables import CHECK, FLEET, NAME, PRESENCE, REFERENCE
 from mesh.rest.row_fields import number_of, text_of, texts_of
 from mesh.rest.types import Asset, AssetMember, Residency
 from mesh.rest.views import Body, MemberLike, RowLike
@@ -24,6 +24,7 @@ def assets(
     names: Iterable[RowLike],
     presence: Iterable[RowLike],
     members: Iterable[MemberLike],
+    checks: Iterable[RowLike] = (),
 ) -> list[Asset]:
     """Show every REFERENCE with its NAME row and how it fares at the sites.
 
@@ -39,6 +40,10 @@ def assets(
             by_key.setdefault(row.key, []).append(said)
             by_name.setdefault(text_of(row.body.get("name")) or "", []).append(said)
     signed = {row.key: row.body for row in names}
+    checked: dict[str, Said] = {}
+    for row in checks:
+        if row.author in at:
+            checked.setdefault(row.key, []).append((at[row.author], row.body))
     bodies = in_force(references)
     found: dict[str, Asset] = {}
     for key, body in bodies.items():
@@ -49,6 +54,7 @@ def assets(
         else:
             rows = [*by_key.get(asset_id, []), *by_key.get(f"name:{key}", [])]
         found[key] = _asset(key, body, name, rows)
+        _add_checks(found[key], checked.get(key, []))
     for item in found.values():
         if item["kind"] == LIVE:
             _sum_up(item, bodies[item["name"]], found)
@@ -62,6 +68,7 @@ def assets_in(store: Any, register: Any) -> list[Asset]:
         store.rows(FLEET, NAME),
         store.authored(FLEET, PRESENCE),
         register.members(),
+        store.authored(FLEET, CHECK),
     )
 
 
@@ -85,9 +92,32 @@ def _asset(label: str, reference: Body, signed: Body, said: Said) -> Asset:
         trust=text_of(signed.get("trust")),
         cmdline=text_of(reference.get("cmdline")),
         members=[],
+        revalidate_s=_period_s(reference),
         created_ms=number_of(reference.get("created_ms")),
         sites=[residencies[site] for site in sorted(residencies)],
     )
+
+
+def _period_s(reference: Body) -> int | None:
+    if text_of(reference.get("url")) is None or kind_of(reference) == LIVE:
+        return None
+    return (period_of(reference) or 0) // 1000
+
+
+def _add_checks(item: Asset, said: Said) -> None:
+    """Say when each site last heard its origin, and what the last who asked found wrong.
+
+    What was wrong with content that the name no longer stands for is over.
+    """
+    sites = {where["site"]: where for where in item["sites"]}
+    for site, body in sorted(said, key=lambda one: number_of(one[1].get("at_ms")) or 0):
+        where = sites.get(site)
+        if where is not None and item["asset"] is not None:
+            heard_ms = number_of(body.get("ok_ms"))
+            if heard_ms is not None:
+                where["checked_ms"] = max(where["checked_ms"] or 0, heard_ms)
+            here = body.get("asset") == item["asset"]
+            where["stale"] = text_of(body.get("stale")) if here else None
 
 
 def _sum_up(item: Asset, reference: Body, found: Mapping[str, Asset]) -> None:
@@ -127,6 +157,9 @@ def _worst(name: str, wanted: bool, there: list[dict[str, Residency]]) -> Reside
         whole["near_bytes"] += part["near_bytes"]
     times = [part["updated_ms"] for part in parts if part["updated_ms"] is not None]
     whole["updated_ms"] = max(times, default=None)
+    heard = [part["checked_ms"] for part in parts if part["checked_ms"] is not None]
+    whole["checked_ms"] = min(heard, default=None)
+    whole["stale"] = next((part["stale"] for part in parts if part["stale"]), None)
     return whole
 
 
@@ -143,6 +176,8 @@ def _residency(site: str, wanted: bool) -> Residency:
         near_bytes=0,
         error=None,
         updated_ms=None,
+        checked_ms=None,
+        stale=None,
     )
 
 

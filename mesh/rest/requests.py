@@ -229,6 +229,8 @@ class AssetRequest(Closed):
     members: Annotated[list[MemberRequest], Meta(max_length=MEMBERS_MAX)] | None = None
     cmdline: Annotated[str, Meta(max_length=CMDLINE_CHARS_MAX)] | None = None
     want: Annotated[list[SiteName], Meta(max_length=100)] | None = None
+    revalidate_s: Annotated[int, Meta(ge=0, le=31_536_000)] | None = None
+    """How often a site asks the origin for other content: 0 never, else 3600 or more."""
 
 
 class CloneRequest(Closed):

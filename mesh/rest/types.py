@@ -178,6 +178,8 @@ class Residency(TypedDict):
     near_bytes: int  # of peer_bytes, from nodes of the site itself: uplink saved
     error: str | None
     updated_ms: int | None
+    checked_ms: int | None  # when the origin last said that it has this, or something else
+    stale: str | None  # why the site serves something else than the origin has, or may have
 
 
 class AssetMember(TypedDict):
@@ -202,6 +204,7 @@ class Asset(TypedDict):
     trust: str | None  # why its name was signed: declared-sha256 | tofu | upload
     cmdline: str | None  # of a live system
     members: list[AssetMember]  # of a live system, the kernel first
+    revalidate_s: int | None  # how often a site asks the origin; 0: never; null: has none
     created_ms: int | None
     sites: list[Residency]
 

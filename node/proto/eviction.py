@@ -7,6 +7,7 @@ origin gives it again; content that no name stands for any more goes first, then
 
 from collections.abc import Collection, Sequence
 
+from mesh.proto.beside import is_next, next_of
 from mesh.proto.references import pinned_at, sites_of
 from node.proto.residency import View
 
@@ -22,8 +23,8 @@ def evictable(
     found: list[tuple[bool, str]] = []
     for asset, came_as in shelf:
         names = {name for name, body in view.names.items() if body.get("asset") == asset}
-        if came_as not in view.names:
-            names.add(came_as)  # found by us, not signed yet
+        if is_next(came_as) or came_as not in view.names:
+            names.add(came_as.removesuffix(next_of("")))  # found by us, not signed yet
         if asset in in_use or not names.isdisjoint(view.wanted):
             continue
         references = [view.references[name] for name in names if name in view.references]

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.proto.beside import aside
 from mesh.proto.content import IMAGE
 from mesh.proto.ids import ASSET_PATTERN, NAME_PATTERN
 from mesh.proto.references import kind_of, sites_of
@@ -97,6 +98,8 @@ class View:
     """(node, name) of our site: that node says that it cannot get the name now."""
     reading: Collection[tuple[str, str]] = ()
     """(node, name) of our site: that node says that the name is on its way to it."""
+    begun: Collection[tuple[str, str]] = ()
+    """(name, asset) that local work began with, whatever the name stands for now."""
 
 
 def decide(view: View) -> list[Order]:
@@ -109,6 +112,10 @@ def decide(view: View) -> list[Order]:
         order = _one(view, name) if NAME_PATTERN.match(name) else None
         if isinstance(order, Order):
             orders.append(order)
+    for name, asset in sorted(view.begun):
+        held = asset in view.held or view.names.get(name, {}).get("asset") in (None, asset)
+        if not held and any(holder.whole for holder in view.holders.get(asset, ())):
+            orders.insert(0, Fetch(aside(name, asset), asset, None))
     return orders
 
 

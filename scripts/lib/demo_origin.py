@@ -17,10 +17,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
     file: Path
     log: Path
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         size = self.file.stat().st_size
         tag = f'"{size:x}-{self.file.stat().st_mtime_ns:x}"'
-        start = 0
+        start, head = 0, self.command == "HEAD"
+        same = self.headers.get("If-None-Match") == tag
+        if same:
+            self.send_response(304)
+            self.send_header("ETag", tag)
+            self.end_headers()
+        if same or head:
+            self._note(304 if same else 200, 0)
+        if same:
+            return
         wanted = self.headers.get("Range", "")
         if wanted.startswith("bytes=") and self.headers.get("If-Range") in (None, tag):
             start = int(wanted.removeprefix("bytes=").split("-")[0])
@@ -30,6 +42,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         self.end_headers()
+        if head:
+            return
         sent = 0
         try:
             with self.file.open("rb") as file:
@@ -38,9 +52,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.wfile.write(piece)
                     sent += len(piece)
         finally:
-            line = {"method": "GET", "range": wanted, "bytes": sent}
-            with self.log.open("a") as log:
-                log.write(json.dumps(line) + "\n")
+            self._note(206 if start else 200, sent)
+
+    def _note(self, status: int, sent: int) -> None:
+        line = {"method": self.command, "range": self.headers.get("Range", ""),
+                "condition": self.headers.get("If-None-Match"), "status": status,
+                "bytes": sent}  # fmt: skip
+        with self.log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
 
     def log_message(self, *_args: object) -> None:
         pass

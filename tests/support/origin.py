@@ -14,6 +14,8 @@ class Origin:
     etag: str | None = '"one"'
     ranges: bool = True
     cut_after: list[int] = field(default_factory=list)
+    status: int = 200
+    """Of an answer in full."""
     sent: int = 0
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     port: int = 0
@@ -42,12 +44,15 @@ class Origin:
                 return
         headers = {k.decode(): v.decode() for k, v in event.headers}
         self.requests.append((event.method.decode(), headers.get("range")))
-        start, status = 0, 200
+        start, status = 0, self.status
         wanted = headers.get("range", "")
         fresh = headers.get("if-range") in (None, self.etag)
         if wanted and self.ranges and fresh:
             start, status = int(wanted.removeprefix("bytes=").split("-")[0]), 206
         body = self.content[start:]
+        head = event.method == b"HEAD"
+        if self.status == 200 and self.etag and headers.get("if-none-match") == self.etag:
+            status, head, body = 304, True, b""
         answer = [("Content-Length", str(len(body))), ("Connection", "close")]
         if self.etag:
             answer.append(("ETag", self.etag))
@@ -57,6 +62,9 @@ class Origin:
         data = connection.send(h11.Response(status_code=status, headers=answer))
         assert data is not None
         await stream.send_all(data)
+        if head:
+            await stream.aclose()
+            return
         if self.cut_after:
             body = body[: self.cut_after.pop(0)]
         try:

@@ -1,5 +1,6 @@
 """Throttle, event ring, naming of content, and figures as people read them."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -7,7 +8,16 @@ from hypothesis import strategies as st
 
 from hub import show
 from hub.proto.events import RING_EVENTS_MAX, EventRing
-from hub.proto.naming import Claim, Conflict, Sign, Wanted, contradiction, decide, read_claim
+from hub.proto.naming import (
+    Claim,
+    Conflict,
+    Past,
+    Sign,
+    Wanted,
+    contradiction,
+    decide,
+    read_claim,
+)
 from hub.proto.throttle import NAMES_MAX, Throttle
 
 A, B = "a" * 64, "b" * 64
@@ -101,6 +111,40 @@ def test_only_a_wanting_site_says_what_a_reference_is() -> None:
     assert decide(wanted(B), {}, [stranger]) == [], "whoever claims the declared hash, too"
     assert decide({"img": Wanted(None, frozenset())}, {}, [stranger, claim()]) == []
     assert decide(wanted(), {}, [stranger, hub]) == [Sign(hub, False)]
+
+
+MOVES = {"img": Wanted(None, frozenset({"lab"}), moves=True)}
+SIGNED, PAST = {"img": ("b3:" + A, A)}, {"img": Past(5)}
+
+
+def replacing(hlc: int = 6, sha256: str = B, what: str = A, **more: Any) -> Claim:
+    return replace(claim(sha256, hlc, **more), replaces="b3:" + what)
+
+
+def test_a_name_moves_by_a_later_claim_that_names_what_it_replaces() -> None:
+    assert decide(MOVES, SIGNED, [replacing()], PAST) == [Sign(replacing(), False)]
+    for held_back in (
+        replacing(5), replacing(what="c" * 64), replacing(sha256=A),
+        replacing(site="elsewhere"),
+    ):  # fmt: skip
+        assert decide(MOVES, SIGNED, [held_back], PAST) == [], "nor is it a conflict"
+    for references in (wanted(), wanted(A), {"img": replace(MOVES["img"], sha256=A)}):
+        assert decide(references, SIGNED, [replacing()], PAST) == []
+
+
+def test_a_name_that_moved_is_not_moved_back_by_what_was_claimed_before() -> None:
+    moved, past = {"img": ("b3:" + B, B)}, {"img": Past(9, frozenset({"b3:" + A}))}
+    back = replacing(8, A, B)
+    assert decide(MOVES, moved, [claim(A, 1), replacing(), back], past) == []
+    again = replace(back, hlc=10)
+    assert decide(MOVES, moved, [replacing(), again], past) == [Sign(again, False)]
+    stranger = claim("c" * 64, 10)
+    assert decide(MOVES, moved, [stranger], past) == [Conflict(stranger, B)]
+
+
+def test_two_claims_move_a_name_once() -> None:
+    both = [replacing(7, "c" * 64), replacing(6)]
+    assert decide(MOVES, SIGNED, both, PAST) == [Sign(replacing(6), False)]
 
 
 def test_a_claim_for_an_unknown_reference_counts_for_nothing() -> None:

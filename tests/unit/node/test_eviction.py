@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from mesh.proto.beside import aside, next_of
 from node.proto.eviction import evictable
 from node.proto.residency import Holder, View
 
@@ -37,6 +38,14 @@ def test_what_this_site_wants_a_job_works_with_or_waits_for_stays() -> None:
     assert evictable(view(references=references), SHELF, ()) == [LOOSE, NEW]
     assert evictable(view(), SHELF, [NEW]) == [LOOSE, OLD]
     assert evictable(view(wanted=frozenset({"old"})), SHELF, ()) == [LOOSE, NEW]
+
+
+def test_what_a_name_stood_for_before_goes_first_unless_a_job_began_with_it() -> None:
+    shelf = [(NEW, "new"), (LOOSE, aside("new", LOOSE)), (OLD, next_of("old"))]
+    references = {"old": {"url": URL, "want": ["one"]}, "new": {"url": URL, "want": ["one"]}}
+    here = view(references=references, names={"new": {"asset": NEW}, "old": {"asset": NEW}})
+    assert evictable(here, shelf, ()) == [LOOSE], "nor does what shall be the name's"
+    assert evictable(here, shelf, [LOOSE]) == []
 
 
 def test_what_is_pinned_here_stays_and_elsewhere_it_may_go() -> None:

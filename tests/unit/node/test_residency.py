@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from mesh.proto.beside import aside
 from node.proto.residency import (
     Fetch,
     Follow,
@@ -206,3 +207,15 @@ def test_nobody_keeps_up_with_a_node_that_does_not_read() -> None:
     for node in alive:
         found = decide(view(node=node, **elsewhere, wanted=["img"]))
         assert not any(isinstance(order, Follow) for order in found)
+
+
+def test_work_that_began_before_a_name_moved_gets_what_it_began_with() -> None:
+    old = "b3:" + "2" * 64
+    holders = {old: [Holder("n2", "one", True)]}
+    begun = view(names=NAMED, held=[ASSET], holders=holders, begun=[("img", old)])
+    assert decide(begun) == [Fetch(aside("img", old), old, None)]
+    assert (
+        decide(view(names=NAMED, held=[ASSET, old], holders=holders, begun=[("img", old)]))
+        == []
+    )
+    assert decide(view(names=NAMED, held=[ASSET], begun=[("img", old)])) == [], "nobody has it"

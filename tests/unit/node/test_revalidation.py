@@ -1,12 +1,13 @@
+from mesh.proto.references import PERIOD_MS, PERIOD_MS_MIN, period_of
 from mesh.proto.rendezvous import ranked
 from node.proto.revalidation import (
     AHEAD_MS_MAX,
-    PERIOD_MS,
-    PERIOD_MS_MIN,
     RETRY_MS_MIN,
+    SAME_MAX,
     Check,
     Watched,
     due,
+    watched,
     why_not_switched,
 )
 
@@ -48,11 +49,37 @@ def test_a_check_from_the_future_holds_nothing_up() -> None:
 
 def test_never_means_never_and_too_short_a_period_is_the_least_one() -> None:
     assert due("n1", ["n1"], {"a": Watched(None)}, {}, NOW_MS) == []
-    short = {"a": Watched(1)}
+    short = {"a": Watched(period_of({"revalidate_ms": 1}))}
     for age_ms, expected in ((PERIOD_MS_MIN - 1, []), (PERIOD_MS_MIN, ["a"])):
         assert due("n1", ["n1"], short, {"a": [Check(NOW_MS - age_ms)]}, NOW_MS) == expected
     failed = [Check(NOW_MS - RETRY_MS_MIN + 1, failed=True)]
     assert due("n1", ["n1"], short, {"a": failed}, NOW_MS) == []
+
+
+def test_rows_say_what_is_watched_and_odd_ones_the_usual_period() -> None:
+    for odd in (None, True, -1, "1h", 1.5, []):
+        assert period_of({"revalidate_ms": odd}) == PERIOD_MS
+    assert period_of({"revalidate_ms": 0}) is None
+    rows = {
+        "a": {"url": "http://o/a", "want": ["lab"], "sha256": "ab" * 32},
+        "uploaded": {"url": None, "want": ["lab"]},
+        "elsewhere": {"url": "http://o/b", "want": ["fra"]},
+        "whole": {"url": "http://o/c", "want": ["lab"], "kind": "live"},
+    }
+    assert watched(rows, "lab", {}) == {"a": Watched(PERIOD_MS, "ab" * 32, "http://o/a")}
+
+
+def test_an_origin_that_is_read_for_nothing_is_asked_ever_more_seldom() -> None:
+    rows = {"a": {"url": "http://o/a", "want": ["lab"]}}
+    periods = [watched(rows, "lab", {"a": same})["a"].period_ms for same in (0, 1, 2, 1 << 60)]
+    assert periods == [PERIOD_MS, 2 * PERIOD_MS, 4 * PERIOD_MS, PERIOD_MS << SAME_MAX]
+
+
+def test_a_site_may_ask_more_often_than_the_reference_says_but_not_for_never() -> None:
+    rows = {"a": {"url": "u", "want": ["lab"]},
+            "b": {"url": "u", "want": ["lab"], "revalidate_ms": 0}}  # fmt: skip
+    found = watched(rows, "lab", {}, 5000)
+    assert (found["a"].period_ms, found["b"].period_ms) == (5000, None)
 
 
 def test_a_declared_hash_is_a_sentence_and_never_a_switch() -> None:
