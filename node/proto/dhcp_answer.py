@@ -82,7 +82,7 @@ class Answer:
     unknown_arch: bool = False
     trespass: Trespass | None = None  # an alarm: a port or a server's MAC that is not its own
     heard: IPv4Address | None = None  # another server's address for it (proxy DHCP)
-    boots_from: IPv4Address | None = None  # an ACK sends firmware on to this node
+    boots_from: IPv4Address | None = None  # the ACK of an offer sends firmware to this node
 
 
 def pxe_port(dhcp_port: int) -> int:

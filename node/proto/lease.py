@@ -215,7 +215,7 @@ def _lease(
             packet.relay_port,
         ),
         unknown_arch=lacks_file(packet),
-        boots_from=owner.host if message_type == ACK and is_firmware(packet) else None,
+        boots_from=owner.host if kind == "ack" and is_firmware(packet) else None,
     )
 
 

@@ -329,6 +329,7 @@ def test_an_acknowledgement_says_which_node_firmware_is_sent_to() -> None:
     wants = request(address, A, options=IPXE)
     assert str(answer(site, wants).boots_from) == owner_host(site)
     assert answer(site, packet(options=IPXE)).boots_from is None, "an offer binds nobody"
+    assert answer(site, request(address, None, options=IPXE)).boots_from is None, "no offer"
     assert answer(site, request(address, A)).boots_from is None, "a system boots no more"
 
 
