@@ -65,6 +65,8 @@ class Cache(Shelf):
         self._reading: dict[str, tuple[str, Answer]] = {}
         """What is read from an origin now: name -> URL and its judged answer."""
         self._grown = trio.Event()
+        self._mirrored: set[str] = set()
+        """Names of which an unfinished transfer came from another node of our site."""
 
     async def add_stream(
         self,
@@ -112,6 +114,10 @@ class Cache(Shelf):
         with self._transfer(tally), self._intake(name) as intake:
             check_converter(kind)
             validator = await self._go_on(name, url, intake)
+            if name in self._mirrored:
+                self._mirrored.discard(name)
+                tally.peer_bytes += intake.length
+                tally.near_bytes += intake.length
             looked = False
             self._save(tally, "fetching")
 
@@ -148,6 +154,8 @@ class Cache(Shelf):
     def _tell_followers(self) -> None:
         self._grown.set()
         self._grown = trio.Event()
+        self._mirrored: set[str] = set()
+        """Names of which an unfinished transfer came from another node of our site."""
 
     async def growth(self, name: str, offset: int, wait_s: float) -> Growth | None:
         """Return more of what is read from an origin here, once there is; None: nothing is."""
@@ -170,6 +178,7 @@ class Cache(Shelf):
         if first is None:
             return 0
         url, validator, took = first.url, first.validator, 0
+        self._mirrored.add(name)
         with self._intake(name) as intake:
             earlier = self._ledger.partial(name)
             if earlier is not None and earlier[:2] == (url, validator):
@@ -212,7 +221,7 @@ class Cache(Shelf):
                     f"{asset} says sha256 {said}, {name} is signed as {sha256}"
                 )
             if not files.have.full:
-                await self._use_partial(name, files)
+                await self._use_partial(tally, files)
                 self._make_room(
                     (files.manifest.chunks - files.have.have) * files.manifest.chunk_bytes
                 )
@@ -453,8 +462,9 @@ class Cache(Shelf):
             return files
         raise NoHolder(f"nobody gives the manifest of {asset}: {reason}")
 
-    async def _use_partial(self, name: str, files: AssetFiles) -> None:
+    async def _use_partial(self, tally: Tally, files: AssetFiles) -> None:
         """Take the chunks that an unfinished transfer has left, then let it go."""
+        name, before = tally.name, files.have.have
         path = self._partial(name)
         if name in self._intakes or not path.exists():
             return
@@ -464,6 +474,15 @@ class Cache(Shelf):
             if not await self.in_thread(files.take, path, missing[at : at + PARTIAL_CHUNKS]):
                 break
         path.unlink(missing_ok=True)
+        taken = files.have.have - before
+        if name in self._mirrored and taken:  # the last chunk may be a short one
+            last = files.manifest.chunks - 1
+            size = taken * files.manifest.chunk_bytes
+            if last in missing and files.have[last]:
+                size -= files.manifest.chunk_bytes - files.manifest.chunk_size(last)
+            tally.peer_bytes += size
+            tally.near_bytes += size
+        self._mirrored.discard(name)
 
     async def _fetch_chunks(self, tally: Tally, files: AssetFiles, peers: PeerSource) -> None:
         fetching = Fetching(self, tally, files, peers, self._save)

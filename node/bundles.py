@@ -44,7 +44,7 @@ def import_handlers(carrier: Carrier) -> dict[str, Handler]:
         if not path.is_absolute():
             raise RequestProblem("bad-request", f"{call.body.file[:60]!r}: {ABSOLUTE}")
         try:
-            found = await carrier.take(path, call.body.at)
+            found = await carrier.take(path, call.body.at or 0)
         except NoSpace as exc:
             raise RequestProblem("full", str(exc)) from exc
         except CacheError as exc:

@@ -11,6 +11,7 @@ from hub.ports import Json, Principal, Services
 from mesh.proto.order import CANCEL, RETRY
 from mesh.proto.trust import ROLE_HUB
 from mesh.rest.calls import Call, given
+from mesh.rest.requests import TTL_S
 from mesh.rest.roles import covers
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Pending, Secret, Token
 
@@ -56,7 +57,9 @@ def bind(on: Bindings, services: Services) -> None:
             raise Denied(
                 "a join token for a hub needs the role admin: a hub knows all accounts"
             )
-        token, text = await services.tokens.create(asked.site or "", roles, asked.ttl_s)
+        token, text = await services.tokens.create(
+            asked.site or "", roles, asked.ttl_s or TTL_S
+        )
         return {**token, "token": text}
 
     @on.on("revokeToken")

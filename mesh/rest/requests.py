@@ -137,7 +137,7 @@ class BundleRequest(Closed):
     """A bundle on the node's own machine, and where to go on."""
 
     file: Text
-    at: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    at: Annotated[int, Meta(ge=0, le=1 << 40)] | None = None
 
 
 class EventQuery(Closed):
@@ -185,11 +185,11 @@ class VerdictRequest(Closed):
 
 
 class TokenRequest(Closed):
-    """A join token to make; one for a hub has no site."""
+    """A join token to make, for a day without ``ttl_s``; one for a hub has no site."""
 
     site: SiteName | None = None
     roles: Annotated[list[Word], Meta(max_length=8)] | None = None
-    ttl_s: Annotated[int, Meta(ge=1, le=TTL_S_MAX)] = TTL_S
+    ttl_s: Annotated[int, Meta(ge=1, le=TTL_S_MAX)] | None = None
 
 
 class TrustRequest(Closed):
@@ -256,7 +256,7 @@ class CheckQuery(Closed):
 class CollectRequest(Closed):
     """Whether content goes, or is only named."""
 
-    dry_run: bool = False
+    dry_run: bool | None = None
 
 
 class AccountRequest(Closed):

@@ -73,7 +73,9 @@ class ShelfAlike:
             if size:
                 freed.append(FreedAsset(asset=asset, names=names.get(asset, []), bytes=size))
         return AssetsFreed(
-            dry_run=call.body.dry_run, bytes=sum(one["bytes"] for one in freed), assets=freed
+            dry_run=bool(call.body.dry_run),
+            bytes=sum(one["bytes"] for one in freed),
+            assets=freed,
         )
 
     def _asset(self, name: str) -> str:
