@@ -154,8 +154,6 @@ class Cache(Shelf):
     def _tell_followers(self) -> None:
         self._grown.set()
         self._grown = trio.Event()
-        self._mirrored: set[str] = set()
-        """Names of which an unfinished transfer came from another node of our site."""
 
     async def growth(self, name: str, offset: int, wait_s: float) -> Growth | None:
         """Return more of what is read from an origin here, once there is; None: nothing is."""

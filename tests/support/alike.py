@@ -63,7 +63,7 @@ def fake_alike(node: str) -> dict[str, Any]:
     async def collect(call: Call) -> AssetsFreed:
         await trio.lowlevel.checkpoint()
         freed = FreedAsset(asset=f"b3:{'0' * 64}", names=["old"], bytes=1 << 20)
-        return AssetsFreed(dry_run=call.body.dry_run, bytes=1 << 20, assets=[freed])
+        return AssetsFreed(dry_run=bool(call.body.dry_run), bytes=1 << 20, assets=[freed])
 
     async def seal(_call: Call) -> BundleSealed:
         await trio.lowlevel.checkpoint()
