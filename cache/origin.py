@@ -66,14 +66,14 @@ async def read_origin(
                 async for piece in response.aiter_raw(PIECE_BYTES):
                     if failed:
                         continue
-                    try:
-                        await trio.to_thread.run_sync(intake.append, piece, limiter=limiter)
-                        await progress(len(piece))
-                    except trio.Cancelled:
-                        continue  # it comes again where the next piece is waited for
-                    except (OSError, CacheError) as exc:
-                        failed.append(exc)
-                        scope.cancel()
+                    # For one piece: cancelled here, the loop would be left.
+                    with trio.CancelScope(shield=True):
+                        try:
+                            await trio.to_thread.run_sync(intake.append, piece, limiter=limiter)
+                            await progress(len(piece))
+                        except (OSError, CacheError) as exc:
+                            failed.append(exc)
+                            scope.cancel()
     except httpx2.InvalidURL as exc:
         raise OriginError(f"{url!r} is not a URL: {exc}") from exc
     except (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError) as exc:
