@@ -178,10 +178,7 @@ class Cache(Shelf):
         url, validator, took = first.url, first.validator, 0
         self._mirrored.add(name)
         with self._intake(name) as intake:
-            earlier = self._ledger.partial(name)
-            if earlier is not None and earlier[:2] == (url, validator):
-                await self.in_thread(intake.resume, earlier[2])
-            else:
+            if await self._go_on(name, url, intake) != validator:
                 await self.in_thread(intake.restart)
             self._make_room((first.size or 0) - intake.length)
             try:
