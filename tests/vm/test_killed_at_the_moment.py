@@ -184,6 +184,8 @@ def test_a_node_that_dies_while_it_sends_the_ramdisk_or_the_image_stops_no_deplo
     (place,) = [at for at, data in enumerate(site.nodes) if two.ids[data.name] == runner]
     rotten, other = two.holds_image(site.nodes[place]), ADDRESSES[1 - place]
     assert rotten is not None
+    # A node that was started anew would read the chunk before it sends it, and heal it.
+    site.rackmesh("asset", "verify", "vm-os", "--data", site.nodes[place])
     with rotten.open("r+b") as file:
         file.seek(ROTTEN_AT)
         file.write(b"rotten")
