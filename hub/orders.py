@@ -22,7 +22,7 @@ from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.ids import uuid7
 from mesh.proto.naming import open_name
-from mesh.proto.order import CANCEL, DESTRUCTIVE, RETRY, Order, sign_order
+from mesh.proto.order import DESTRUCTIVE, JOB_VERBS, Order, sign_order
 from mesh.proto.register import Register
 from mesh.proto.sign import KeySigner
 from mesh.rest import groups
@@ -58,7 +58,7 @@ class OrderDesk:
         """
         made = draft(asked, self._known(), self._new_id())
         order = self._order(made, author)
-        job = str(made.params["job"]) if made.kind in (CANCEL, RETRY) else order.id
+        job = str(made.params["job"]) if made.kind in JOB_VERBS else order.id
         answer = OrderAccepted(order=order.id, job=job, site=made.site, server=made.server)
         await self._write([order], answer, keep)
         log.info("order given", order=order.id, kind=made.kind, site=made.site, user=author)

@@ -22,7 +22,7 @@ from mesh.host.local_socket import listen_local, may_ask, peer_uid
 from mesh.host.log import get_log
 from mesh.host.memory import resident_bytes
 from mesh.observer import Observer
-from mesh.proto.order import CANCEL, DESTRUCTIVE, RETRY, Order
+from mesh.proto.order import CANCEL, DESTRUCTIVE, JOB_VERBS, RETRY, Order
 from mesh.proto.tables import VERDICT
 from mesh.proto.trust import ROLE_SITE_OPERATOR
 from mesh.rest import groups, metrics, verdicts
@@ -232,7 +232,7 @@ class NodeApi:
         self._check_operator()
         made = draft(given(call.body), self._known(), self._f.new_id())
         order = self._signable(made)
-        job = str(made.params["job"]) if made.kind in (CANCEL, RETRY) else order.id
+        job = str(made.params["job"]) if made.kind in JOB_VERBS else order.id
         answer = OrderAccepted(order=order.id, job=job, site=made.site, server=made.server)
         await self._submit([order], answer, call)
         return answer

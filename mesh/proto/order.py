@@ -47,7 +47,9 @@ CANCEL: Final = "job.cancel"
 RETRY: Final = "job.retry"
 HAND_ON: Final = "secret.release"
 """Let a node of the site seal secrets that it can open to another one."""
-KINDS: Final = frozenset({ACCEPT, DEPLOY, RELEASE, POWER, PASSWORD, CANCEL, RETRY, HAND_ON})
+JOB_VERBS: Final = frozenset({CANCEL, RETRY})
+"""Kinds that say something about a job; their parameter ``job`` is its id."""
+KINDS: Final = JOB_VERBS | {ACCEPT, DEPLOY, RELEASE, POWER, PASSWORD, HAND_ON}
 SECRETS_MAX: Final = 500
 """Most secrets that one order names."""
 GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER, PASSWORD})
@@ -185,7 +187,7 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
         size = len(pack(dict(params)))
         if size > PARAMS_BYTES_MAX:
             raise CodecError(f"it has {size} bytes, at most {PARAMS_BYTES_MAX} fit")
-        if kind in (CANCEL, RETRY):
+        if kind in JOB_VERBS:
             _uuid(params, "job")
             return
         if kind == HAND_ON:

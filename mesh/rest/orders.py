@@ -15,15 +15,14 @@ from mesh.proto.lifecycle import refuse
 from mesh.proto.net_boot import ISO_ROLE, BootFile, NetBoot
 from mesh.proto.order import (
     ACCEPT,
-    CANCEL,
     DEPLOY,
     HAND_ON,
+    JOB_VERBS,
     KINDS,
     NORMAL,
     PASSWORD,
     POWER,
     RELEASE,
-    RETRY,
     OrderClass,
     order_class,
 )
@@ -143,7 +142,7 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
         )
     if not isinstance(params, Mapping):
         raise RequestProblem("bad-request", "params must be an object")
-    if kind in (CANCEL, RETRY):
+    if kind in JOB_VERBS:
         return _job(str(kind), request, known)
     if kind == ACCEPT:
         return _accept(request, params, known, new_server)

@@ -7,7 +7,7 @@ and may lack fields or hold odd types; a view never raises, it shows null.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from mesh.proto.order import CANCEL, RETRY, Order
+from mesh.proto.order import JOB_VERBS, Order
 from mesh.proto.relay import may_relay
 from mesh.rest.row_fields import number_of, text_of, texts_of
 from mesh.rest.types import Inventory, Job, Node, Pending, Server, Site, Step
@@ -164,7 +164,7 @@ def _waiting_order(order: Order, server: Any, name: Any, created_ms: Any) -> Job
 
 def waits_to_be_taken_up(order: Order) -> str:
     """Say whom an order waits for that has no job yet."""
-    if order.kind in (CANCEL, RETRY):
+    if order.kind in JOB_VERBS:
         return f"waits for the node that runs job {order.params.get('job')} to take it up"
     return f"waits for a node of site {order.site} to take it up"
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from mesh.proto import tables
 from mesh.proto.hlc import milliseconds
-from mesh.proto.order import CANCEL, RETRY
+from mesh.proto.order import JOB_VERBS
 from node.proto.job import TERMINAL
 
 HOUR_MS: Final = 3_600_000
@@ -116,7 +116,7 @@ def _last_of_servers(known: Known) -> set[str]:
     last: dict[str, RowLike] = {}
     for row in known.jobs:
         server = row.body.get("server")
-        if isinstance(server, str) and row.body.get("kind") not in (CANCEL, RETRY):
+        if isinstance(server, str) and row.body.get("kind") not in JOB_VERBS:
             best = last.get(server)
             if best is None or (_created_ms(best), best.key) < (_created_ms(row), row.key):
                 last[server] = row

@@ -17,11 +17,10 @@ from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.ids import UUID_PATTERN
-from mesh.proto.order import CANCEL, HAND_ON, RETRY, Order, OrderRefused
+from mesh.proto.order import HAND_ON, JOB_VERBS, Order, OrderRefused
 from node.proto import lifecycle
 from node.proto.hold import witnessed
-from node.proto.job import TERMINAL, cancel_row, reopen
-from node.proto.server_view import server_view
+from node.proto.job import TERMINAL
 from node.work.agent_args import AgentArgs
 from node.work.capabilities import Capabilities
 from node.work.hand_on import CopyFor, HandOn
@@ -44,10 +43,11 @@ from node.work.ports import (
     Store,
     Tx,
 )
-from node.work.rows import SiteRows, plan_of
-from node.work.runner import JobRunner, Means, put_server_view
+from node.work.rows import SiteRows
+from node.work.runner import JobRunner, Means
 from node.work.standstill import Standstill
 from node.work.steps import Steps
+from node.work.verbs import Verbs
 
 log = get_log("jobs")
 
@@ -131,6 +131,7 @@ class Work:
         """Jobs of ours that may need a runner."""
         self._first_seen: dict[str, float] = {}
         self._bell = trio.Event()
+        self._verbs = Verbs(self.rows, self._orders, self.runner, self._took, clock)
 
     # -- for other rooms -------------------------------------------------------------------
 
@@ -302,9 +303,9 @@ class Work:
         if order.id != order_id:
             self._refuse(order_id, "the order stands under another order's id")
             return
-        verb = order.kind in (CANCEL, RETRY)
+        verb = order.kind in JOB_VERBS
         if refusal is None and verb and self.rows.job(str(order.params["job"])) is not None:
-            await self._take_verb(order, waited_s)
+            await self._verbs.take(order, waited_s)
             return
         if refusal is None and verb and waited_s >= self.limits.settle_s:
             refusal = f"there is no job {order.params['job']} at site {self.rows.site}"
@@ -359,7 +360,7 @@ class Work:
         log.warning("order refused", order=order_id, reason=sentence)
 
     def _refuse_early(self, order: Order) -> None:
-        if order.kind in (CANCEL, RETRY):
+        if order.kind in JOB_VERBS:
             if self.rows.job(str(order.params["job"])) is None:
                 raise Refused(f"there is no job {order.params['job']} at this site")
             return
@@ -376,68 +377,6 @@ class Work:
         if refusal is not None:
             raise Refused(refusal)
 
-    # -- verbs on jobs ---------------------------------------------------------------------
-
-    def _answers_for(self, target: Mapping[str, Any], order: Order, waited_s: float) -> bool:
-        """Whether it is ours to cancel or retry a job: it is ours, or its runner belongs to the
-        site no more and the order's owner takes its place."""
-        if target["runner"] in self.rows.site_nodes():
-            return bool(target["runner"] == self.rows.node_id)
-        return self._orders.runner_of(order.id, waited_s) == self.rows.node_id
-
-    async def _take_verb(self, order: Order, waited_s: float) -> None:
-        """Cancel or retry a job that runs here; others leave it to its runner."""
-        target = self.rows.job(str(order.params["job"]))
-        if target is None or not self._answers_for(target, order, waited_s):
-            return
-        job_id, error = target["id"], None
-        runner = self._runners.get(job_id)
-        if runner is not None and runner.job.ended:
-            await runner.wait_over()  # its last words are being written
-            runner = None
-        if order.kind == CANCEL and runner is not None:
-            await runner.cancel(order.author)
-            await runner.wait_over()
-
-        def fn(tx: Tx) -> str | None:
-            row = dict(tx.get(self.rows.scope, tables.JOB, job_id).body)
-            row["steps"] = [dict(entry) for entry in row["steps"]]
-            row["runner"] = self.rows.node_id
-            steps = plan_of(row)
-            if order.kind == RETRY:
-                refusal = reopen(row, steps, tx.now_ms) if steps else "it was refused as it is"
-            elif row["state"] in {"succeeded", "failed"}:
-                refusal = f"the job has {row['state']} already"
-            elif row["state"] == "cancelled":
-                return None
-            else:
-                cancel_row(row, order.author, tx.now_ms)
-                refusal = None
-                if row["started_ms"] is not None:
-                    put_server_view(tx, self.rows.scope, row, server_view(row, steps))
-            if refusal is None:
-                tx.put(self.rows.scope, tables.JOB, job_id, row)
-            return refusal
-
-        def whole(tx: Tx) -> None:
-            verb = self._orders.verb_job(order, target, fn(tx), tx.now_ms)
-            tx.put(self.rows.scope, tables.JOB, order.id, verb)
-
-        if order.kind == RETRY and runner is not None:
-            error = (
-                "the job is running; retry is for jobs that failed, parked or were cancelled"
-            )
-            verb = self._orders.verb_job(order, target, error, self._clock.now_ms())
-            await self._store.write(
-                lambda tx: tx.put(self.rows.scope, tables.JOB, order.id, verb)
-            )
-            return
-        await self._store.write(whole)
-        self._still.took()
-        self._ours.add(job_id)
-        self._bell.set()
-        log.info("order taken", job=order.id, kind=order.kind, detail=job_id)
-
     # -- jobs ------------------------------------------------------------------------------
 
     async def _try_begin(self, job_id: str) -> None:
@@ -452,6 +391,12 @@ class Work:
         verdict = await self._store.write(fn)
         if verdict is not None and verdict.begun:
             self._launch(verdict.row)
+
+    def _took(self, job_id: str) -> None:
+        """A job became ours by a person's word."""
+        self._still.took()
+        self._ours.add(job_id)
+        self._bell.set()
 
     def _launch(self, row: Mapping[str, Any]) -> None:
         runner = JobRunner(row, self._means)
