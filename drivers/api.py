@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from drivers.errors import DeviceRefused
 
 PowerState = Literal["on", "off", "unknown"]
-BootTarget = Literal["network", "disk"]
-BootDevice = Literal["network", "disk", "other"]
+BootTarget = Literal["network", "disk", "cd"]
+BootDevice = Literal["network", "disk", "cd", "other"]
 
 
 class PowerControl(Protocol):
@@ -34,7 +34,7 @@ class BootOverride(Protocol):
     """What one server boots from next."""
 
     async def set_boot(self, device: BootTarget, *, uefi: bool | None = None) -> None:
-        """Boot from the network or from the first disk, from the next start on.
+        """Boot from the network, the first disk or the (virtual) CD, from the next start on.
 
         ``uefi`` says how the firmware starts machines, None when nobody has seen it: some
         BMCs must be told.
@@ -42,7 +42,28 @@ class BootOverride(Protocol):
         ...
 
     async def boot_device(self) -> BootDevice:
-        """Return what is set now; ``other`` for none, a CD or anything else."""
+        """Return what is set now; ``other`` for none or anything else."""
+        ...
+
+
+class VirtualMedia(Protocol):
+    """The virtual CD drive of one server: its BMC reads a disc image by HTTP."""
+
+    async def insert_medium(self, url: str) -> None:
+        """Put the image at this URL into the drive, in place of any other; wait until it is
+        reported.
+
+        ``url`` may hold a capability: no error of a driver repeats its last part.
+        """
+        ...
+
+    async def eject_medium(self) -> None:
+        """Empty the drive, and wait until the device reports it."""
+        ...
+
+    async def inserted_medium(self) -> str | None:
+        """Return the URL that the device shows for what is in the drive ("" when it shows
+        none); None: the drive is empty."""
         ...
 
 
@@ -57,7 +78,7 @@ class OwnPassword(Protocol):
         ...
 
 
-class Bmc(PowerControl, BootOverride, OwnPassword, Protocol):
+class Bmc(PowerControl, BootOverride, VirtualMedia, OwnPassword, Protocol):
     """A server's management controller."""
 
     @property
@@ -101,6 +122,9 @@ class BmcLimits:
     """From a power order until the BMC reports it; longer than any was seen to take."""
     boot_wait_s: float = 15.0
     """From a boot order until the BMC reports it."""
+    media_wait_s: float = 120.0
+    """From an order to insert or eject until the BMC reports it: some read the whole image
+    first."""
     poll_s: float = 1.0
     """Between two looks at a state that we wait for; the first looks come sooner."""
 

@@ -127,6 +127,24 @@ class IpmiBmc:
                     f" after {self._limits.boot_wait_s:g} s"
                 )
 
+    async def insert_medium(self, url: str) -> None:
+        """IPMI has no virtual media."""
+        raise self._no_media()
+
+    async def eject_medium(self) -> None:
+        """IPMI has no virtual media."""
+        raise self._no_media()
+
+    async def inserted_medium(self) -> str | None:
+        """IPMI has no virtual media."""
+        raise self._no_media()
+
+    def _no_media(self) -> DeviceRefused:
+        return DeviceRefused(
+            f"{self.url}: IPMI has no virtual media; use the BMC's Redfish address, or boot by"
+            " network"
+        )
+
     async def set_password(self, password: str) -> None:
         """Change the password of the user that we log in as."""
         wrong = core.why_no_login(self._credentials.username, password)

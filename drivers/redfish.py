@@ -23,6 +23,7 @@ from drivers.redfish_http import (
     make_client,
     open_http,
 )
+from drivers.redfish_media import RedfishDrive
 
 SESSION_END_S: Final = 2.0
 
@@ -45,6 +46,7 @@ class RedfishBmc:
         self._credentials = credentials
         self._limits = limits
         self._vendor = ""
+        self._cd: RedfishDrive | None = None
         self._path: str | None = None
         self._sessions: str | None = None
         self._token: str | None = None
@@ -126,6 +128,27 @@ class RedfishBmc:
                 break
         assert answer is not None
         return answer
+
+    async def insert_medium(self, url: str) -> None:
+        """Put an image into the virtual CD drive."""
+        await (await self._cd_drive()).insert(url)
+
+    async def eject_medium(self) -> None:
+        """Empty the virtual CD drive."""
+        await (await self._cd_drive()).eject()
+
+    async def inserted_medium(self) -> str | None:
+        """Return what the BMC shows for the disc in its drive; None: it is empty."""
+        return await (await self._cd_drive()).inserted()
+
+    async def _cd_drive(self) -> RedfishDrive:
+        if self._cd is None:
+            system = await self._system()
+            quirks = quirks_for(self._vendor, system.manufacturer)
+            self._cd = RedfishDrive(
+                self.url, system.path, self._call, _object, quirks, self._limits
+            )
+        return self._cd
 
     async def set_password(self, password: str) -> None:
         """Change the password of the account that we log in with (DSP2046 ManagerAccount)."""

@@ -18,11 +18,12 @@ USERS_MAX: Final = 63
 """Highest user id (22.30); BMCs have far fewer."""
 
 Power = Literal["on", "off"]
-Device = Literal["network", "disk", "other"]
+Device = Literal["network", "disk", "cd", "other"]
+Target = Literal["network", "disk", "cd"]
 
-_SELECTOR: Final = {"network": 0x04, "disk": 0x08}
+_SELECTOR: Final = {"network": 0x04, "disk": 0x08, "cd": 0x14}
 """Boot device selector, bits 5 to 2 of the second byte of the boot flags (table 28-14)."""
-_DEVICE: Final[dict[int, Device]] = {0x04: "network", 0x08: "disk"}
+_DEVICE: Final[dict[int, Device]] = {0x04: "network", 0x08: "disk", 0x14: "cd"}
 _VALID, _PERSISTENT, _EFI = 0x80, 0x40, 0x20
 _BOOT_FLAGS: Final = 5
 
@@ -154,15 +155,13 @@ def parse_boot(data: bytes, quirks: IpmiQuirks) -> Boot:
     )
 
 
-def stands(boot: Boot, device: Literal["network", "disk"], uefi: bool | None) -> bool:
+def stands(boot: Boot, device: Target, uefi: bool | None) -> bool:
     """Tell whether nothing needs to be sent to boot from a device again and again."""
     fits = uefi is None or boot.efi == uefi
     return boot.device == device and boot.persistent and fits
 
 
-def boot_commands(
-    device: Literal["network", "disk"], uefi: bool | None, now: Boot
-) -> tuple[Command, Command]:
+def boot_commands(device: Target, uefi: bool | None, now: Boot) -> tuple[Command, Command]:
     """Return the order that lasts, and the one for the next start, for who refuses the first.
 
     Lasting ones come first, because a job that dies between two steps finds them again. UEFI

@@ -20,13 +20,18 @@ class Quirks:
     """Values of BootSourceOverrideEnabled to try for network boot, best first."""
     enabled_disk: tuple[Enabled, ...] = ("Continuous", "Once")
     """The same for boot from disk."""
+    enabled_cd: tuple[Enabled, ...] = ("Continuous", "Once")
+    """The same for boot from the virtual CD."""
+    empty_when_not_connected: bool = False
+    """An empty drive goes on showing its last image; ConnectedVia tells the truth."""
 
 
 PLAIN: Final = Quirks()
 
 TABLE: Final[tuple[tuple[str, Quirks], ...]] = (
     # ignores the override without the mode (DMTF/Redfishtool#106); X10 has none
-    ("supermicro", Quirks(send_mode=True)),
+    # after an eject Image and ImageName stay (community.general#6969, #12537)
+    ("supermicro", Quirks(send_mode=True, empty_when_not_connected=True)),
     # Hdd with Continuous loops in the boot manager (openstack/ironic, SR645 V3)
     ("lenovo", Quirks(enabled_disk=("Once", "Continuous"))),
     # sending the mode that is already set starts a Lifecycle job (metal-operator#80, #107)

@@ -23,11 +23,16 @@ ROOT_PATH: Final = "/redfish/v1/"
 Power = Literal["on", "off", "unknown"]
 
 _LINK = re.compile(r"/(?!/)[!-~]*\Z")
-_BOOT_TARGET: Final[Mapping[str, str]] = {"network": "Pxe", "disk": "Hdd"}
-_BOOT_DEVICE: Final[Mapping[str, Literal["network", "disk"]]] = {
+_BOOT_TARGET: Final[Mapping[str, str]] = {
+    "network": "Pxe",
+    "disk": "Hdd",
+    "cd": "Cd",
+}
+_BOOT_DEVICE: Final[Mapping[str, Literal["network", "disk", "cd"]]] = {
     "Pxe": "network",
     "UefiHttp": "network",
     "Hdd": "disk",
+    "Cd": "cd",
 }
 _RESET_ON: Final = ("On", "ForceOn")
 _RESET_OFF: Final = ("ForceOff",)
@@ -245,10 +250,14 @@ def power_step(system: System, on: bool, asked: bool) -> Reached | Ask | Wait | 
 
 
 def boot_bodies(
-    system: System, device: Literal["network", "disk"], quirks: Quirks
+    system: System, device: Literal["network", "disk", "cd"], quirks: Quirks
 ) -> list[dict[str, Any]]:
     """Return the PATCH bodies to try in order, each when the one before was answered 400."""
-    tries = quirks.enabled_network if device == "network" else quirks.enabled_disk
+    tries = {
+        "network": quirks.enabled_network,
+        "disk": quirks.enabled_disk,
+        "cd": quirks.enabled_cd,
+    }[device]
     bodies: list[dict[str, Any]] = []
     for enabled in tries:
         boot: dict[str, Any] = {
@@ -261,7 +270,7 @@ def boot_bodies(
     return bodies
 
 
-def boot_device(system: System) -> Literal["network", "disk", "other"]:
+def boot_device(system: System) -> Literal["network", "disk", "cd", "other"]:
     """Return what the system says it boots from next; Once and Continuous count the same."""
     if system.boot_enabled == "Disabled":
         return "other"

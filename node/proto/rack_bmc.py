@@ -17,9 +17,10 @@ SYSTEMS: Final = f"{ROOT}/Systems"
 ACCOUNT_SERVICE: Final = f"{ROOT}/AccountService"
 ACCOUNTS: Final = f"{ACCOUNT_SERVICE}/Accounts"
 ACCOUNT: Final = f"{ACCOUNTS}/1"
+IMAGE: Final = re.compile(r"http://[!-~]{1,900}\Z")
 PASSWORD: Final = re.compile(r"[ -~]{8,64}\Z")
 RESET_TYPES: Final = ("On", "ForceOff", "GracefulShutdown")
-TARGETS: Final = ("None", "Pxe", "Hdd")
+TARGETS: Final = ("None", "Pxe", "Hdd", "Cd")
 ENABLED: Final = ("Disabled", "Once", "Continuous")
 
 Power = Literal["On", "Off", "PoweringOff"]
@@ -38,6 +39,8 @@ class Shown:
     enabled: str
     memory_bytes: int
     revision: int
+    image: str = ""
+    """URL of the disc in the virtual CD drive; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,21 @@ class PasswordOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaOrder:
+    """Put the disc at a URL into a server's virtual CD drive; "" empties it."""
+
+    name: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What to answer, after ``order`` was carried out."""
 
     status: int
     body: dict[str, Any] | None = None
     etag: str | None = None
-    order: PowerOrder | BootOrder | PasswordOrder | None = None
+    order: PowerOrder | BootOrder | PasswordOrder | MediaOrder | None = None
 
 
 def respond(
@@ -101,6 +112,8 @@ def respond(
             return _system(method, server, body, if_match)
         if path == f"{own}/Actions/ComputerSystem.Reset":
             return _reset(server, body) if method == "POST" else _not_allowed(method)
+        if path.startswith(f"{own}/VirtualMedia"):
+            return _media(method, path.removeprefix(f"{own}/VirtualMedia"), server, body)
     return _refuse(404, "ResourceMissingAtURI", f"There is no resource at {path[:200]}.")
 
 
@@ -166,6 +179,61 @@ def _reset(server: Shown, body: bytes) -> Reply:
     return Reply(204, order=PowerOrder(server.name, kind == "On"))
 
 
+def _media(method: str, path: str, server: Shown, body: bytes) -> Reply:
+    """Answer about a server's one virtual drive (DSP2046 VirtualMedia 1.3)."""
+    own = f"{SYSTEMS}/{server.name}/VirtualMedia"
+    insert, eject = (f"/Cd/Actions/VirtualMedia.{name}Media" for name in ("Insert", "Eject"))
+    if path in ("", "/Cd") and method == "GET":
+        return Reply(200, _drive_body(own, server) if path else _drives(own))
+    if path not in (insert, eject):
+        return _refuse(404, "ResourceMissingAtURI", "There is no such virtual medium.")
+    if method != "POST":
+        return _not_allowed(method)
+    if path == eject:
+        return Reply(204, order=MediaOrder(server.name, ""))
+    image = (_object(body) or {}).get("Image")
+    if not isinstance(image, str) or not IMAGE.match(image):
+        return _refuse(400, "ActionParameterValueError", "Image must be an http:// URL.")
+    if server.image:
+        return _refuse(409, "ResourceInUse", "There is a disc in the drive: eject it first.")
+    return Reply(204, order=MediaOrder(server.name, image))
+
+
+def no_medium(why: str) -> Reply:
+    """Return the answer to an order to insert what cannot be read."""
+    return _refuse(500, "InternalError", f"The image cannot be read: {why[:200]}.")
+
+
+def _drives(own: str) -> dict[str, Any]:
+    return {
+        "@odata.id": own,
+        "@odata.type": "#VirtualMediaCollection.VirtualMediaCollection",
+        "Name": "Virtual media",
+        "Members@odata.count": 1,
+        "Members": [{"@odata.id": f"{own}/Cd"}],
+    }
+
+
+def _drive_body(own: str, server: Shown) -> dict[str, Any]:
+    actions = f"{own}/Cd/Actions/VirtualMedia."
+    return {
+        "@odata.id": f"{own}/Cd",
+        "@odata.type": "#VirtualMedia.v1_3_0.VirtualMedia",
+        "Id": "Cd",
+        "Name": "Virtual CD drive",
+        "MediaTypes": ["CD", "DVD"],
+        "Image": server.image or None,
+        "ImageName": server.image.rpartition("/")[2] or None,
+        "Inserted": bool(server.image),
+        "WriteProtected": True,
+        "ConnectedVia": "URI" if server.image else "NotConnected",
+        "Actions": {
+            "#VirtualMedia.InsertMedia": {"target": f"{actions}InsertMedia"},
+            "#VirtualMedia.EjectMedia": {"target": f"{actions}EjectMedia"},
+        },
+    }
+
+
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(body)
@@ -218,6 +286,7 @@ def _system_body(server: Shown) -> dict[str, Any]:
             "BootSourceOverrideTarget@Redfish.AllowableValues": list(TARGETS),
             "BootSourceOverrideEnabled": server.enabled,
         },
+        "VirtualMedia": {"@odata.id": f"{own}/VirtualMedia"},
         "Actions": {
             "#ComputerSystem.Reset": {
                 "target": f"{own}/Actions/ComputerSystem.Reset",

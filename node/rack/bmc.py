@@ -17,9 +17,11 @@ from mesh.host.log import get_log
 from node.proto.rack_bmc import (
     BODY_BYTES_MAX,
     BootOrder,
+    MediaOrder,
     PasswordOrder,
     PowerOrder,
     Reply,
+    no_medium,
     respond,
 )
 from node.rack.server import SimServer
@@ -99,6 +101,11 @@ class BmcService:
             case BootOrder(name, target, enabled):
                 log.info("bmc order", server=name, detail=f"boot {target} {enabled}")
                 await self._servers[name].set_boot(target, enabled)
+            case MediaOrder(name, image):
+                log.info("bmc order", server=name, detail="insert" if image else "eject")
+                trouble = await self._servers[name].set_image(image)
+                if trouble is not None:
+                    return no_medium(trouble)
             case PasswordOrder(password):
                 log.info("bmc order", detail="new password")
                 changed = Credentials(self._credentials.username, password)

@@ -18,6 +18,8 @@ from node.proto import rack_dhcp, rack_script, rack_tftp
 from node.proto.rack_bmc import Shown
 from node.proto.rack_dhcp import Bound, DhcpClient, Machine
 from node.proto.rack_disk import FirstBoot
+from node.proto.rack_iso import RECORD_AT
+from node.proto.rack_iso import SECTOR_BYTES as DISC_SECTOR_BYTES
 from node.rack import network, system
 from node.rack.config import RackConfig, is_loopback
 from node.rack.errors import BootFailed
@@ -94,6 +96,7 @@ class SimServer:
             enabled=record.enabled,
             memory_bytes=MEMORY_BYTES,
             revision=record.revision,
+            image=record.image,
         )
 
     async def set_power(self, on: bool) -> None:
@@ -112,6 +115,18 @@ class SimServer:
             return
         self.record.target, self.record.enabled = target, enabled
         await self._save()
+
+    async def set_image(self, image: str) -> str | None:
+        """Put a disc into the virtual drive, or take it out; a text says why it is not in."""
+        if image:
+            host = self._rack.config.bmc_host
+            got = await network.get_range(image, host, RECORD_AT, DISC_SECTOR_BYTES)
+            if isinstance(got, str):
+                return got
+        if self.record.image != image:
+            self.record.image = image
+            await self._save()
+        return None
 
     async def run(self) -> None:
         """Follow the power switch until the rack itself ends."""

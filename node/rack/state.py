@@ -37,6 +37,7 @@ class ServerRecord:
     power: bool = False
     target: str = "None"
     enabled: str = "Disabled"
+    image: str = ""
     revision: int = 1
 
 

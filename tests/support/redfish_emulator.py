@@ -28,15 +28,20 @@ def need_emulator() -> None:
 
 
 @asynccontextmanager
-async def redfish_emulator(folder: Path) -> AsyncGenerator[str]:
-    """Run it on a free port; give the URL of its one system."""
+async def redfish_emulator(folder: Path, *, fake: bool = False) -> AsyncGenerator[str]:
+    """Run it on a free port; give the URL of its one system.
+
+    ``fake``: on its own driver, which has virtual media, and power that comes late; libvirt's
+    test driver has no storage for them.
+    """
     users = folder / "htpasswd"
     users.write_text(f"admin:{password_hash(PASSWORD)}\n")
     config = folder / "emulator.conf"
     config.write_text(
         "SUSHY_EMULATOR_LISTEN_IP = '127.0.0.1'\n"
         "SUSHY_EMULATOR_LISTEN_PORT = 0\n"
-        "SUSHY_EMULATOR_LIBVIRT_URI = 'test:///default'\n"
+        + ("SUSHY_EMULATOR_FAKE_DRIVER = True\n" if fake else "")
+        + "SUSHY_EMULATOR_LIBVIRT_URI = 'test:///default'\n"
         f"SUSHY_EMULATOR_STATE_DIR = {str(folder)!r}\n"
         f"SUSHY_EMULATOR_AUTH_FILE = {str(users)!r}\n"
     )

@@ -66,6 +66,7 @@ class FakeBmc:
     url: str = "http://bmc1/redfish/v1/Systems/1"
     power: str = "off"
     boot: str = "disk"
+    disc: str | None = None
     trouble: list[Exception] = field(default_factory=list)
     lies: bool = False
     password: str | None = None
@@ -103,6 +104,27 @@ class FakeBmc:
     async def boot_device(self) -> Any:
         await trio.lowlevel.checkpoint()
         return self.boot
+
+    async def insert_medium(self, url: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._ask()
+        self.cut.boundary()
+        self.disc = url
+        self.orders.append("insert")
+        self.cut.boundary()
+
+    async def eject_medium(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._ask()
+        self.cut.boundary()
+        self.disc = None
+        self.orders.append("eject")
+        self.cut.boundary()
+
+    async def inserted_medium(self) -> str | None:
+        await trio.lowlevel.checkpoint()
+        self._ask()
+        return self.disc
 
     async def set_password(self, password: str) -> None:
         await trio.lowlevel.checkpoint()

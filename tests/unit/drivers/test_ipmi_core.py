@@ -75,7 +75,8 @@ def test_power_is_the_lowest_bit_whatever_else_is_said() -> None:
         ("0105 e004000000", core.Boot("network", persistent=True, efi=True)),
         ("0105 c008000000", core.Boot("disk", persistent=True, efi=False)),
         ("0105 8004000000", core.Boot("network", persistent=False, efi=False)),
-        ("0105 8014000000", core.Boot("other", persistent=False, efi=False)),
+        ("0105 8014000000", core.Boot("cd", persistent=False, efi=False)),
+        ("0105 8018000000", core.Boot("other", persistent=False, efi=False)),
         ("0105 0004000000", core.Boot("other", persistent=False, efi=False)),  # not valid
         ("0185 e004000000", core.Boot("other", persistent=False, efi=False)),  # locked
     ],
