@@ -78,7 +78,9 @@ TABLE: dict[str, Any] = {
     "server": (
         {
             "pending": (f"{_NOUNS}:server_pending", "List machines that wait to be accepted."),
-            "accept": (f"{_SERVERS}:accept", "Make a pending machine a server."),
+            "accept": ("mesh.cli.enrol:accept", "Make a pending machine a server."),
+            "adopt": ("mesh.cli.enrol:adopt", "Know a running server, never touch it."),
+            "promote": ("mesh.cli.enrol:promote", "Manage a monitored server."),
             "reject": (f"{_SERVERS}:reject", "Put a pending machine aside."),
             "restore": (f"{_SERVERS}:restore", "Take back that it was put aside."),
             "list": (f"{_NOUNS}:server_list", "List servers."),

@@ -44,6 +44,10 @@ class HubKnown:
         """Return the members with this id or name."""
         return self._reports.find("node", name_or_id)
 
+    def has_site(self, site: str) -> bool:
+        """Tell whether there is a site of this name."""
+        return bool(self._reports.find("site", site))
+
     @cached_property
     def _ordered(self) -> set[str]:
         return self._reports.ordered()

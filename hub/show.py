@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from mesh.proto.order import HAND_ON, PASSWORD
+from mesh.proto.order import HAND_ON, PASSWORD, PROMOTE, SCAN
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _BINARY: Final = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -16,6 +16,7 @@ STATE_TONES: Final = {
     "done": "good", "member": "good",
     "failed": "bad", "corrupt": "bad", "revoked": "bad",
     "running": "busy", "inspecting": "busy", "deploying": "busy", "deploy-wait": "busy",
+    "adopting": "busy",
     "deleting": "busy", "cleaning": "busy", "fetching": "busy", "queued": "busy",
     "retry_wait": "warn", "blocked": "warn", "parked": "warn", "suspended": "warn",
     "wanted": "busy", "absent": "quiet", "cancelled": "quiet", "left": "quiet",
@@ -136,6 +137,10 @@ def job_title(job: dict[str, Any]) -> str:
         return f"Hand secrets on to {job['server_name']}"
     if job["kind"] == PASSWORD:
         return f"Change the BMC password of {job['server_name']}"
+    if job["kind"] == SCAN:
+        return f"Scan site {job['site']} for BMCs"
+    if job["kind"] == PROMOTE:
+        return f"Manage {job['server_name']}"
     verb = job["kind"].rpartition(".")[2].capitalize()
     subject = job["server_name"] or job["server"] or "a machine"
     return f"{verb} {subject}"

@@ -230,7 +230,9 @@ class NodeApi:
 
     async def _order(self, call: Call) -> OrderAccepted:
         self._check_operator()
-        made = draft(given(call.body), self._known(), self._f.new_id())
+        asked = {**given(call.body)}
+        asked["site"] = asked.get("site") or self._r.site
+        made = draft(asked, self._known(), self._f.new_id())
         order = self._signable(made)
         job = str(made.params["job"]) if made.kind in JOB_VERBS else order.id
         answer = OrderAccepted(order=order.id, job=job, site=made.site, server=made.server)

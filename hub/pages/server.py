@@ -15,8 +15,8 @@ from hub.ports import Json, Services
 from hub.proto.gantt import gantt
 from hub.proto.server_facts import facts
 from hub.proto.stepper import stages
-from mesh.proto.lifecycle import refuse
-from mesh.proto.order import DEPLOY, POWER, RELEASE
+from mesh.proto.lifecycle import monitored, refuse
+from mesh.proto.order import DEPLOY, POWER, PROMOTE, RELEASE
 from mesh.rest.lists import JOB_OVER, plan
 from mesh.rest.requests import ListQuery
 
@@ -24,6 +24,7 @@ JOBS_MAX: Final = 200
 """Jobs of a server that are read for its times and facts."""
 HISTORY_MAX: Final = 20
 ACTS: Final[tuple[tuple[str, str, str, str, Json], ...]] = (
+    ("server.promote", "Manage it …", "", PROMOTE, {}),
     ("server.deploy", "Deploy …", "", DEPLOY, {}),
     ("server.release", "Release …", "quiet loses", RELEASE, {}),
     ("power.on", "Power on …", "quiet", POWER, {"on": True}),
@@ -77,9 +78,11 @@ class _View:
         job = next((one for one in jobs if one["state"] not in JOB_OVER), None)
         acts: list[Json] = []
         for word, label, look, kind, params in ACTS:
+            if kind == PROMOTE and not monitored(server):
+                continue
             refusal = None if job else refuse(kind, params, server)
             first = kind == DEPLOY and refusal is None and job is None
-            look = "" if first else look or "quiet"
+            look = "" if first or kind == PROMOTE else look or "quiet"
             acts.append({"kind": word, "label": label, "look": look, "refusal": refusal})
         refusals = list(dict.fromkeys(act["refusal"] for act in acts if act["refusal"]))
         return {

@@ -27,12 +27,13 @@ from hub.store import LIST_MAX
 from mesh.errors import Refused
 from mesh.proto.content import FILE, ISO, LIVE
 from mesh.proto.ids import NAME_PATTERN
-from mesh.proto.order import DEPLOY, POWER, RELEASE, USER_DATA_CHARS_MAX
+from mesh.proto.order import DEPLOY, POWER, PROMOTE, RELEASE, USER_DATA_CHARS_MAX
 from mesh.rest.lists import plan
 from mesh.rest.requests import GROUP_MAX, ListQuery
 
 TITLES: Final = {
     DEPLOY: "Deploy", RELEASE: "Release", "power.on": "Power on", "power.off": "Power off",
+    PROMOTE: "Manage",
 }  # fmt: skip
 LOSES: Final = {
     DEPLOY: "they were never cleaned, and the image overwrites what may be on",

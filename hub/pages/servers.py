@@ -34,6 +34,7 @@ FACETS_MAX: Final = 24
 VIEWS: Final = (
     ("All", ""), ("Failed", 'state:"* failed"'), ("Ready", "state:available"),
     ("Active", "state:active"), ("At work", "job:!none"), ("Never cleaned", "cleaned:no"),
+    ("Monitored", "administration:monitored"),
 )  # fmt: skip
 GROUPS: Final = ("state", "site", "image")
 COLUMNS: Final = (

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mesh.proto.lifecycle import refuse
-from mesh.proto.order import DEPLOY, DESTRUCTIVE, POWER, RELEASE, order_class
+from mesh.proto.order import DEPLOY, DESTRUCTIVE, POWER, PROMOTE, RELEASE, order_class
 
 Body = Mapping[str, Any]
 
-KINDS: Final = (DEPLOY, RELEASE, POWER)
+KINDS: Final = (DEPLOY, RELEASE, POWER, PROMOTE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from mesh.proto.order import ACCEPT, DEPLOY, RELEASE
+from mesh.proto.order import ACCEPT, ADOPT, DEPLOY, RELEASE
 
 Body = Mapping[str, Any]
 Standing = Literal["done", "now", "failed", "ahead"]
 
 STAGES: Final = ("discovered", "accepted", "available", "deploying", "active", "releasing")
 _AT: Final[Mapping[str, str]] = {
-    "inspecting": "accepted", "available": "available", "deploying": "deploying",
-    "deploy-wait": "deploying", "active": "active", "deleting": "releasing",
-    "cleaning": "releasing",
+    "inspecting": "accepted", "adopting": "accepted", "available": "available",
+    "deploying": "deploying", "deploy-wait": "deploying", "active": "active",
+    "deleting": "releasing", "cleaning": "releasing",
 }  # fmt: skip
 _FAILED: Final = " failed"
 
@@ -46,13 +46,17 @@ def stages(server: Body, jobs: Iterable[Body]) -> list[Stage]:
     failed = state.endswith(_FAILED)
     here = _AT.get(state.removesuffix(_FAILED), "")
     at = STAGES.index(here) if here else -1
+    jobs = list(jobs)
     since = _since(server, jobs)
+    adopted = not server.get("image") and any(job.get("kind") == ADOPT for job in jobs)
     found: list[Stage] = []
     for number, name in enumerate(STAGES):
         standing: Standing = "done" if number < at else "ahead"
         if number == at:
             standing = "failed" if failed else "now"
-        if standing == "done" and name == "available" and server.get("cleaned") is not True:
+        if standing == "done" and adopted and name in ("available", "deploying"):
+            note = "not by us: it was running"
+        elif standing == "done" and name == "available" and server.get("cleaned") is not True:
             note = "never cleaned"
         elif standing == "now":
             note = _note(server, state)
@@ -80,6 +84,9 @@ def _since(server: Body, jobs: Iterable[Body]) -> dict[str, int]:
         if kind == ACCEPT:
             begun = _first_step(job) or _time(job.get("created_ms"))
             found |= _known(accepted=begun, available=over)
+        elif kind == ADOPT:
+            begun = _first_step(job) or _time(job.get("created_ms"))
+            found |= _known(accepted=begun, active=over)
         elif kind == DEPLOY:
             found |= _known(deploying=started, active=over)
         elif kind == RELEASE:

@@ -56,4 +56,5 @@ def one(where: Where, as_json: bool, more: dict[str, Any], **body: Any) -> None:
     if as_json:
         print_json({"schema": "rackmesh/job/1", "item": item})
     else:
-        click.echo(f"{item['kind']} of {item['server_name'] or item['server']}: succeeded")
+        about = item["server_name"] or item["server"] or item["site"]
+        click.echo(f"{item['kind']} of {about}: succeeded")

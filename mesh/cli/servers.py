@@ -1,4 +1,4 @@
-"""Verbs on servers: accept one; deploy, release or power one or many.
+"""Verbs on servers: put one aside; deploy, release or power one or many.
 
 One server is an order, several are a group. Rule: before many are hit, it is said how many and
 which; what was shown is what is ordered.
@@ -29,27 +29,6 @@ def many(function: Command) -> Command:
     for decorate in decorators:
         function = decorate(function)
     return function
-
-
-@click.command("accept")
-@click.argument("machine")
-@click.argument("name")
-@click.option(
-    "--bmc", help="Its BMC: Redfish URL of the ComputerSystem, or ipmi://HOST[:PORT]."
-)
-@click.option("--bmc-secret", help="Id of the secret with the BMC's user name and password.")
-@waiting
-@repeatable
-@options
-def accept(
-    where: Where, as_json: bool, machine: str, name: str, bmc: str | None,
-    bmc_secret: str | None, **more: Any,
-) -> None:  # fmt: skip
-    """Make the pending MACHINE (its MAC) a server called NAME. Writes no disk."""
-    if bmc_secret and not bmc:
-        raise Failure("--bmc-secret needs --bmc URL", 2)
-    params = {"name": name, "bmc": {"url": bmc, "secret": bmc_secret} if bmc else None}
-    one(where, as_json, more, kind="server.accept", machine=machine, params=params)
 
 
 @click.command("reject")
@@ -131,7 +110,7 @@ def deploy(
     if user_data is not None:
         params["user_data"] = read_secret_file(user_data)
     what = f"{image} will be installed on"
-    _hit(where, as_json, more, servers, text, yes, "server.deploy", params, what)
+    hit(where, as_json, more, servers, text, yes, "server.deploy", params, what)
 
 
 @click.command("release")
@@ -149,7 +128,7 @@ def release(
             f"Every byte on the disk of {servers[0]} will be overwritten. Go on?", abort=True
         )
     what = "every byte will be overwritten on the disks of"
-    _hit(where, as_json, more, servers, text, yes, "server.release", {}, what)
+    hit(where, as_json, more, servers, text, yes, "server.release", {}, what)
 
 
 @click.command("power")
@@ -165,7 +144,7 @@ def power(
     """Switch each SERVER on or off through its BMC."""
     params = {"on": target == "on"}
     what = f"these will be switched {target}:"
-    _hit(where, as_json, more, servers, text, yes, "server.power", params, what)
+    hit(where, as_json, more, servers, text, yes, "server.power", params, what)
 
 
 @click.command("password")
@@ -183,7 +162,7 @@ def password(
     the new one, too.
     """
     what = "the BMC passwords of these will be changed:"
-    _hit(where, as_json, more, servers, text, yes, "server.password", {}, what)
+    hit(where, as_json, more, servers, text, yes, "server.password", {}, what)
 
 
 @click.command("inventory")
@@ -196,7 +175,7 @@ def inventory(where: Where, as_json: bool, server: str) -> None:
     show(where, f"/servers/{in_path(server)}/inventory", as_json)
 
 
-def _hit(
+def hit(
     where: Where, as_json: bool, more: dict[str, Any], servers: tuple[str, ...],
     text: str | None, yes: bool, kind: str, params: dict[str, Any], what: str,
 ) -> None:  # fmt: skip

@@ -8,7 +8,8 @@ every refusal names the state and says what would be right.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from mesh.proto.order import DEPLOY, PASSWORD, POWER, RELEASE
+from mesh.proto.enrol import MONITORED
+from mesh.proto.order import DEPLOY, PASSWORD, POWER, PROMOTE, RELEASE
 
 _FROM: Final[Mapping[str, frozenset[str]]] = {
     DEPLOY: frozenset({"available", "deploying failed", "deploy-wait failed"}),
@@ -45,10 +46,14 @@ def refuse(
 
     ``server`` is its SERVER row; for ``server.accept`` use ``refuse_accept``.
     """
-    assert kind in {DEPLOY, RELEASE, POWER, PASSWORD}
+    assert kind in {DEPLOY, RELEASE, POWER, PASSWORD, PROMOTE}
     if server is None:
         return f"server {params.get('server')!r} is not known at this site; accept it first"
     name, state = str(server.get("name")), str(server.get("state"))
+    if kind == PROMOTE:
+        return _no_promotion(name, state, server)
+    if monitored(server):
+        return only_monitored(name)
     if server.get("hold"):
         return f"{name} is held; take the hold off first"
     if kind == POWER:
@@ -64,6 +69,27 @@ def refuse(
     verb = kind.partition(".")[2]
     instead = _INSTEAD.get((kind, state), f"{verb} needs {' or '.join(sorted(_FROM[kind]))}")
     return f"{name} is {state}; {instead}"
+
+
+def monitored(server: Mapping[str, Any] | None) -> bool:
+    """Tell whether a server is only monitored: nothing of ours may touch it."""
+    return (server or {}).get("administration") == MONITORED
+
+
+def only_monitored(name: str) -> str:
+    """Say why nothing is done to a monitored server, and what would be right."""
+    return (
+        f"{name} is monitored, so it is never powered, booted or wiped;"
+        f" promote it first: rackmesh server promote {name}"
+    )
+
+
+def _no_promotion(name: str, state: str, server: Mapping[str, Any]) -> str | None:
+    if not monitored(server):
+        return f"{name} is managed already; only monitored servers are promoted"
+    if state != "active":
+        return f"{name} is {state}; wait until it is active"
+    return None
 
 
 def _no_password(name: str, server: Mapping[str, Any]) -> str | None:

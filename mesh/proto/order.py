@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from mesh.errors import CodecError, Refused
 from mesh.proto import fields
 from mesh.proto.codec import pack
+from mesh.proto.enrol import OOB, check_enrol
 from mesh.proto.ids import (
     ASSET_PATTERN,
     NAME_PATTERN,
@@ -24,9 +25,9 @@ from mesh.proto.ids import (
 )
 from mesh.proto.net_boot import read_net_boot, writes_disks
 from mesh.proto.register import Register
+from mesh.proto.scan_range import NETWORKS_MAX, TEXT_CHARS_MAX, read_networks
 from mesh.proto.sign import Signer, open_record, sign_record
 from mesh.proto.trust import ROLE_SITE_OPERATOR
-from mesh.proto.urls import BMC_SCHEMES, why_no_url
 
 ORDER: Final = "order"
 PARAMS_BYTES_MAX: Final = 40 << 10
@@ -34,10 +35,15 @@ PARAMS_BYTES_MAX: Final = 40 << 10
 USER_DATA_CHARS_MAX: Final = 16 << 10
 SSH_KEYS_MAX: Final = 32
 SSH_KEY_CHARS_MAX: Final = 1024
-URL_CHARS_MAX: Final = 512
 AUTHOR_CHARS_MAX: Final = 128
 
 ACCEPT: Final = "server.accept"
+ADOPT: Final = "server.adopt"
+"""Know a running server without ever touching it: it is monitored."""
+PROMOTE: Final = "server.promote"
+"""Manage a monitored server from now on; it goes on as it runs."""
+SCAN: Final = "bmc.scan"
+"""Look for BMCs in networks of a site."""
 DEPLOY: Final = "server.deploy"
 RELEASE: Final = "server.release"
 POWER: Final = "server.power"
@@ -49,10 +55,12 @@ HAND_ON: Final = "secret.release"
 """Let a node of the site seal secrets that it can open to another one."""
 JOB_VERBS: Final = frozenset({CANCEL, RETRY})
 """Kinds that say something about a job; their parameter ``job`` is its id."""
-KINDS: Final = JOB_VERBS | {ACCEPT, DEPLOY, RELEASE, POWER, PASSWORD, HAND_ON}
+KINDS: Final = JOB_VERBS | {
+    ACCEPT, ADOPT, PROMOTE, SCAN, DEPLOY, RELEASE, POWER, PASSWORD, HAND_ON,
+}  # fmt: skip
 SECRETS_MAX: Final = 500
 """Most secrets that one order names."""
-GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER, PASSWORD})
+GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER, PASSWORD, PROMOTE})
 """Kinds that can be given for many servers at once."""
 
 OrderClass = Literal["normal", "destructive"]
@@ -193,17 +201,33 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
         if kind == HAND_ON:
             _check_hand_on(params)
             return
+        if kind == SCAN:
+            _check_scan(params)
+            return
         _uuid(params, "server")
         if kind == ACCEPT:
-            fields.text(params, "machine", chars_max=64)
-            _name(params, "name")
-            _check_bmc(params.get("bmc"))
+            by_bmc = params.get("inspect") == OOB and params.get("machine") is None
+            if not by_bmc:
+                fields.text(params, "machine", chars_max=64)
+            check_enrol(params, named=not by_bmc)
+        elif kind == ADOPT:
+            check_enrol(params, named=False)
         elif kind == POWER:
             fields.flag(params, "on")
         elif kind == DEPLOY:
             _check_deploy(params)
     except CodecError as exc:
         raise OrderRefused(f"the order {kind} cannot be carried out: {exc}") from exc
+
+
+def _check_scan(params: Mapping[str, Any]) -> None:
+    networks = fields.texts(
+        params, "networks", count_max=NETWORKS_MAX, chars_max=TEXT_CHARS_MAX
+    )
+    try:
+        read_networks(networks)
+    except ValueError as exc:
+        raise CodecError(f"field networks: {exc}") from None
 
 
 def _check_hand_on(params: Mapping[str, Any]) -> None:
@@ -231,20 +255,6 @@ def _check_deploy(params: Mapping[str, Any]) -> None:
         raise CodecError("field ssh_keys holds a line break")
     if params.get("user_data") is not None:
         fields.text(params, "user_data", chars_max=USER_DATA_CHARS_MAX)
-
-
-def _check_bmc(bmc: Any) -> None:
-    if bmc is None:
-        return
-    if not isinstance(bmc, Mapping):
-        raise CodecError("field bmc is not a map")
-    wrong = why_no_url(
-        fields.text(bmc, "url", chars_max=URL_CHARS_MAX), URL_CHARS_MAX, BMC_SCHEMES
-    )
-    if wrong is not None:
-        raise CodecError(f"field bmc.url {wrong}")
-    if bmc.get("secret") is not None:
-        fields.text(bmc, "secret", chars_max=64)
 
 
 def _check_fresh(order: Order, epoch: int, now_ms: int) -> None:

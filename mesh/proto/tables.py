@@ -243,17 +243,21 @@ class BmcRow(TypedDict, total=False):
 ServerState = Literal[
     "inspecting", "available", "deploying", "deploy-wait", "active",
     "deleting", "cleaning",
+    "adopting", "adopting failed",
     "inspecting failed", "deploying failed", "deploy-wait failed",
     "deleting failed", "cleaning failed",
 ]  # fmt: skip
 
 
 class ServerRow(TypedDict, total=False):
-    """A managed server (DOMAIN section 2)."""
+    """A server (DOMAIN section 2)."""
 
     id: str
     name: str
     site: str
+    administration: str  # managed (also when missing) | monitored
+    tags: list[str]
+    serial: str | None
     macs: list[str]
     state: ServerState
     cleaned: bool  # False: "available (never cleaned)"

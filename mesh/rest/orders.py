@@ -15,6 +15,7 @@ from mesh.proto.lifecycle import refuse
 from mesh.proto.net_boot import ISO_ROLE, BootFile, NetBoot
 from mesh.proto.order import (
     ACCEPT,
+    ADOPT,
     DEPLOY,
     HAND_ON,
     JOB_VERBS,
@@ -22,10 +23,13 @@ from mesh.proto.order import (
     NORMAL,
     PASSWORD,
     POWER,
+    PROMOTE,
     RELEASE,
+    SCAN,
     OrderClass,
     order_class,
 )
+from mesh.rest.enrolments import adopted, by_bmc, enrolment, scanned
 from mesh.rest.installers import installer
 from mesh.rest.lists import JOB_OVER
 from mesh.rest.problems import RequestProblem
@@ -70,6 +74,10 @@ class Known(Protocol):
 
     def nodes(self, name_or_id: str) -> Sequence[Body]:
         """Return the members with this id or name."""
+        ...
+
+    def has_site(self, site: str) -> bool:
+        """Tell whether there is a site of this name."""
         ...
 
 
@@ -120,6 +128,10 @@ class KnownLists:
         """Return the members with this id or name."""
         return [node for node in self._nodes if name_or_id in (node["id"], node["name"])]
 
+    def has_site(self, site: str) -> bool:
+        """Tell whether there is a site of this name."""
+        return any(node["site"] == site for node in self._nodes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
@@ -144,8 +156,10 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
         raise RequestProblem("bad-request", "params must be an object")
     if kind in JOB_VERBS:
         return _job(str(kind), request, known)
-    if kind == ACCEPT:
-        return _accept(request, params, known, new_server)
+    if kind in (ACCEPT, ADOPT):
+        return _enrol(str(kind), request, params, known, new_server)
+    if kind == SCAN:
+        return _scan(request, params, known)
     if kind == HAND_ON:
         return _hand_on(request, params, known)
     server = server_named(request.get("server"), known)
@@ -159,7 +173,7 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
         if not isinstance(params.get("on"), bool):
             raise RequestProblem("bad-request", "power needs params.on, true or false")
         body["on"] = params["on"]
-    assert kind in (DEPLOY, POWER, RELEASE, PASSWORD)
+    assert kind in (DEPLOY, POWER, RELEASE, PASSWORD, PROMOTE)
     busy = bool(server.get("job")) or known.ordered(server["id"])
     if not busy:  # else the order waits, and the state then counts
         refusal = refuse(str(kind), body, server)
@@ -171,7 +185,23 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
     )
 
 
-def _accept(request: Body, params: Body, known: Known, new_server: str) -> Draft:
+def _enrol(kind: str, request: Body, params: Body, known: Known, new_server: str) -> Draft:
+    """Make a machine that was seen a server; or one that its BMC or a person describes."""
+    if kind == ACCEPT and (request.get("machine") or not params.get("inspect")):
+        mac, site = _pending(request, known)
+        given = {"machine": mac, **enrolment(params)}
+    else:
+        given = enrolment(params)
+        site = (adopted if kind == ADOPT else by_bmc)(request, given, known)
+    name = given["name"]
+    if known.named(name):
+        raise RequestProblem("conflict", f"there is a server {name} already")
+    body = {"server": new_server, **given}
+    return Draft(kind=kind, site=site, server=new_server, params=body, order_class=NORMAL)
+
+
+def _pending(request: Body, known: Known) -> tuple[str, str]:
+    """Return MAC and site of a machine that waits to be accepted."""
     mac = parse_mac(str(request.get("machine", "")))
     if mac is None:
         raise RequestProblem(
@@ -187,16 +217,13 @@ def _accept(request: Body, params: Body, known: Known, new_server: str) -> Draft
     if len(seen) > 1:
         sites = ", ".join(sorted(m["site"] for m in seen))
         raise RequestProblem("conflict", f"{mac} was seen at {sites}: say which site is meant")
-    name = params.get("name")
-    if not isinstance(name, str) or not NAME_PATTERN.match(name):
-        raise RequestProblem(
-            "bad-request", f"{name!r} is no server name: letters, digits, . _ -"
-        )
-    if known.named(name):
-        raise RequestProblem("conflict", f"there is a server {name} already")
-    body = {"server": new_server, "machine": mac, "name": name, "bmc": params.get("bmc")}
+    return mac, str(seen[0]["site"])
+
+
+def _scan(request: Body, params: Body, known: Known) -> Draft:
+    site, networks = scanned(request, params, known)
     return Draft(
-        kind=ACCEPT, site=seen[0]["site"], server=new_server, params=body, order_class="normal"
+        kind=SCAN, site=site, server=None, params={"networks": networks}, order_class=NORMAL
     )
 
 

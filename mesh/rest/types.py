@@ -72,6 +72,9 @@ class Server(TypedDict):
     state_text: str  # for people: "available (never cleaned)"
     cleaned: bool
     hold: bool
+    administration: str  # managed | monitored: never powered, booted or wiped
+    tags: list[str]
+    serial: str | None
     macs: list[str]
     ip: str | None
     bmc: str | None  # URL

@@ -7,6 +7,8 @@ and may lack fields or hold odd types; a view never raises, it shows null.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from mesh.proto.enrol import MANAGED, MONITORED
+from mesh.proto.lifecycle import monitored
 from mesh.proto.order import JOB_VERBS, Order
 from mesh.proto.relay import may_relay
 from mesh.rest.row_fields import number_of, text_of, texts_of
@@ -59,9 +61,12 @@ def server(body: Body) -> Server:
         name=text_of(body.get("name")) or "",
         site=text_of(body.get("site")) or "",
         state=state,
-        state_text=state + (" (never cleaned)" if never else _unproved(state, body)),
+        state_text=state + (" (never cleaned)" if never else _remark(state, body)),
         cleaned=cleaned,
         hold=body.get("hold") is True,
+        administration=MONITORED if monitored(body) else MANAGED,
+        tags=texts_of(body.get("tags")),
+        serial=text_of(body.get("serial")),
         macs=texts_of(body.get("macs")),
         ip=text_of(body.get("ip")),
         bmc=text_of(bmc.get("url")) if isinstance(bmc, Mapping) else None,
@@ -75,8 +80,11 @@ def server(body: Body) -> Server:
     )
 
 
-def _unproved(state: str, body: Body) -> str:
-    """Say that a server boots off the network and did not phone in: less is known of it."""
+def _remark(state: str, body: Body) -> str:
+    """Say that a server is only monitored, or that it boots off the network and did not phone
+    in: less is known of it."""
+    if monitored(body):
+        return " (monitored)"
     boot = body.get("boot")
     silent = isinstance(boot, Mapping) and boot.get("phoned_in") is False
     return " (did not phone in)" if state == "active" and silent else ""

@@ -63,11 +63,15 @@ def answer_4011(snapshot: Snapshot, packet: Packet) -> Answer:
     known = snapshot.known.get(packet.mac)
     if known is not None and known.port:  # nobody says on this port where it is plugged in
         return Answer(kind="past its relay")
+    if known is not None and known.monitored:
+        return Answer(kind="monitored")
     return proxy_dhcp.answer_4011(packet, owner)
 
 
 def _decide(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member) -> Answer:
     if subnet.proxy:
+        if _monitored(snapshot, packet) and packet.message_type != REQUEST:
+            return Answer(kind="monitored")
         return proxy_dhcp.answer(packet, owner)
     if packet.message_type == DISCOVER:
         return _discover(snapshot, packet, subnet, owner)
@@ -76,7 +80,7 @@ def _decide(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member) -
     if packet.message_type in {DECLINE, RELEASE}:
         return _give_back(snapshot, packet)
     if packet.message_type == INFORM:
-        return _inform(packet, subnet, owner)
+        return _inform(snapshot, packet, subnet, owner)
     return Answer(kind="not a request")
 
 
@@ -159,14 +163,28 @@ def _give_back(snapshot: Snapshot, packet: Packet) -> Answer:
     return Answer(kind="decline", in_use=address if mine else None)
 
 
-def _inform(packet: Packet, subnet: Subnet, owner: Member) -> Answer:
+def _monitored(snapshot: Snapshot, packet: Packet) -> bool:
+    known = snapshot.known.get(packet.mac)
+    return known is not None and known.monitored
+
+
+def _boot(
+    snapshot: Snapshot, packet: Packet, owner: Member
+) -> tuple[str, dict[int, bytes], IPv4Address]:
+    """Return boot file, options and next server; a monitored server is given none of them."""
+    if _monitored(snapshot, packet):
+        return "", {}, ZERO
+    return *boot(packet, owner), owner.host
+
+
+def _inform(snapshot: Snapshot, packet: Packet, subnet: Subnet, owner: Member) -> Answer:
     """Configuration for a client that has its address: no lease, no yiaddr (4.3.5)."""
     server = packet.server_override or owner.host
     options = {opt.MESSAGE_TYPE: bytes((ACK,)), opt.SERVER_ID: server.packed}
     options |= subnet.network_options
     _add_broadcast(options, packet, subnet)
-    file, more = boot(packet, owner)
-    reply = reply_to(packet, options | more, ciaddr=packet.ciaddr, siaddr=owner.host, file=file)
+    file, more, siaddr = _boot(snapshot, packet, owner)
+    reply = reply_to(packet, options | more, ciaddr=packet.ciaddr, siaddr=siaddr, file=file)
     return Answer(kind="inform", reply=reply)
 
 
@@ -186,7 +204,7 @@ def _lease(
         **subnet.lease_options,
     }
     _add_broadcast(options, packet, subnet)
-    file, more = boot(packet, owner)
+    file, more, siaddr = _boot(snapshot, packet, owner)
     options |= more
     known = snapshot.known.get(packet.mac)
     if known is not None and known.hostname and packet.wants(opt.HOSTNAME):
@@ -200,7 +218,7 @@ def _lease(
             options,
             ciaddr=packet.ciaddr if message_type == ACK else ZERO,
             yiaddr=address,
-            siaddr=owner.host,
+            siaddr=siaddr,
             file=file,
         ),
         claim=None
@@ -215,7 +233,7 @@ def _lease(
             packet.relay_port,
         ),
         unknown_arch=lacks_file(packet),
-        boots_from=owner.host if kind == "ack" and is_firmware(packet) else None,
+        boots_from=siaddr if kind == "ack" and file and is_firmware(packet) else None,
     )
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from mesh.errors import CodecError
 from mesh.proto import codec, fields
 from mesh.proto.ids import parse_mac
+from mesh.proto.lifecycle import monitored as is_monitored
 from node.proto import dhcp_options as opt
 
 CANDIDATES_MAX: Final = 8
@@ -86,6 +87,7 @@ class Known:
     ip: IPv4Address | None
     hostname: str
     port: str = ""  # it is locked to this one (option 82); "": to none
+    monitored: bool = False  # it is given an address at most, never anything to boot
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ def read_servers(
     rows: Keyed, ports: Mapping[str, str]
 ) -> tuple[dict[str, Known], list[Any], int]:
     """Return servers by MAC (of two with one MAC the older), their rows, how many are out."""
-    ordered: list[tuple[int, str, list[str], IPv4Address | None, str]] = []
+    ordered: list[tuple[int, str, list[str], IPv4Address | None, str, bool]] = []
     rejected = 0
     for key, body in rows:
         try:
@@ -187,13 +189,16 @@ def read_servers(
             rejected += 1
         else:
             valid = sorted({mac for mac in macs if mac is not None})
-            ordered.append((accepted_ms, key, valid, ip, hostname[:63]))
+            ordered.append((accepted_ms, key, valid, ip, hostname[:63], is_monitored(body)))
     known: dict[str, Known] = {}
     ordered.sort(key=lambda row: row[:2])
-    for _, key, macs_of, ip, hostname in ordered:
+    for _, key, macs_of, ip, hostname, only in ordered:
         for mac in macs_of:
-            known.setdefault(mac, Known(key, ip, hostname, ports.get(key, "")))
-    canonical = [[ms, key, macs, str(ip), name] for ms, key, macs, ip, name in ordered]
+            known.setdefault(mac, Known(key, ip, hostname, ports.get(key, ""), only))
+    canonical = [
+        [ms, key, macs, str(ip), name, *(["monitored"] if only else [])]
+        for ms, key, macs, ip, name, only in ordered
+    ]
     return known, canonical, rejected
 
 

@@ -9,35 +9,50 @@ right.
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from mesh.proto.enrol import OOB, real_serial
 from mesh.proto.ids import parse_mac
-from mesh.proto.lifecycle import refuse
+from mesh.proto.lifecycle import monitored, only_monitored, refuse
 from mesh.proto.order import (
     ACCEPT,
+    ADOPT,
     CANCEL,
     DEPLOY,
     DESTRUCTIVE,
     KINDS,
     PASSWORD,
     POWER,
+    PROMOTE,
     RELEASE,
     RETRY,
+    SCAN,
     order_class,
 )
 
 __all__ = [
     "ACCEPT",
+    "ADOPT",
     "CANCEL",
     "DEPLOY",
     "KINDS",
     "PASSWORD",
     "POWER",
+    "PROMOTE",
     "RELEASE",
     "RETRY",
+    "SCAN",
     "refuse",
 ]
 
+ENROLS: Final = frozenset({ACCEPT, ADOPT})
+"""Orders that make a server."""
+LEAVES_ALONE: Final = frozenset(
+    {"record", "inspect", "inspect-oob", "promote", "fetch", "scan"}
+)
+"""Verbs of steps that touch no machine: all that may be done to one that is monitored."""
+
 FAILED_TWIN: Final[Mapping[str, str]] = {
     "inspecting": "inspecting failed",
+    "adopting": "adopting failed",
     "deploying": "deploying failed",
     "deploy-wait": "deploy-wait failed",
     "deleting": "deleting failed",
@@ -47,7 +62,9 @@ STABLE: Final = frozenset({"available", "active"})
 STATES: Final = STABLE | FAILED_TWIN.keys() | frozenset(FAILED_TWIN.values())
 
 TRANSITIONS: Final[Mapping[str | None, frozenset[str]]] = {
-    None: frozenset({"inspecting"}),
+    None: frozenset({"inspecting", "adopting"}),
+    "adopting": frozenset({"active", "adopting failed"}),
+    "adopting failed": frozenset({"adopting"}),
     "inspecting": frozenset({"available", "inspecting failed"}),
     "inspecting failed": frozenset({"inspecting"}),
     "available": frozenset({"deploying", "deleting"}),
@@ -66,34 +83,72 @@ TRANSITIONS: Final[Mapping[str | None, frozenset[str]]] = {
 
 _FIRST: Final[Mapping[str, str]] = {
     ACCEPT: "inspecting",
+    ADOPT: "adopting",
     DEPLOY: "deploying",
     RELEASE: "deleting",
 }
-_LAST: Final[Mapping[str, str]] = {ACCEPT: "available", DEPLOY: "active", RELEASE: "available"}
+_LAST: Final[Mapping[str, str]] = {
+    ACCEPT: "available", ADOPT: "active", DEPLOY: "active", RELEASE: "available",
+}  # fmt: skip
 
 
 def refuse_accept(
-    params: Mapping[str, Any], servers: Iterable[Mapping[str, Any]]
+    params: Mapping[str, Any],
+    servers: Iterable[Mapping[str, Any]],
+    inventories: Iterable[Mapping[str, Any]] = (),
 ) -> str | None:
-    """Say in one sentence why a machine cannot be accepted, or None."""
-    mac = machine_mac(params)
-    if mac is None:
-        return (
-            f"{str(params.get('machine'))[:64]!r} is not a MAC address of a machine seen here"
-        )
+    """Say in one sentence why a machine cannot be made a server (accept, adopt), or None.
+
+    ``inventories``: bodies of INVENTORY rows, by which machines with one serial number are
+    told.
+    """
+    mac, macs = machine_mac(params), machine_macs(params)
+    if params.get("machine") is not None and mac is None:
+        return f"{str(params['machine'])[:64]!r} is not a MAC address of a machine seen here"
+    if not macs and params.get("inspect") != OOB:
+        return "no MAC address says which machine is meant"
     servers = list(servers)
     for server in servers:
         if server.get("id") == params["server"]:
-            return (
-                None
-                if mac in server.get("macs", ())
-                else (f"the server id {params['server']} is taken by {server.get('name')}")
-            )
+            mine = not macs or not macs.isdisjoint(server.get("macs", ()))
+            taken = f"the server id {params['server']} is taken by {server.get('name')}"
+            return None if mine else taken
+    url = (params.get("bmc") or {}).get("url")
     for server in servers:
-        if mac in server.get("macs", ()):
-            return f"machine {mac} is already accepted as {server.get('name')}"
-        if server.get("name") == params["name"]:
-            return f"the name {params['name']} is taken by another server; choose another one"
+        name = server.get("name")
+        same = macs.intersection(server.get("macs", ()))
+        if same:
+            return f"machine {min(same)} is already accepted as {name}"
+        if name == params["name"]:
+            return f"the name {name} is taken by another server; choose another one"
+        if url and url == (server.get("bmc") or {}).get("url"):
+            return f"the BMC {url} is that of {name} already"
+    return _serial_taken(params, macs, servers, inventories)
+
+
+def _serial_taken(
+    params: Mapping[str, Any],
+    macs: frozenset[str],
+    servers: list[Mapping[str, Any]],
+    inventories: Iterable[Mapping[str, Any]],
+) -> str | None:
+    """Say that another server has the serial number of this machine, or None."""
+    seen = list(inventories)
+    own = {real_serial(params.get("serial"))}
+    own |= {real_serial(body.get("serial")) for body in seen if body.get("mac") in macs}
+    own.discard(None)
+    if not own:
+        return None
+    by_mac = {body.get("mac"): real_serial(body.get("serial")) for body in seen}
+    for server in servers:
+        theirs = {real_serial(server.get("serial"))}
+        theirs |= {by_mac.get(mac) for mac in server.get("macs", ())}
+        if own & theirs:
+            which = min(str(serial) for serial in own & theirs if serial)
+            return (
+                f"serial number {which} is that of {server.get('name')} already: two machines"
+                " cannot have one, so one of them is not what it seems"
+            )
     return None
 
 
@@ -101,6 +156,24 @@ def machine_mac(params: Mapping[str, Any]) -> str | None:
     """Return the MAC that an accept order names its machine by, in our spelling, or None."""
     machine = params.get("machine")
     return parse_mac(machine) if isinstance(machine, str) else None
+
+
+def machine_macs(params: Mapping[str, Any]) -> frozenset[str]:
+    """Return all MACs that an accept or adopt order names its machine by."""
+    macs = {mac for mac in params.get("macs") or () if isinstance(mac, str)}
+    one = machine_mac(params)
+    return frozenset(macs | {one} if one is not None else macs)
+
+
+def refuse_step(do: str, server: Mapping[str, Any] | None) -> str | None:
+    """Say why a step may not be done to a server, whatever order it is of, or None.
+
+    The last bar before a device: what touches machines stops here for a monitored server, also
+    verbs that come to be later.
+    """
+    if do in LEAVES_ALONE or not monitored(server):
+        return None
+    return only_monitored(str((server or {}).get("name")))
 
 
 def destructive(kind: str, params: Mapping[str, Any], server: Mapping[str, Any] | None) -> bool:

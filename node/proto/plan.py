@@ -9,8 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from mesh.proto.enrol import OOB
 from mesh.proto.net_boot import writes_disks
-from node.proto.lifecycle import ACCEPT, DEPLOY, PASSWORD, POWER, RELEASE
+from node.proto.lifecycle import (
+    ACCEPT,
+    ADOPT,
+    DEPLOY,
+    PASSWORD,
+    POWER,
+    PROMOTE,
+    RELEASE,
+    SCAN,
+)
 
 Kind = Literal["observe", "set", "keyed", "one-shot"]
 
@@ -24,6 +34,9 @@ BY_HAND_LIMIT_MS: Final = 24 * 60 * MINUTE_MS
 DISK_LIMIT_MS: Final = 24 * 60 * MINUTE_MS
 """Writing or wiping: 20 TB at 250 MB/s are 22 hours; silence ends a step much earlier."""
 AGENT_LIMIT_MS: Final = 10 * MINUTE_MS
+OOB_LIMIT_MS: Final = 5 * MINUTE_MS
+"""Reading a whole machine from a slow BMC."""
+SCAN_LIMIT_MS: Final = 15 * MINUTE_MS
 FETCH_LIMIT_MS: Final = 6 * 60 * MINUTE_MS
 PHONE_LIMIT_MS: Final = 30 * MINUTE_MS
 INSTALL_LIMIT_MS: Final = 6 * 60 * MINUTE_MS
@@ -41,7 +54,7 @@ class Step:
     kind: Kind
     do: str
     """Verb of the shell: record, inspect, fetch, power, boot, ramdisk, agent, phone-in,
-    net-boot, seal-login, new-password, switch-login."""
+    net-boot, seal-login, new-password, switch-login, inspect-oob, promote, scan."""
     args: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     """Steps that must be done before."""
@@ -68,8 +81,12 @@ class Step:
 def plan(kind: str, params: Mapping[str, Any], name: str, bmc: bool) -> tuple[Step, ...]:
     """Return the steps of an order on the server ``name``; an empty plan has nothing to do."""
     match kind:
-        case "server.accept":
-            steps = _accept(name)
+        case "server.accept" | "server.adopt":
+            steps = _enrol(kind, params, name)
+        case "server.promote":
+            steps = [_note("promote", "manage it from now on")]
+        case "bmc.scan":
+            steps = [_scan()]
         case "server.deploy":
             boot = params.get("boot")
             steps = _net_boot(boot, params, name, bmc) if boot else _deploy(params, name, bmc)
@@ -81,24 +98,40 @@ def plan(kind: str, params: Mapping[str, Any], name: str, bmc: bool) -> tuple[St
             steps = _password()
         case _:
             steps = []
-    assert kind in {ACCEPT, DEPLOY, RELEASE, POWER, PASSWORD} or not steps
+    known = {ACCEPT, ADOPT, PROMOTE, SCAN, DEPLOY, RELEASE, POWER, PASSWORD}
+    assert kind in known or not steps
     return tuple(steps)
 
 
-def _accept(name: str) -> list[Step]:
-    return [
-        Step(id="record", name="record server", kind="keyed", do="record", touches=False),
-        Step(
-            id="inspect",
-            name="inspect",
-            kind="observe",
-            do="inspect",
-            after=("record",),
-            waits=f"waits for the inventory of {name}: boot it from the network",
-            limit_ms=BY_HAND_LIMIT_MS,
-            touches=False,
-        ),
-    ]
+def _enrol(kind: str, params: Mapping[str, Any], name: str) -> list[Step]:
+    """Make a machine a server; what it is made of its ramdisk tells, or its BMC."""
+    record = _note("record", "record server")
+    if params.get("inspect") == OOB:
+        inspect = Step(
+            id="inspect", name="inspect by its BMC", kind="observe", do="inspect-oob",
+            after=("record",), tries=BMC_TRIES, limit_ms=OOB_LIMIT_MS, touches=False,
+        )  # fmt: skip
+        return [record, inspect]
+    if kind == ADOPT:
+        return [record]
+    inspect = Step(
+        id="inspect", name="inspect", kind="observe", do="inspect", after=("record",),
+        waits=f"waits for the inventory of {name}: boot it from the network",
+        limit_ms=BY_HAND_LIMIT_MS, touches=False,
+    )  # fmt: skip
+    return [record, inspect]
+
+
+def _note(do: str, name: str) -> Step:
+    """A step that only writes a row."""
+    return Step(id=do, name=name, kind="keyed", do=do, touches=False)
+
+
+def _scan() -> Step:
+    return Step(
+        id="scan", name="scan for BMCs", kind="observe", do="scan", limit_ms=SCAN_LIMIT_MS,
+        touches=False,
+    )  # fmt: skip
 
 
 def _password() -> list[Step]:

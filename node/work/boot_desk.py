@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from mesh.errors import MeshError, Refused, StoreFull
 from mesh.host.log import get_log
+from mesh.proto.lifecycle import monitored
 from node.boot.ports import Refusal
 from node.proto import agent_wire as wire
 from node.proto.agent_desk import IDLE_S, WAIT_POLL_S, Answer
@@ -76,6 +77,8 @@ class BootDesk:
         if server is None:
             return ramdisk_script(urls, mac)
         name = server.get("name")
+        if monitored(server):
+            return Refusal(f"{name} is monitored, so it is given nothing to boot")
         job = self._wants_ramdisk(server)
         if job is not None:
             capability = self._work.capabilities.mint(
@@ -97,7 +100,7 @@ class BootDesk:
     def _wants_ramdisk(self, server: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the job of a server that is at a step in the ramdisk, or None."""
         job = self._rows.job(server.get("job"))
-        if job is None or job.get("state") not in _RUNS:
+        if job is None or job.get("state") not in _RUNS or monitored(server):
             return None
         step = current_step(job, plan_of(job))
         return job if step is not None and step.ramdisk else None

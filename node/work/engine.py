@@ -368,8 +368,12 @@ class Work:
             if order.params["node"] not in self.rows.site_nodes():
                 raise Refused(f"{order.params['name']} is no active node of this site")
             return
-        if order.kind == lifecycle.ACCEPT:
-            refusal = lifecycle.refuse_accept(order.params, self.rows.servers())
+        if order.kind == lifecycle.SCAN:
+            return
+        if order.kind in lifecycle.ENROLS:
+            refusal = lifecycle.refuse_accept(
+                order.params, self.rows.servers(), self.rows.inventories()
+            )
         else:
             server = self.rows.server(str(order.params["server"]))
             busy = server is not None and server.get("job")

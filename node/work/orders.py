@@ -121,7 +121,7 @@ class Orders:
     def new_job(self, order: Order, now_ms: int) -> dict[str, Any]:
         """Return the JOB row of an order that this node runs; failed when it cannot be."""
         params = {key: value for key, value in order.params.items() if key != "user_data"}
-        target = str(params.get("server"))
+        target = params.get("server")
         server = self.rows.server(target) or {}
         name = params.get("name") or server.get("name")
         bmc = bool(params.get("bmc") or server.get("bmc"))
@@ -183,7 +183,8 @@ class Orders:
         row = dict(known.body)
         if row["state"] not in {"queued", "blocked"}:
             return None
-        server_row = tx.get(self.rows.scope, tables.SERVER, row["server"])
+        target = row.get("server")
+        server_row = tx.get(self.rows.scope, tables.SERVER, target) if target else None
         server: Mapping[str, Any] | None = None if server_row is None else server_row.body
         waits = self._busy(tx, row, server, standing) or self._slots(row, running)
         if waits is not None:
@@ -278,9 +279,14 @@ class Orders:
         late_ms = tx.now_ms - row["not_after_ms"]
         if row.get("started_ms") is None and late_ms > 0:
             return f"the order ran out of time {late_ms // 1000} s ago while it waited"
-        if row["kind"] == lifecycle.ACCEPT:
-            servers = [item.body for item in tx.rows(self.rows.scope, tables.SERVER)]
-            return lifecycle.refuse_accept(row["params"], servers)
+        if row["kind"] == lifecycle.SCAN:
+            return None
+        if row["kind"] in lifecycle.ENROLS:
+            servers, inventories = (
+                [item.body for item in tx.rows(self.rows.scope, table)]
+                for table in (tables.SERVER, tables.INVENTORY)
+            )
+            return lifecycle.refuse_accept(row["params"], servers, inventories)
         if (server or {}).get("job") == row["id"]:
             return None  # it was parked, and a person said retry
         refusal = lifecycle.refuse(row["kind"], row["params"], server)
@@ -373,7 +379,7 @@ def ended(row: Mapping[str, Any]) -> bool:
 def _bmc_secret(kind: str, server: Mapping[str, Any] | None) -> str | None:
     bmc = (server or {}).get("bmc")
     secret = bmc.get("secret") if isinstance(bmc, Mapping) else None
-    return str(secret) if secret and kind != lifecycle.ACCEPT else None
+    return str(secret) if secret and kind not in lifecycle.ENROLS else None
 
 
 def _made_ms(order_id: str) -> int:

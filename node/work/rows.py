@@ -59,6 +59,10 @@ class SiteRows:
         """Return an INVENTORY row's body."""
         return self._body(tables.INVENTORY, mac)
 
+    def inventories(self) -> list[Mapping[str, Any]]:
+        """Return the bodies of all INVENTORY rows."""
+        return [row.body for row in self.store.rows(self.scope, tables.INVENTORY)]
+
     def inventory_of(self, server: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the inventory of the first of a server's MACs that has one."""
         for mac in server.get("macs") or ():

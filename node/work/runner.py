@@ -18,6 +18,7 @@ from mesh.host.log import get_log
 from mesh.proto import tables
 from node.proto import agent_desk as desk_core
 from node.proto import job as job_core
+from node.proto import lifecycle
 from node.proto.agent_desk import AgentDesk, Answer
 from node.proto.agent_wire import Hello, Report, SignedCall
 from node.proto.hold import witnessed
@@ -356,6 +357,10 @@ class JobRunner:
     # -- steps at the machine --------------------------------------------------------------
 
     def _act(self, step: Step, now: int) -> list[job_core.Effect]:
+        server = self._means.rows.server(self.job.row.get("server"))
+        refusal = lifecycle.refuse_step(step.do, server)
+        if refusal is not None:
+            return self.job.on_failed(step.id, refusal, False, now)
         match step.do:
             case "ramdisk":
                 if self.desk.session is not None:

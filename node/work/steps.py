@@ -5,7 +5,7 @@ agent does stands in ``agent_work.py``. Rules: power and boot device are set, th
 until they agree, bounded; never a cycle or a reset; each failure is one sentence that names the
 BMC."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,13 +15,12 @@ import trio
 from drivers.api import Bmc
 from drivers.errors import DeviceRefused, DriverError
 from mesh.errors import Refused
-from mesh.proto import tables
-from node.proto.agent_wire import summary
+from mesh.proto.enrol import MANAGED
 from node.proto.job import Seen
-from node.proto.lifecycle import machine_mac
 from node.proto.plan import Step
+from node.work.enrol import Enrol
 from node.work.logins import Logins
-from node.work.ports import AssetCache, Assets, Credentials, Limits, OpenBmc, Tx
+from node.work.ports import AssetCache, Assets, Credentials, Limits, OpenBmc
 from node.work.rows import SiteRows
 
 REFUSED_TRIES: Final = 2
@@ -69,6 +68,7 @@ class Steps:
     ) -> None:
         self._rows = rows
         self._logins = logins
+        self._enrol = Enrol(rows)
         self._open_bmc = open_bmc
         self._credentials = credentials
         self._assets = assets
@@ -88,9 +88,13 @@ class Steps:
                 case "fetch":
                     return await self._fetch(doing)
                 case "record":
-                    return await self._record(doing)
+                    return await self._enrol.record(doing.job)
                 case "inspect":
-                    return await self._inspect(doing)
+                    return await self._enrol.inspect(doing.job)
+                case "inspect-oob" | "scan":
+                    raise StepFailed("this node cannot do this yet", False)
+                case "promote":
+                    return await self._enrol.promote(doing.job)
                 case "seal-login" | "new-password" | "switch-login" as do:
                     async with self._bmc_calls:
                         return await self._logins.act(do, doing.job, doing.attempts)
@@ -119,6 +123,10 @@ class Steps:
                 case "fetch":
                     held = self._cache.holds(step.args["asset"])
                     return _seen(held), self._asset_evidence(step.args["asset"]) if held else {}
+                case "promote":
+                    promoted = self._rows.server(doing.job["server"]) or {}
+                    now = promoted.get("administration")
+                    return _seen(now == MANAGED), {"administration": now}
                 case "record":
                     server = self._rows.server(doing.job["server"])
                     return _seen(server is not None), {"server": doing.job["server"]}
@@ -219,53 +227,6 @@ class Steps:
             return {}
         return {"bytes": manifest.size, "sha256": manifest.sha256}
 
-    # -- rows ------------------------------------------------------------------------------
-
-    async def _record(self, doing: Doing) -> dict[str, Any]:
-        params, job, scope = doing.job["params"], doing.job, self._rows.scope
-        mac = machine_mac(params)
-        seen = self._rows.inventory(mac or "") or {}
-
-        def fn(tx: Tx) -> None:
-            if tx.get(scope, tables.SERVER, params["server"]) is not None:
-                return
-            macs = _own_macs(tx, scope, params["server"], [mac, *(seen.get("macs") or ())])
-            body = {
-                "id": params["server"], "name": params["name"], "site": self._rows.site,
-                "macs": macs,
-                "state": "inspecting", "cleaned": False, "hold": False,
-                "bmc": params.get("bmc"), "ip": params.get("ip"), "job": job["id"],
-                "image": None, "hostname": None, "error": None,
-                "summary": seen.get("summary") or "", "accepted_ms": tx.now_ms,
-                "changed_ms": tx.now_ms,
-            }  # fmt: skip
-            tx.put(scope, tables.SERVER, params["server"], body)
-
-        await self._rows.store.write(fn)
-        return {"server": params["server"]}
-
-    async def _inspect(self, doing: Doing) -> dict[str, Any]:
-        scope, server_id = self._rows.scope, str(doing.job["server"])
-        while True:
-            version = self._rows.store.version
-            server = self._rows.server(server_id)
-            found = None if server is None else self._rows.inventory_of(server)
-            if found is not None:
-                break
-            await self._rows.store.wait_past(version)
-        line = str(found.get("summary") or summary(found.get("inventory") or {}))
-
-        def fn(tx: Tx) -> None:
-            row = tx.get(scope, tables.SERVER, server_id)
-            if row is not None:
-                macs = [*(row.body.get("macs") or ()), *(found.get("macs") or ())]
-                own = _own_macs(tx, scope, server_id, macs)
-                body = {**row.body, "summary": line, "macs": own}
-                tx.put(scope, tables.SERVER, server_id, body)
-
-        await self._rows.store.write(fn)
-        return {"summary": line}
-
 
 async def _with_watch(
     watch: Callable[[], Awaitable[None]], work: Callable[[], Awaitable[None]]
@@ -286,17 +247,6 @@ async def _with_watch(
         nursery.cancel_scope.cancel()
     if failed:
         raise failed[0]
-
-
-def _own_macs(tx: Tx, scope: str, server_id: str, macs: Iterable[Any]) -> list[str]:
-    """Return the MACs that no other server has: a machine may claim what it likes."""
-    taken = {
-        mac
-        for row in tx.rows(scope, tables.SERVER)
-        if row.key != server_id
-        for mac in row.body.get("macs") or ()
-    }
-    return [mac for mac in dict.fromkeys(macs) if isinstance(mac, str) and mac not in taken]
 
 
 def _seen(yes: bool) -> Seen:

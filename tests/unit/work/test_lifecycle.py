@@ -48,6 +48,69 @@ def test_every_order_in_every_state_is_legal_or_refused_with_a_sentence(
         assert refusal.startswith(f"srv1 is {state}; ")
 
 
+ORDERED = {
+    lc.DEPLOY: {**DEPLOY, "boot": None}, lc.RELEASE: {}, lc.POWER: {"on": True},
+    lc.PASSWORD: {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "state"), list(itertools.product(ORDERED, sorted(lc.STATES))))
+def test_nothing_but_promotion_is_legal_on_a_monitored_server(kind: str, state: str) -> None:
+    only = server(state, administration="monitored", cleaned=False, hold=True)
+    assert lc.refuse(kind, {"server": "s"}, only) == (
+        "srv1 is monitored, so it is never powered, booted or wiped; promote it first:"
+        " rackmesh server promote srv1"
+    )
+    for step in plan(kind, {"server": "s", **ORDERED[kind]}, "srv1", True):
+        untouched = step.do in ("fetch",)
+        assert (lc.refuse_step(step.do, only) is None) == untouched
+        assert lc.refuse_step(step.do, server(state)) is None
+    assert lc.refuse_step("a verb of next year", only) is not None
+
+
+@pytest.mark.parametrize("state", sorted(lc.STATES))
+def test_a_monitored_server_is_promoted_when_it_is_active(state: str) -> None:
+    only = server(state, administration="monitored", hold=True)
+    assert (lc.refuse(lc.PROMOTE, {"server": "s"}, only) is None) == (state == "active")
+    assert "managed already" in str(lc.refuse(lc.PROMOTE, {}, server(state)))
+
+
+@pytest.mark.parametrize("oob", [False, True])
+def test_no_step_of_an_adoption_touches_the_server(oob: bool) -> None:
+    params = {"inspect": "oob"} if oob else {}
+    only = server("adopting", administration="monitored")
+    steps = [*plan(lc.ADOPT, params, "srv1", True), *plan(lc.PROMOTE, {}, "srv1", True)]
+    assert [step.id for step in steps] == ["record", *["inspect"][:oob], "promote"]
+    for step in steps:
+        assert lc.refuse_step(step.do, only) is None
+        assert not (step.touches or step.dirties or step.ramdisk or step.net_boot)
+
+
+def test_two_machines_cannot_have_one_serial_number_or_bmc() -> None:
+    mac, other = "52:54:00:00:00:01", "52:54:00:00:00:02"
+    known = [server("active", id="a", name="srv1", macs=[mac], serial=None)]
+    new = {"machine": other, "name": "srv2", "server": "b"}
+    seen = [{"mac": mac, "serial": "CZ 123"}, {"mac": other, "serial": " cz 123 "}]
+    assert "serial number cz 123 is that of srv1 already" in str(
+        lc.refuse_accept(new, known, seen)
+    )
+    for none in ("To be filled by O.E.M.", "0000000", "", None, "Default string"):
+        alike = [{"mac": mac, "serial": none}, {"mac": other, "serial": none}]
+        assert lc.refuse_accept(new, known, alike) is None
+    told = {"macs": [other], "name": "srv2", "server": "b", "serial": "CZ 123"}
+    assert "serial number" in str(lc.refuse_accept(told, known, seen[:1]))
+    assert lc.refuse_accept({**told, "serial": "CZ 124"}, known, seen[:1]) is None
+    assert "is already accepted as srv1" in str(
+        lc.refuse_accept({**told, "macs": [other, mac]}, known)
+    )
+    assert lc.refuse_accept({**new, "bmc": {"url": "http://b"}}, known) == (
+        "the BMC http://b is that of srv1 already"
+    )
+    assert "no MAC address" in str(lc.refuse_accept({"name": "x", "server": "b"}, known))
+    by_bmc = {"name": "x", "server": "b", "inspect": "oob", "bmc": {"url": "http://c"}}
+    assert lc.refuse_accept(by_bmc, known) is None
+
+
 def test_refusals_say_what_would_be_right() -> None:
     assert lc.refuse(lc.DEPLOY, {}, server("active")) == "srv1 is active; release it first"
     assert lc.refuse(lc.RELEASE, {}, server("available", cleaned=True)) == (
