@@ -5,7 +5,7 @@ cycle or a toggle, so that a job which died in the middle just says the same thi
 Providers are imported when a device is opened, so that an idle node never loads them.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
@@ -84,6 +84,30 @@ class Bmc(PowerControl, BootOverride, VirtualMedia, OwnPassword, Protocol):
     @property
     def url(self) -> str:
         """Where it is; without any secret."""
+        ...
+
+
+class Console(Protocol):
+    """A server's serial console, open: what it writes, and what is typed; bytes as they are.
+
+    One reader at a time. A DriverError ends it for good: open it anew.
+    """
+
+    @property
+    def url(self) -> str:
+        """The address of its BMC; without any secret."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return what the server wrote since, at least one byte."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Type characters; returns when they are queued, not when the server has them."""
+        ...
+
+    async def send_break(self) -> None:
+        """Send a break; DeviceRefused where that cannot be."""
         ...
 
 
@@ -166,3 +190,44 @@ async def open_bmc(
         url, credentials, local_address=local_address, limits=limits
     ) as bmc:
         yield bmc
+
+
+@asynccontextmanager
+async def open_console(
+    url: str,
+    credentials: BmcCredentials | Mapping[str, object],
+    *,
+    steal: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    local_address: str | None = None,
+    limits: BmcLimits | None = None,
+) -> AsyncGenerator[Console]:
+    """Open the serial console of the server at a BMC's address, and close it at the end.
+
+    ``ipmi://`` is Serial over LAN, ``https://`` and ``http://`` the WebSocket that a Redfish
+    service offers. A console that another client has is refused, unless ``steal`` closes it
+    there first. ``say`` hears what a person should know (lost characters, a break).
+    """
+    if not isinstance(credentials, BmcCredentials):
+        credentials = BmcCredentials.parse(credentials)
+    limits = limits or BmcLimits()
+    scheme = urlsplit(url).scheme
+    if scheme == "ipmi":
+        from drivers.ipmi_console import open_sol
+
+        async with open_sol(
+            url, credentials, steal=steal, local_address=local_address, limits=limits, say=say
+        ) as sol:
+            yield sol
+        return
+    if scheme not in ("http", "https"):
+        raise DeviceRefused(
+            f"no console for BMC address {url[:200]!r}: it must begin with https://, http://"
+            " or ipmi://"
+        )
+    from drivers.redfish_console import open_web_console
+
+    async with open_web_console(
+        url, credentials, local_address=local_address, limits=limits
+    ) as web:
+        yield web

@@ -279,6 +279,20 @@ class IpmiBmc:
             raise
 
 
+def checked_address(url: str, credentials: BmcCredentials) -> core.Address:
+    """Return the address of a BMC, or raise DeviceRefused when it cannot be spoken to so."""
+    try:
+        address = core.parse_address(url)
+    except ValueError as exc:
+        raise DeviceRefused(str(exc)) from exc
+    if credentials.tls_sha256 is not None:
+        raise DeviceRefused(f"{url}: tls_sha256 was given, but IPMI has no certificate")
+    wrong = core.why_no_login(credentials.username, credentials.password)
+    if wrong is not None:
+        raise DeviceRefused(f"{url}: {wrong}")
+    return address
+
+
 @asynccontextmanager
 async def open_ipmi(
     url: str,
@@ -289,15 +303,7 @@ async def open_ipmi(
     session_factory: SessionFactory = LanSession,
 ) -> AsyncGenerator[IpmiBmc]:
     """Give the driver for one address; nothing is sent before the first verb."""
-    try:
-        address = core.parse_address(url)
-    except ValueError as exc:
-        raise DeviceRefused(str(exc)) from exc
-    if credentials.tls_sha256 is not None:
-        raise DeviceRefused(f"{url}: tls_sha256 was given, but IPMI has no certificate")
-    wrong = core.why_no_login(credentials.username, credentials.password)
-    if wrong is not None:
-        raise DeviceRefused(f"{url}: {wrong}")
+    address = checked_address(url, credentials)
     bmc = IpmiBmc(address, credentials, limits, local_address, session_factory)
     try:
         yield bmc

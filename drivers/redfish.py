@@ -146,7 +146,7 @@ class RedfishBmc:
             system = await self._system()
             quirks = quirks_for(self._vendor, system.manufacturer)
             self._cd = RedfishDrive(
-                self.url, system.path, self._call, _object, quirks, self._limits
+                self.url, system.path, self._call, read_object, quirks, self._limits
             )
         return self._cd
 
@@ -168,15 +168,15 @@ class RedfishBmc:
         """Return path and entity tag of the account with our user name."""
         if self._path is None:
             await self._discover()
-        root = core.parse_root(_object(await self._call("GET", core.ROOT_PATH)))
+        root = core.parse_root(read_object(await self._call("GET", core.ROOT_PATH)))
         accounts = None
         if root.accounts is not None:
-            accounts = core.parse_accounts(_object(await self._call("GET", root.accounts)))
+            accounts = core.parse_accounts(read_object(await self._call("GET", root.accounts)))
         if accounts is None:
             raise DeviceRefused(f"{self.url}: its service has no accounts that can be changed")
-        for path in core.parse_members(_object(await self._call("GET", accounts))):
+        for path in core.parse_members(read_object(await self._call("GET", accounts))):
             answer = await self._call("GET", path)
-            if answer.ok and core.is_account(_object(answer), self._credentials.username):
+            if answer.ok and core.is_account(read_object(answer), self._credentials.username):
                 return path, answer.headers.get("etag", "")
         raise DeviceRefused(
             f"{self.url}: does not show the account {core.clip(self._credentials.username)!r},"
@@ -186,7 +186,7 @@ class RedfishBmc:
     async def _system(self) -> core.System:
         path = self._path or await self._discover()
         answer = await self._call("GET", path)
-        body = _object(answer)
+        body = read_object(answer)
         try:
             return core.parse_system(body, path, answer.headers.get("etag"))
         except core.NotRedfish as exc:
@@ -198,7 +198,7 @@ class RedfishBmc:
         if answer.status in (401, 403):  # the root should need no user, but some want one
             answer = await self._call("GET", core.ROOT_PATH)
         if self._address.system is None or answer.ok:
-            root = core.parse_root(_object(answer))
+            root = core.parse_root(read_object(answer))
             self._vendor = root.vendor
             self._sessions = root.sessions
             systems = root.systems
@@ -213,7 +213,7 @@ class RedfishBmc:
         if systems is None:
             raise DeviceLied(f"{self.url}: a service root without systems")
         answer = await self._call("GET", systems)
-        body = _object(answer)
+        body = read_object(answer)
         try:
             found = core.parse_members(body)
         except core.NotRedfish as exc:
@@ -279,7 +279,8 @@ class RedfishBmc:
         self._token = self._session = None
 
 
-def _object(answer: Answer) -> dict[str, Any]:
+def read_object(answer: Answer) -> dict[str, Any]:
+    """Return the JSON object in a good answer, or raise the error that it means."""
     if not answer.ok:
         raise complain(answer)
     try:

@@ -209,6 +209,17 @@ def parse_system(body: Mapping[str, Any], path: str, etag_header: str | None) ->
     )
 
 
+def parse_console(body: Mapping[str, Any]) -> str | None:
+    """Return the path of a system's console as WebSocket (ComputerSystem 1.22), None for none.
+
+    ConsoleURI is a URI; one on another host, and one that is switched off, are as if absent.
+    """
+    web = _mapping(_mapping(body.get("SerialConsole")).get("WebSocket"))
+    if web.get("ServiceEnabled") is False:
+        return None
+    return link(web.get("ConsoleURI"))
+
+
 @dataclass(frozen=True, slots=True)
 class Reached:
     """The power is what was asked for."""

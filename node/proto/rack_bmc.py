@@ -2,7 +2,7 @@
 
 It knows no power supply: it shows the servers' state and says what was ordered. Rule: nothing
 but an order that parses and fits changes anything; an unknown property is refused, not ignored.
-Source: DMTF DSP0266 1.15, DSP2046 (ComputerSystem 1.13).
+Source: DMTF DSP0266 1.15, DSP2046 (ComputerSystem 1.22).
 """
 
 import json
@@ -21,6 +21,8 @@ IMAGE: Final = re.compile(r"http://[!-~]{1,900}\Z")
 PASSWORD: Final = re.compile(r"[ -~]{8,64}\Z")
 RESET_TYPES: Final = ("On", "ForceOff", "GracefulShutdown")
 TARGETS: Final = ("None", "Pxe", "Hdd", "Cd")
+CONSOLES_MAX: Final = 8
+"""Consoles of a server that are open at once."""
 ENABLED: Final = ("Disabled", "Once", "Continuous")
 
 Power = Literal["On", "Off", "PoweringOff"]
@@ -83,6 +85,8 @@ class Reply:
     body: dict[str, Any] | None = None
     etag: str | None = None
     order: PowerOrder | BootOrder | PasswordOrder | MediaOrder | None = None
+    console: str | None = None
+    """The server whose console a WebSocket is opened to, instead of an answer."""
 
 
 def respond(
@@ -93,8 +97,12 @@ def respond(
     authorised: bool,
     servers: Sequence[Shown],
     username: str = "admin",
+    upgrade: bool = False,
 ) -> Reply:
-    """Answer one request; only the two root documents are open to strangers."""
+    """Answer one request; only the two root documents are open to strangers.
+
+    ``upgrade``: it asks for a WebSocket.
+    """
     path = path.partition("?")[0].rstrip("/") or "/"
     if path == "/redfish":
         return Reply(200, {"v1": f"{ROOT}/"}) if method == "GET" else _not_allowed(method)
@@ -114,6 +122,10 @@ def respond(
             return _reset(server, body) if method == "POST" else _not_allowed(method)
         if path.startswith(f"{own}/VirtualMedia"):
             return _media(method, path.removeprefix(f"{own}/VirtualMedia"), server, body)
+        if path == f"{own}/SerialConsole":
+            if method == "GET" and upgrade:
+                return Reply(101, console=server.name)
+            return _refuse(426, "OperationNotAllowed", "This is a WebSocket.")
     return _refuse(404, "ResourceMissingAtURI", f"There is no resource at {path[:200]}.")
 
 
@@ -269,7 +281,7 @@ def _system_body(server: Shown) -> dict[str, Any]:
     own = f"{SYSTEMS}/{server.name}"
     return {
         "@odata.id": own,
-        "@odata.type": "#ComputerSystem.v1_13_0.ComputerSystem",
+        "@odata.type": "#ComputerSystem.v1_22_0.ComputerSystem",
         "@odata.etag": etag_of(server),
         "Id": server.name,
         "Name": server.name,
@@ -287,6 +299,14 @@ def _system_body(server: Shown) -> dict[str, Any]:
             "BootSourceOverrideEnabled": server.enabled,
         },
         "VirtualMedia": {"@odata.id": f"{own}/VirtualMedia"},
+        "SerialConsole": {
+            "MaxConcurrentSessions": CONSOLES_MAX,
+            "WebSocket": {
+                "ServiceEnabled": True,
+                "ConsoleURI": f"{own}/SerialConsole",
+                "Interactive": True,
+            },
+        },
         "Actions": {
             "#ComputerSystem.Reset": {
                 "target": f"{own}/Actions/ComputerSystem.Reset",

@@ -1,4 +1,4 @@
-"""The listener of a rack's virtual BMCs: Redfish over plain HTTP on loopback.
+"""The listener of a rack's virtual BMCs: Redfish over plain HTTP on loopback, and consoles.
 
 Knows HTTP and basic authentication; what Redfish means stands in ``node.proto.rack_bmc``. Rule:
 an order is answered after it was carried out and is durable.
@@ -7,6 +7,7 @@ an order is answered after it was carried out and is durable.
 import base64
 import hmac
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -14,8 +15,15 @@ import h11
 import trio
 
 from mesh.host.log import get_log
+from mesh.host.web_socket import (
+    MessageSocket,
+    WebSocketLost,
+    accept_web_socket,
+    is_upgrade,
+)
 from node.proto.rack_bmc import (
     BODY_BYTES_MAX,
+    CONSOLES_MAX,
     BootOrder,
     MediaOrder,
     PasswordOrder,
@@ -48,6 +56,7 @@ class BmcService:
         self._connections = 0
         self._credentials = credentials
         self._keep = keep
+        self._consoles: Counter[str] = Counter()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end."""
@@ -58,7 +67,13 @@ class BmcService:
         try:
             async with stream:
                 await self._requests(stream)
-        except (trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError, OSError):
+        except (
+            trio.BrokenResourceError,
+            trio.TooSlowError,
+            h11.RemoteProtocolError,
+            WebSocketLost,
+            OSError,
+        ):
             pass  # the client went away or talks nonsense: nothing was ordered
         finally:
             self._connections -= 1
@@ -76,7 +91,14 @@ class BmcService:
                     return
             if not isinstance(event, h11.EndOfMessage):
                 return
-            await _send(connection, stream, await self._answer(head, bytes(body)))
+            reply = await self._answer(head, bytes(body))
+            if reply.console is not None:
+                target = head.target.decode("latin-1")
+                trailing = connection.trailing_data[0]
+                socket = await accept_web_socket(stream, head.headers, target, trailing)
+                await self._console(reply.console, socket)
+                return
+            await _send(connection, stream, reply)
             if {connection.our_state, connection.their_state} != {h11.DONE}:
                 return
             connection.start_next_cycle()
@@ -93,6 +115,7 @@ class BmcService:
             hmac.compare_digest(given, _basic(self._credentials)),
             [server.shown() for server in self._servers.values()],
             self._credentials.username,
+            is_upgrade(head.headers),
         )
         match reply.order:
             case PowerOrder(name, on):
@@ -114,6 +137,39 @@ class BmcService:
             case None:
                 pass
         return reply
+
+    async def _console(self, name: str, socket: MessageSocket) -> None:
+        """Serve one console to its end."""
+        if self._consoles[name] >= CONSOLES_MAX:
+            await socket.aclose(1013, "too many consoles of this server are open")
+            return
+        self._consoles[name] += 1
+        server = self._servers[name]
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_show, server, socket, nursery.cancel_scope)
+                try:
+                    while (message := await socket.receive()) is not None:
+                        if server.record.power:
+                            raw = message.encode() if isinstance(message, str) else message
+                            server.serial.typed(raw)
+                except WebSocketLost:
+                    pass  # the client went away
+                nursery.cancel_scope.cancel()
+        finally:
+            self._consoles[name] -= 1
+
+
+async def _show(server: SimServer, socket: MessageSocket, whole: trio.CancelScope) -> None:
+    """Send what the server wrote and writes."""
+    position = 0
+    try:
+        while True:
+            data, position = await server.serial.after(position)
+            for at in range(0, len(data), RECEIVE_BYTES):
+                await socket.send(data[at : at + RECEIVE_BYTES])
+    except WebSocketLost:
+        whole.cancel()
 
 
 def _basic(credentials: Credentials) -> bytes:

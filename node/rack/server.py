@@ -25,6 +25,7 @@ from node.rack.config import RackConfig, is_loopback
 from node.rack.errors import BootFailed
 from node.rack.hardware import MEMORY_BYTES, FakeHardware
 from node.rack.ports import read_nodes, relay_for
+from node.rack.serial import SerialPort
 from node.rack.state import RackState, ServerRecord
 
 POST_S: Final = 0.3
@@ -79,6 +80,7 @@ class SimServer:
     def __init__(self, record: ServerRecord, rack: Rack) -> None:
         self.record = record
         self._rack = rack
+        self.serial = SerialPort(rack.state.console_text(record).replace(b"\n", b"\r\n"))
         self._changed = trio.Event()
         self._running = False
         self._plug = trio.CancelScope()
@@ -321,6 +323,7 @@ class SimServer:
     def _say(self, text: str) -> None:
         log.debug("console", server=self.record.name, detail=text)
         self._rack.state.console(self.record, text)
+        self.serial.line(text)
 
 
 async def _pull_at_the_end(hardware: FakeHardware) -> None:

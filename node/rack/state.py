@@ -22,6 +22,7 @@ from node.rack.config import RackConfig
 VERSION: Final = 1
 USERNAME: Final = "admin"
 CONSOLE_BYTES_MAX: Final = 256 << 10
+CONSOLE_READ_BYTES: Final = 64 << 10
 FILE_BYTES_MAX: Final = 4 << 20
 
 
@@ -146,6 +147,15 @@ class RackState:
                 file.write(line.rstrip("\n") + "\n")
         except OSError:
             pass  # a full disk must not stop a server: it has its own way to notice
+
+    def console_text(self, server: ServerRecord) -> bytes:
+        """Return the end of what stands in a server's console file."""
+        try:
+            with (self.folder / "console" / f"{server.name}.log").open("rb") as file:
+                file.seek(max(file.seek(0, os.SEEK_END) - CONSOLE_READ_BYTES, 0))
+                return file.read(CONSOLE_READ_BYTES)
+        except OSError:
+            return b""
 
     def _server(self, kept: Any, number: int, config: RackConfig) -> ServerRecord:
         if isinstance(kept, dict):

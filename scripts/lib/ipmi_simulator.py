@@ -29,7 +29,7 @@ exit 0
 LAN = """name "{name}"
 set_working_mc 0x20
   chassis_control "{chassis} 0x20"
-  startlan 1
+{sol}  startlan 1
     addr {address} {port}
     priv_limit admin
     allowed_auths_callback none md2 md5 straight
@@ -50,9 +50,19 @@ mc_enable 0x20
 
 
 def sim_files(
-    folder: Path, address: str, port: int, chassis: str = CHASSIS, username: str = USERNAME
+    folder: Path,
+    address: str,
+    port: int,
+    chassis: str = CHASSIS,
+    username: str = USERNAME,
+    *,
+    serial: str | None = None,
 ) -> list[str]:
-    """Write configuration and chassis program; return the command that serves them."""
+    """Write configuration and chassis program; return the command that serves them.
+
+    ``serial`` is the server's serial port, for the console over LAN: ``tcp:ADDRESS:PORT``,
+    where something listens, or the path of a terminal.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "chassis.sh"
     program.write_text(chassis)
@@ -60,7 +70,8 @@ def sim_files(
     lan = folder / "lan.conf"
     lan.write_text(
         LAN.format(name=folder.name, chassis=program, address=address, port=port,
-                   username=username, password=PASSWORD)
+                   username=username, password=PASSWORD,
+                   sol=f'  sol "{serial}" 115200\n' if serial else "")
     )  # fmt: skip
     emulation = folder / "bmc.emu"
     emulation.write_text(EMULATION)

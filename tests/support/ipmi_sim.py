@@ -25,12 +25,14 @@ def need_ipmi_sim() -> None:
 
 
 @asynccontextmanager
-async def ipmi_sim(folder: Path, chassis: str = CHASSIS) -> AsyncGenerator[int]:
-    """Run one on loopback; give its UDP port."""
+async def ipmi_sim(
+    folder: Path, chassis: str = CHASSIS, serial: str | None = None
+) -> AsyncGenerator[int]:
+    """Run one on loopback; give its UDP port. ``serial``: see ``sim_files``."""
     async with trio.open_nursery() as nursery:
         for _ in range(TRIES):
             port = free_port()
-            argv = sim_files(folder, "127.0.0.1", port, chassis)
+            argv = sim_files(folder, "127.0.0.1", port, chassis, serial=serial)
             with (folder / "ipmi_sim.log").open("wb") as log:
                 process = await nursery.start(
                     lambda task_status, argv=argv, log=log: trio.run_process(
