@@ -9,12 +9,20 @@ renewal that a holder may count on and a grant by any voter of the same majority
 margin, and two majorities share a voter: no two nodes hold one job of one epoch at a time.
 
 What was begun before the lease ended may still be on its way to a device. So a job whose
-device cannot be fenced moves only ``guard_s`` after its holder was last heard: longer than the
-longest order to a device takes plus the longest pause of a process that we endure.
+device cannot be fenced moves only ``guard_s`` after its holder was last heard, by the heir and
+by each voter of its majority: a holder that the heir alone is deaf to works until the voters
+are, too. ``pause_s`` is the longest standstill of a process that does no harm there.
+
+Epochs are granted in vain, too, when a claimant dies or finds too few. So a voter asks for
+whom its word may still count: the owner of its own grant, else of its row of the job, and the
+one that the claim names; and a claim that names less than the voter knows is declined. A voter
+that has the job by its row lets it go once it does not hold it any more.
 
 A site of two has no majority without both. There a node goes on for ``guard_s`` less the
 longest order less the margin after it was last renewed, or when the other is silent on the
-mesh and on the provisioning network; it takes a job over after ``guard_s``, and such silence.
+mesh and on the provisioning network; it takes a job over after ``guard_s``, and such silence;
+that silence lasts ``guard_s``, too, where the device cannot be fenced. When both networks fail
+between two nodes that live, both go on: nothing that they could ask tells them.
 
 It knows no jobs, no rows, no network. Times are seconds of one clock that counts while the
 machine sleeps and that nobody sets (CLOCK_BOOTTIME). Rule: a node that stood still has heard
@@ -39,8 +47,7 @@ class Times:
     order_s: float = 15.0
     """The longest that one order is on its way to a device (``BmcLimits.request_s``)."""
     guard_s: float = 70.0
-    """For devices that cannot be fenced; less the order and the margin it is the longest pause
-    of a process that does no harm."""
+    """For devices that cannot be fenced, and for all in sites of two; see ``pause_s``."""
     silent_s: float = 15.0
     """Silence on both networks before the other node of two counts as gone."""
     stall_s: float = 4.0
@@ -50,6 +57,15 @@ class Times:
         """Refuse what cannot be safe."""
         assert self.renew_s < self.lease_s - self.margin_s
         assert self.lease_s < self.guard_s - self.order_s - self.margin_s
+
+    @property
+    def pause_s(self) -> float:
+        """Return the longest pause of a process that does no harm without a fence.
+
+        A holder may have been heard for the last time ``lease_s`` (the margin included) before
+        it looked whether it holds, stood still then, and sent its order afterwards.
+        """
+        return self.guard_s - self.lease_s - self.order_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +110,9 @@ class Tenure:
         self._tried: dict[str, int] = {}
         self._members: list[str] = []
         self._size = 1
-        self._ticked = now
+        self._began = self._ticked = now
+        self._held: dict[str, float] = {}
+        self._grew = -inf
 
     def set_members(self, members: Collection[str], now: float) -> None:
         """Take the active nodes of the site, this one included."""
@@ -103,6 +121,8 @@ class Tenure:
             self._peers[name].renewed = -inf
         for name in set(members) - {self.me}:
             self._peers.setdefault(name, _Peer(now))
+        if 0 < len(self._members) < len(set(members) - {self.me}):
+            self._grew = now  # others may still go by the rule of the smaller site
         self._members = sorted(set(members) - {self.me})
         self._size = len(self._members) + 1
 
@@ -146,10 +166,13 @@ class Tenure:
         for name in self._members:
             peer = self._peers[name]
             fresh = now - peer.renewed <= until
-            alone = self._size == 2 and self._gone(peer, now)
+            alone = self._size == 2 and self._gone(peer, now, self.times.silent_s)
             granted = peer.granted.get(job)
             votes += (fresh or alone) and (granted is None or granted.epoch <= epoch)
-        return votes > self._size // 2
+        held = votes > self._size // 2
+        if held:
+            self._held[job] = now
+        return held
 
     def may_begin(self, now: float) -> bool:
         """Say whether this node may work on jobs of its own at all."""
@@ -187,25 +210,37 @@ class Tenure:
 
     def may_claim(self, holder: str, fenced: bool, now: float) -> bool:
         """Say whether a job of ``holder`` may be claimed; ``fenced``: its device can be."""
-        unheard = self.unheard_s(holder, now)
+        unheard, wait_s = self.unheard_s(holder, now), self._wait_s(fenced, now)
         if self._size == 2 and holder in self._members:
-            return unheard >= self.times.guard_s and self._gone(self._peers[holder], now)
-        return unheard >= (self.times.lease_s if fenced else self.times.guard_s)
+            silent_s = self.times.silent_s if fenced else self.times.guard_s
+            gone = self._gone(self._peers[holder], now, silent_s)
+            return unheard >= self.times.guard_s and gone
+        return unheard >= wait_s
 
-    def judge(self, job: str, claim: Grant, stands: Grant, now: float) -> None:
-        """Raise Declined unless a claim may be granted; the shell then keeps it and calls
-        ``record``. ``stands``: what the voter's row of the job says, or the claim names.
+    def judge(
+        self, job: str, claim: Grant, named: Grant, row: Grant | None, fenced: bool, now: float
+    ) -> None:
+        """Raise Declined unless a claim may be granted; then call ``record`` at once.
+
+        ``named``: what the claim says stands; ``row``: what this voter's row of the job says;
+        ``fenced``: whether the claimant and, as far as it has the row, this voter say so.
         """
-        known = max(self.grants.get(job, stands), stands, key=lambda grant: grant.epoch)
-        if claim == self.grants.get(job):
+        own = self.grants.get(job)
+        if claim == own:
             return  # asked again: the answer was lost
-        if claim.epoch <= known.epoch:
+        mine = [grant for grant in (own, row) if grant is not None]
+        known = max(mine, key=lambda grant: grant.epoch, default=named)
+        if claim.epoch <= max(known.epoch, named.epoch):
             raise Declined(f"epoch {known.epoch} of it is out already", known)
-        if known.owner != claim.owner and self.unheard_s(known.owner, now) < self.times.lease_s:
-            raise Declined("its holder was heard of just now", known)
+        if named.epoch < known.epoch and known.owner != claim.owner:
+            raise Declined(f"it does not know of epoch {known.epoch}", known)
+        for grant in (known, named):
+            if grant.owner != claim.owner and not self._over(job, grant, fenced, now):
+                raise Declined("its holder was heard of just now", known)
 
     def record(self, job: str, grant: Grant) -> None:
-        """Remember a grant that is durable."""
+        """Remember a grant: before it is written, for who renews meanwhile must be told; the
+        claimant is answered only when it is durable."""
         self.grants[job] = grant
 
     def forget(self, jobs: Collection[str]) -> None:
@@ -213,6 +248,7 @@ class Tenure:
         for job in jobs:
             self.grants.pop(job, None)
             self._tried.pop(job, None)
+            self._held.pop(job, None)
 
     def votes_needed(self, holder: str) -> int:
         """Return how many must grant a claim on a job of ``holder``, the claimant counted."""
@@ -220,8 +256,20 @@ class Tenure:
             return 1
         return self._size // 2 + 1
 
-    def _gone(self, peer: _Peer, now: float) -> bool:
+    def _over(self, job: str, grant: Grant, fenced: bool, now: float) -> bool:
+        """Whether nobody works on a job by this grant, and nothing of it is on its way."""
+        if grant.owner != self.me:
+            return self.unheard_s(grant.owner, now) >= self._wait_s(fenced, now)
+        if self.holds(job, grant.epoch, now):
+            return False
+        return fenced or now - self._held.get(job, self._began) >= self.times.guard_s
+
+    def _wait_s(self, fenced: bool, now: float) -> float:
+        settled = now - self._grew >= self.times.guard_s
+        return self.times.lease_s if fenced and settled else self.times.guard_s
+
+    def _gone(self, peer: _Peer, now: float, silent_s: float) -> bool:
         """Whether a peer is silent on both networks, as of a look of just now."""
         if peer.silent is None or now - peer.probed > self.times.lease_s:
             return False
-        return now - peer.silent >= self.times.silent_s
+        return now - peer.silent >= silent_s
