@@ -8,7 +8,7 @@ Providers are imported when a device is opened, so that an idle node never loads
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 from urllib.parse import urlsplit
 
 from drivers.errors import DeviceRefused
@@ -67,6 +67,15 @@ class VirtualMedia(Protocol):
         ...
 
 
+class Inventory(Protocol):
+    """What one server is made of, without a boot."""
+
+    async def inventory(self) -> dict[str, Any]:
+        """Return it in the shape of ``node/ramdisk/inventory.py``, with ``source``; what the
+        device does not say is missing or empty."""
+        ...
+
+
 class OwnPassword(Protocol):
     """The account that we speak to one device with."""
 
@@ -78,7 +87,7 @@ class OwnPassword(Protocol):
         ...
 
 
-class Bmc(PowerControl, BootOverride, VirtualMedia, OwnPassword, Protocol):
+class Bmc(PowerControl, BootOverride, VirtualMedia, Inventory, OwnPassword, Protocol):
     """A server's management controller."""
 
     @property

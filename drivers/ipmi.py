@@ -9,7 +9,7 @@ given up, said so, and counts against the limiter until it ends.
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
@@ -126,6 +126,12 @@ class IpmiBmc:
                     f"{self.url}: accepted boot from {device}, but still says '{seen}'"
                     f" after {self._limits.boot_wait_s:g} s"
                 )
+
+    async def inventory(self) -> dict[str, Any]:
+        """IPMI tells no MACs and no disks."""
+        raise DeviceRefused(
+            f"{self.url}: IPMI does not tell what a server is made of; boot it from the network"
+        )
 
     async def insert_medium(self, url: str) -> None:
         """IPMI has no virtual media."""

@@ -23,6 +23,7 @@ from drivers.redfish_http import (
     make_client,
     open_http,
 )
+from drivers.redfish_inventory import read_inventory
 from drivers.redfish_media import RedfishDrive
 
 SESSION_END_S: Final = 2.0
@@ -149,6 +150,11 @@ class RedfishBmc:
                 self.url, system.path, self._call, read_object, quirks, self._limits
             )
         return self._cd
+
+    async def inventory(self) -> dict[str, Any]:
+        """Read what the server is made of."""
+        path = self._path or await self._discover()
+        return await read_inventory(self.url, path, self._call, read_object)
 
     async def set_password(self, password: str) -> None:
         """Change the password of the account that we log in with (DSP2046 ManagerAccount)."""

@@ -127,7 +127,7 @@ def server_pending(where: Where, as_json: bool, rejected: bool, **asked: Any) ->
     answer = every(where, "/pending", as_json, {**asked, "filter": kept})
     rows = [
         (p["mac"], p["site"], p["ip"], p["where"], p["port"],
-         age(p["last_ms"], answer["as_of_ms"]), p["summary"])
+         age(p["last_ms"], answer["as_of_ms"]), p["conflict"] or p["summary"])
         for p in answer["items"]
     ]  # fmt: skip
     if not as_json:

@@ -114,6 +114,7 @@ class Pending(TypedDict):
     first_ms: int
     last_ms: int
     seen_by: list[str]
+    conflict: str | None  # why it cannot be what it says: a server has its serial number
     rejected: bool  # put aside by an operator; nothing was written to the machine
     rejected_by: str | None
     rejected_ms: int | None

@@ -7,7 +7,7 @@ and may lack fields or hold odd types; a view never raises, it shows null.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from mesh.proto.enrol import MANAGED, MONITORED
+from mesh.proto.enrol import MANAGED, MONITORED, real_serial
 from mesh.proto.lifecycle import monitored
 from mesh.proto.order import JOB_VERBS, Order
 from mesh.proto.relay import may_relay
@@ -231,7 +231,9 @@ def pending(
     """
     parts = {row.key: row.body for row in inventories}
     judged = {row.key: row.body for row in verdicts}
+    servers = list(servers)
     taken = {mac for body in servers for mac in texts_of(body.get("macs"))}
+    owners = _by_serial(servers, parts)
     found: dict[str, Pending] = {}
     for author, body in sightings:
         mac = text_of(body.get("mac"))
@@ -242,6 +244,9 @@ def pending(
         if have is None:
             have = found[mac] = _seen(site, mac, body, first, last)
             _identify(have, parts.get(mac, {}), judged.get(mac, {}))
+            owner = owners.get(real_serial(have["serial"]) or "")
+            if owner is not None:
+                have["conflict"] = f"its serial number is that of {owner}: one is not real"
         have["first_ms"] = min(have["first_ms"], first)
         have["summary"] = text_of(body.get("summary")) or have["summary"]
         if last >= have["last_ms"]:
@@ -250,6 +255,17 @@ def pending(
             have["port"] = text_of(body.get("port")) or have["port"]
         have["seen_by"] = sorted({*have["seen_by"], author})
     return sorted(found.values(), key=lambda item: (-item["last_ms"], item["mac"]))
+
+
+def _by_serial(servers: Iterable[Body], parts: Mapping[str, Body]) -> dict[str, str]:
+    """Return the names of servers by their serial numbers, where these are real."""
+    found: dict[str, str] = {}
+    for body in servers:
+        seen = [parts.get(mac, {}).get("serial") for mac in texts_of(body.get("macs"))]
+        for serial in (real_serial(value) for value in (body.get("serial"), *seen)):
+            if serial is not None:
+                found.setdefault(serial, text_of(body.get("name")) or "another server")
+    return found
 
 
 def _seen(site: str, mac: str, body: Body, first_ms: int, last_ms: int) -> Pending:
@@ -268,6 +284,7 @@ def _seen(site: str, mac: str, body: Body, first_ms: int, last_ms: int) -> Pendi
         first_ms=first_ms,
         last_ms=last_ms,
         seen_by=[],
+        conflict=None,
         rejected=False,
         rejected_by=None,
         rejected_ms=None,

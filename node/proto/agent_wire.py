@@ -98,14 +98,7 @@ def parse_hello(body: bytes) -> Hello | None:
     listed = value.get("macs")
     others = [_mac(item) for item in listed[:MACS_MAX]] if isinstance(listed, list) else []
     told = value.get("inventory")
-    inventory: dict[str, Any] = bounded(told) if isinstance(told, dict) else {}
-    disks = told.get("disks") if isinstance(told, dict) else None
-    if isinstance(disks, list) and len(disks) > ITEMS_MAX:
-        inventory["disks_cut"] = len(disks)  # whoever wipes must know that there are more
-    if len(json.dumps(inventory)) > INVENTORY_BYTES_MAX:
-        inventory = {"error": f"the inventory was longer than {INVENTORY_BYTES_MAX} bytes"}
-        if isinstance(disks, list):
-            inventory["disks_cut"] = len(disks)
+    inventory = kept_inventory(told) if isinstance(told, dict) else {}
     return Hello(
         mac=mac,
         macs=tuple(dict.fromkeys([mac, *(item for item in others if item)])),
@@ -116,6 +109,19 @@ def parse_hello(body: bytes) -> Hello | None:
         uuid=_identity(inventory, "uuid"),
         serial=_identity(inventory, "serial"),
     )
+
+
+def kept_inventory(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an inventory fits a row; ``disks_cut`` says how many disks there are."""
+    inventory: dict[str, Any] = bounded(dict(told))
+    disks = told.get("disks")
+    if isinstance(disks, list) and len(disks) > ITEMS_MAX:
+        inventory["disks_cut"] = len(disks)  # whoever wipes must know that there are more
+    if len(json.dumps(inventory)) > INVENTORY_BYTES_MAX:
+        inventory = {"error": f"the inventory was longer than {INVENTORY_BYTES_MAX} bytes"}
+        if isinstance(disks, list):
+            inventory["disks_cut"] = len(disks)
+    return inventory
 
 
 def parse_report(value: Any) -> Report | None:

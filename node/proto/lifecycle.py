@@ -113,14 +113,24 @@ def refuse_accept(
             mine = not macs or not macs.isdisjoint(server.get("macs", ()))
             taken = f"the server id {params['server']} is taken by {server.get('name')}"
             return None if mine else taken
-    url = (params.get("bmc") or {}).get("url")
+    for server in servers:
+        if server.get("name") == params["name"] and macs.isdisjoint(server.get("macs", ())):
+            return f"the name {params['name']} is taken by another server; choose another one"
+    return same_machine(params, servers, inventories)
+
+
+def same_machine(
+    params: Mapping[str, Any],
+    servers: list[Mapping[str, Any]],
+    inventories: Iterable[Mapping[str, Any]],
+) -> str | None:
+    """Say that one of these servers has a MAC, a BMC or the serial number of a new one."""
+    macs, url = machine_macs(params), (params.get("bmc") or {}).get("url")
     for server in servers:
         name = server.get("name")
         same = macs.intersection(server.get("macs", ()))
         if same:
             return f"machine {min(same)} is already accepted as {name}"
-        if name == params["name"]:
-            return f"the name {name} is taken by another server; choose another one"
         if url and url == (server.get("bmc") or {}).get("url"):
             return f"the BMC {url} is that of {name} already"
     return _serial_taken(params, macs, servers, inventories)

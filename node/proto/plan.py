@@ -105,13 +105,13 @@ def plan(kind: str, params: Mapping[str, Any], name: str, bmc: bool) -> tuple[St
 
 def _enrol(kind: str, params: Mapping[str, Any], name: str) -> list[Step]:
     """Make a machine a server; what it is made of its ramdisk tells, or its BMC."""
-    record = _note("record", "record server")
     if params.get("inspect") == OOB:
         inspect = Step(
-            id="inspect", name="inspect by its BMC", kind="observe", do="inspect-oob",
-            after=("record",), tries=BMC_TRIES, limit_ms=OOB_LIMIT_MS, touches=False,
+            id="inspect", name="inspect by its BMC", kind="keyed", do="inspect-oob",
+            tries=BMC_TRIES, limit_ms=OOB_LIMIT_MS, touches=False,
         )  # fmt: skip
-        return [record, inspect]
+        return [inspect]
+    record = _note("record", "record server")
     if kind == ADOPT:
         return [record]
     inspect = Step(

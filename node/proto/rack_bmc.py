@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from node.proto.rack_inventory import links, part
+
 BODY_BYTES_MAX: Final = 16 << 10
 ROOT: Final = "/redfish/v1"
 SYSTEMS: Final = f"{ROOT}/Systems"
@@ -41,6 +43,7 @@ class Shown:
     enabled: str
     memory_bytes: int
     revision: int
+    disk_bytes: int = 0
     image: str = ""
     """URL of the disc in the virtual CD drive; empty: none."""
 
@@ -120,6 +123,9 @@ def respond(
             return _system(method, server, body, if_match)
         if path == f"{own}/Actions/ComputerSystem.Reset":
             return _reset(server, body) if method == "POST" else _not_allowed(method)
+        shown = part(own, path.removeprefix(own), server) if path.startswith(own) else None
+        if shown is not None:
+            return Reply(200, shown) if method == "GET" else _not_allowed(method)
         if path.startswith(f"{own}/VirtualMedia"):
             return _media(method, path.removeprefix(f"{own}/VirtualMedia"), server, body)
         if path == f"{own}/SerialConsole":
@@ -307,6 +313,7 @@ def _system_body(server: Shown) -> dict[str, Any]:
                 "Interactive": True,
             },
         },
+        **links(own),
         "Actions": {
             "#ComputerSystem.Reset": {
                 "target": f"{own}/Actions/ComputerSystem.Reset",

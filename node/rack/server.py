@@ -97,6 +97,7 @@ class SimServer:
             target=record.target,
             enabled=record.enabled,
             memory_bytes=MEMORY_BYTES,
+            disk_bytes=record.disk_bytes,
             revision=record.revision,
             image=record.image,
         )

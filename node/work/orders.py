@@ -114,7 +114,8 @@ class Orders:
 
     def secret_of(self, order: Order) -> str | None:
         """Return the id of the secret that an order's job needs for the server's BMC."""
-        return _bmc_secret(order.kind, self.rows.server(str(order.params.get("server"))))
+        server = self.rows.server(str(order.params.get("server")))
+        return _bmc_secret(order.kind, order.params, server)
 
     # -- new jobs --------------------------------------------------------------------------
 
@@ -257,7 +258,7 @@ class Orders:
         self, row: Mapping[str, Any], server: Mapping[str, Any] | None, standing: Standing
     ) -> tuple[str, str] | None:
         """Say who must set a secret again before this node can speak with the BMC."""
-        secret = _bmc_secret(str(row["kind"]), server)
+        secret = _bmc_secret(str(row["kind"]), row["params"], server)
         holders = standing.holders.get(secret, ()) if secret else ()
         if not secret or self.rows.node_id in holders:
             return None
@@ -376,10 +377,16 @@ def ended(row: Mapping[str, Any]) -> bool:
     return row.get("state") in ENDED
 
 
-def _bmc_secret(kind: str, server: Mapping[str, Any] | None) -> str | None:
-    bmc = (server or {}).get("bmc")
+def _bmc_secret(
+    kind: str, params: Mapping[str, Any], server: Mapping[str, Any] | None
+) -> str | None:
+    """Return the id of the secret without which a job cannot speak with its BMC."""
+    if kind in lifecycle.ENROLS:
+        bmc = params.get("bmc") if params.get("inspect") else None
+    else:
+        bmc = (server or {}).get("bmc")
     secret = bmc.get("secret") if isinstance(bmc, Mapping) else None
-    return str(secret) if secret and kind not in lifecycle.ENROLS else None
+    return str(secret) if secret else None
 
 
 def _made_ms(order_id: str) -> int:

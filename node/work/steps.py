@@ -91,7 +91,11 @@ class Steps:
                     return await self._enrol.record(doing.job)
                 case "inspect":
                     return await self._enrol.inspect(doing.job)
-                case "inspect-oob" | "scan":
+                case "inspect-oob":
+                    async with self._bmc(doing) as bmc:
+                        found = await bmc.inventory()
+                    return await self._enrol.inspected(doing.job, found)
+                case "scan":
                     raise StepFailed("this node cannot do this yet", False)
                 case "promote":
                     return await self._enrol.promote(doing.job)

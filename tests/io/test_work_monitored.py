@@ -112,3 +112,62 @@ async def test_what_is_there_already_is_not_adopted_twice(tmp_path):
         ):
             with pytest.raises(Refused, match=says):
                 await site.give("server.adopt", {**other, **change})
+
+
+def described(mac: str = MAC, serial: str = "CZ1") -> dict[str, Any]:
+    return {
+        "source": "redfish", "system": {"vendor": "HPE", "product": "DL", "serial": serial},
+        "memory": {"bytes": 64 << 30}, "disks": [], "nics": [{"name": "n1", "mac": mac}],
+    }  # fmt: skip
+
+
+def by_bmc(site: WorkSite, **more: Any) -> dict[str, Any]:
+    bmc = {"url": site.bmc.url, "secret": "bmc1"}
+    return {"server": site.server, "name": "srv1", "bmc": bmc, "inspect": "oob", **more}
+
+
+async def test_a_server_is_known_by_its_bmc_before_its_first_boot(tmp_path):
+    async with WorkSite(tmp_path).running(machine=False) as site:
+        site.bmc.described = described()
+        job = await site.end(await site.give("server.accept", by_bmc(site)))
+        assert (job["state"], job["error"]) == ("succeeded", None)
+        row = site.server_row()
+        assert (row["state"], row["macs"], row["serial"]) == ("available", [MAC], "CZ1")
+        found = site.store.get(site.scope, tables.INVENTORY, MAC).body
+        assert (found["source"], found["summary"]) == (
+            "redfish", "HPE DL (CZ1) 64.0 GiB RAM",
+        )  # fmt: skip
+        assert site.bmc.orders == []
+
+
+async def test_what_is_read_before_the_first_boot_is_deployed_like_any_other(tmp_path):
+    async with WorkSite(tmp_path).running() as site:
+        site.bmc.described = described()
+        await site.end(await site.give("server.accept", by_bmc(site)))
+        job = await site.end(await site.deploy())
+        assert (job["state"], job["error"]) == ("succeeded", None)
+
+
+async def test_a_bmc_that_describes_another_server_of_ours_makes_none(tmp_path):
+    async with WorkSite(tmp_path).running(machine=False) as site:
+        await adopt(site, serial="CZ1")
+        for other, says in (
+            (described(), f"its BMC says that machine {MAC} is already accepted as db1"),
+            (described("52:54:00:00:00:77"), "serial number cz1 is that of db1 already"),
+        ):
+            site.bmc.described = other
+            bmc = {"url": site.bmc.url.replace("Systems", "systems"), "secret": "bmc1"}
+            params = by_bmc(site, server=site.new_id(), name=site.new_id(), bmc=bmc)
+            site.bmc.url = bmc["url"]
+            job = await site.end(await site.give("server.accept", params))
+            assert job["state"] == "failed"
+            assert says in job["error"]
+            assert site.store.get(site.scope, tables.SERVER, params["server"]) is None
+            site.bmc.url = "http://bmc1/redfish/v1/Systems/1"
+
+
+async def test_a_bmc_without_macs_needs_a_boot_and_says_so(tmp_path):
+    async with WorkSite(tmp_path).running(machine=False) as site:
+        site.bmc.described = {"system": {}, "nics": [{"name": "n1", "mac": ""}, 7]}
+        job = await site.end(await site.give("server.accept", by_bmc(site)))
+        assert "its BMC tells no MAC address" in job["error"]

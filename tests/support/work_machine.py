@@ -69,12 +69,18 @@ class FakeBmc:
     disc: str | None = None
     trouble: list[Exception] = field(default_factory=list)
     lies: bool = False
+    described: dict[str, Any] = field(default_factory=dict)
+    """What it says the server is made of."""
     password: str | None = None
     """The one that it takes; None: any."""
     orders: list[str] = field(default_factory=list)
     told_uefi: list[bool | None] = field(default_factory=list)
     changed: trio.Event = field(default_factory=trio.Event)
     cut: Cut = field(default_factory=Cut)
+
+    async def inventory(self) -> dict[str, Any]:
+        self._ask()
+        return self.described
 
     def _ask(self) -> None:
         if self.trouble:

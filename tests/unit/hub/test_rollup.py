@@ -21,6 +21,7 @@ FIELDS = st.sampled_from(
         *("id", "name", "site", "state", "macs", "bmc", "steps", "mac", "first_ms", "last_ms"),
         *("summary", "where", "want", "url", "services", "have", "of", "origin_bytes"),
         *("updated_ms", "error", "evidence", "cleaned", "job"),
+        *("serial", "tags", "administration", "inventory"),
     ]
 )
 BODIES = st.dictionaries(FIELDS, ANYTHING, max_size=8)
@@ -77,6 +78,16 @@ def test_an_accepted_machine_is_no_longer_pending() -> None:
     taken = Row(NODE_A, tables.SERVER, "s1", {"macs": ["52:54:00:00:00:01"]})
     assert [d.kind for d in rollup.site_documents("fra1", [seen])] == ["pending"]
     assert [d.kind for d in rollup.site_documents("fra1", [seen, taken])] == ["server"]
+
+
+def test_a_machine_with_the_serial_number_of_a_server_is_said_to_have_it() -> None:
+    server = Row(NODE_A, tables.SERVER, "s1", {"name": "db1", "macs": ["aa"], "serial": "CZ1"})
+    rows = [server, Row(NODE_A, tables.SIGHTING, "bb", {"mac": "bb"})]
+    for serial, said in ((" cz1", True), ("cz2", False), ("None", False)):
+        about = Row(NODE_A, tables.INVENTORY, "bb", {"mac": "bb", "serial": serial})
+        found = [d for d in rollup.site_documents("x", [*rows, about]) if d.kind == "pending"]
+        (seen,) = [json.loads(document.text) for document in found]
+        assert ("is that of db1" in (seen["conflict"] or "")) == said
 
 
 def test_a_row_cannot_place_itself_in_another_site_or_under_another_id() -> None:

@@ -80,7 +80,7 @@ def test_no_step_of_an_adoption_touches_the_server(oob: bool) -> None:
     params = {"inspect": "oob"} if oob else {}
     only = server("adopting", administration="monitored")
     steps = [*plan(lc.ADOPT, params, "srv1", True), *plan(lc.PROMOTE, {}, "srv1", True)]
-    assert [step.id for step in steps] == ["record", *["inspect"][:oob], "promote"]
+    assert [step.id for step in steps] == ["inspect" if oob else "record", "promote"]
     for step in steps:
         assert lc.refuse_step(step.do, only) is None
         assert not (step.touches or step.dirties or step.ramdisk or step.net_boot)
