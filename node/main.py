@@ -68,6 +68,7 @@ from node.status import node_status
 from node.sweep import Sweeper
 from node.uplink import uplink_of
 from node.work.boot_desk import BootDesk
+from node.work.discs import places_of
 from node.work.engine import Work
 from node.work.ports import Limits
 
@@ -229,6 +230,7 @@ class Node:
             clock=self.clock,
             destructive_per_hour=self.config.policy.destructive_per_hour,
             limits=Limits(lost_s=self.config.policy.machine_lost_s),
+            places=places_of(lambda: self.boot),
         )
 
     def _make_boot(self) -> BootServices:

@@ -24,6 +24,11 @@ def described(function: Command) -> Command:
             help="oob: read from its BMC what it is made of; it is not booted.",
         ),
         click.option(
+            "--boot-by", type=click.Choice(["network", "media"]), default="network",
+            show_default=True,
+            help="How it gets the ramdisk: by DHCP and TFTP, or a disc in the virtual drive.",
+        ),
+        click.option(
             "--bmc-secret", help="Id of the secret with the BMC's user name and password."
         ),
         click.option(
@@ -39,6 +44,9 @@ def described(function: Command) -> Command:
 def _params(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """Take what ``described`` gave out of the options and return an order's parameters."""
     bmc, secret, inspect = (given.pop(key) for key in ("bmc", "bmc_secret", "inspect"))
+    boot_by = given.pop("boot_by")
+    if boot_by == "media" and not bmc:
+        raise Failure("--boot-by media needs --bmc URL: the virtual drive is the BMC's", 2)
     if secret and not bmc:
         raise Failure("--bmc-secret needs --bmc URL", 2)
     if inspect and not (bmc and secret):
@@ -46,6 +54,8 @@ def _params(name: str, given: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": name, "bmc": {"url": bmc, "secret": secret} if bmc else None,
     }  # fmt: skip
+    if boot_by == "media":
+        found["bmc"]["boot_by"] = boot_by
     more = {"inspect": inspect, "ip": given.pop("ip"), "tags": list(given.pop("tags"))}
     return found | {key: value for key, value in more.items() if value}
 

@@ -21,6 +21,8 @@ MANAGED: Final = "managed"
 MODES: Final = (MANAGED, MONITORED)
 OOB: Final = "oob"
 """``inspect``: what the server is made of is read from its BMC, the server is not touched."""
+BOOT_WAYS: Final = ("network", "media")
+"""How a server with a BMC gets its ramdisk: DHCP and TFTP, or a disc in its virtual drive."""
 MACS_MAX: Final = 32
 TAGS_MAX: Final = 16
 SERIAL_CHARS_MAX: Final = 100
@@ -94,3 +96,7 @@ def check_bmc(bmc: Any) -> None:
         raise CodecError(f"field bmc.url {wrong}")
     if bmc.get("secret") is not None:
         fields.text(bmc, "secret", chars_max=SECRET_CHARS_MAX)
+    if bmc.get("boot_by") not in (None, *BOOT_WAYS):
+        raise CodecError(f"field bmc.boot_by is none of {', '.join(BOOT_WAYS)}")
+    if bmc.get("boot_by") == "media" and str(bmc["url"]).startswith("ipmi:"):
+        raise CodecError("IPMI has no virtual media: give the BMC's Redfish address")

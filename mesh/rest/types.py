@@ -79,6 +79,7 @@ class Server(TypedDict):
     ip: str | None
     bmc: str | None  # URL
     bmc_secret: str | None  # id of the secret with its login
+    boot_by: str | None  # network | media; none without a BMC
     image: str | None
     hostname: str | None
     job: str | None

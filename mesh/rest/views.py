@@ -50,6 +50,12 @@ class MemberLike(Protocol):
     def capabilities(self) -> frozenset[str]: ...  # noqa: D102
 
 
+def _boot_by(bmc: Any) -> str | None:
+    if not isinstance(bmc, Mapping):
+        return None
+    return "media" if bmc.get("boot_by") == "media" else "network"
+
+
 def server(body: Body) -> Server:
     """Show a SERVER row."""
     state = text_of(body.get("state")) or "unknown"
@@ -71,6 +77,7 @@ def server(body: Body) -> Server:
         ip=text_of(body.get("ip")),
         bmc=text_of(bmc.get("url")) if isinstance(bmc, Mapping) else None,
         bmc_secret=text_of(bmc.get("secret")) if isinstance(bmc, Mapping) else None,
+        boot_by=_boot_by(bmc),
         image=text_of(body.get("image")),
         hostname=text_of(body.get("hostname")),
         job=text_of(body.get("job")),

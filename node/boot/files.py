@@ -29,6 +29,11 @@ class BootFile:
     content: bytes = b""
 
 
+def file_etag(stat: os.stat_result) -> str:
+    """Return the entity tag of a file as it is now."""
+    return f"{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ino:x}"
+
+
 class BootFiles:
     """The table of names: fixed entries first, then the regular files of one folder."""
 
@@ -63,8 +68,7 @@ class BootFiles:
             stat = found.stat()
         except OSError:
             return None
-        etag = f"{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ino:x}"
-        return BootFile(name, stat.st_size, etag, found)
+        return BootFile(name, stat.st_size, file_etag(stat), found)
 
     def _folder_table(self) -> dict[str, Path]:
         if self._folder is None:

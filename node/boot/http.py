@@ -21,7 +21,7 @@ from mesh.errors import Refused, StoreBroken
 from mesh.host.log import Log
 from mesh.rest.problems import CONTENT_TYPE as PROBLEM
 from mesh.rest.problems import of_status
-from node.boot.http_body import FileBody, StreamStalled, send_bytes, send_file
+from node.boot.http_body import FileBody, StreamStalled, send_bytes
 from node.proto.http_range import select, unchanged
 
 BODY_BYTES_MAX: Final = 1 << 20
@@ -435,7 +435,7 @@ class _Connection:
                 return status, 0
             placed = h11.Data(data=_Placeholder(span.length))  # type: ignore[arg-type]
             self._h11.send_with_data_passthrough(placed)
-            await send_file(self._stream, descriptor, span, body.wait, self._limits.stall_s)
+            await body.send(self._stream, descriptor, span, self._limits.stall_s)
             self._h11.send(h11.EndOfMessage())
         finally:
             body.close(descriptor)

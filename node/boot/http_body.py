@@ -53,6 +53,12 @@ class FileBody:
         """Close what ``open`` returned."""
         os.close(descriptor)
 
+    async def send(
+        self, stream: trio.SocketStream, descriptor: int, span: Span, stall_s: float
+    ) -> None:
+        """Send one span; raises StreamStalled, OSError, or what ``wait`` raises."""
+        await send_file(stream, descriptor, span, self.wait, stall_s)
+
     def release(self) -> None:
         """Tell the owner that the answer has ended."""
         if self.done is not None:

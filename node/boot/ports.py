@@ -43,6 +43,10 @@ class BootDecisions(Protocol):
         """
         ...
 
+    async def disc(self, capability: str, client_ip: str) -> str | Refusal:
+        """Return what the loader on a server's boot disc is told, under its capability."""
+        ...
+
     async def answers(self, capability: str, name: str, client_ip: str) -> str | Refusal:
         """Return the text of a file that an installer reads about its machine."""
         ...

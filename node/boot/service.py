@@ -20,6 +20,7 @@ from node.boot.answers import AnswerRoutes
 from node.boot.assets import AssetRoutes
 from node.boot.dhcp import DhcpServer
 from node.boot.digest_gossip import DigestGossip
+from node.boot.disc import DiscRoutes
 from node.boot.files import BootFiles
 from node.boot.http import HttpServer, listen_socket
 from node.boot.media import MediaRoutes
@@ -29,6 +30,7 @@ from node.boot.snapshot import SnapshotSource
 from node.boot.sockets import allow_many_sockets, interface_address, refusal
 from node.boot.tftp import TftpServer
 from node.proto.dhcp_answer import pxe_port
+from node.proto.disc_config import MachineNetwork
 from node.proto.lease_snapshot import Snapshot
 from node.proto.tftp import caps_of
 
@@ -111,7 +113,8 @@ class BootServices:
         served = AssetRoutes(assets, summoner)
         media = MediaRoutes(decisions, served)
         answers = AnswerRoutes(decisions, log)
-        rooms = (routes, served, media, answers)
+        discs = DiscRoutes(decisions, files)
+        rooms = (routes, served, media, answers, discs)
         self._http = HttpServer([one for room in rooms for one in room.routes()], log)
 
     @property
@@ -128,6 +131,29 @@ class BootServices:
         return is_bound(self.snapshot(), mac, client_ip) or self._dhcp.is_heard_at(
             mac, client_ip
         )
+
+    def disc_base(self) -> str | None:
+        """Return the base URL by which BMCs reach this listener; None: it does not run."""
+        return self.boot_url if "http" in self.ports else None
+
+    def network_of(self, mac: str) -> MachineNetwork | None:
+        """Return the address that is reserved for a machine, and what it needs beside it."""
+        snapshot = self.snapshot()
+        found = [
+            (snapshot.address_of(mac, one), one) for one in snapshot.subnets if not one.proxy
+        ]
+        known = snapshot.known.get(mac)
+        fixed = known.ip if known is not None else None
+        found.sort(key=lambda pair: pair[0] != fixed)
+        for address, subnet in found:
+            if address is not None:
+                return MachineNetwork(
+                    address=address,
+                    prefix=subnet.network.prefixlen,
+                    router=subnet.router,
+                    dns=tuple(subnet.dns),
+                )
+        return None
 
     def urls(self, mac: str) -> Sequence[str]:
         """Return the base URLs of the site's boot listeners for a machine, best first."""

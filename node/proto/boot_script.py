@@ -100,7 +100,7 @@ def refusal_script(sentence: str) -> str:
 
 def redacted(text: str) -> str:
     """Return a script or command line as it may be logged: without its capability."""
-    return re.sub(r"(rackmesh\.cap=|\?cap=|/phone/v1/)[^\s/,]+", r"\1***", text)
+    return re.sub(r"(rackmesh\.cap=|\?cap=|/phone/v1/|/boot/v1/media/)[^\s/,]+", r"\1***", text)
 
 
 def _checked(urls: Sequence[str]) -> list[str]:

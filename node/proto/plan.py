@@ -54,7 +54,8 @@ class Step:
     kind: Kind
     do: str
     """Verb of the shell: record, inspect, fetch, power, boot, ramdisk, agent, phone-in,
-    net-boot, seal-login, new-password, switch-login, inspect-oob, promote, scan."""
+    net-boot, disc, seal-login, new-password, switch-login, inspect-oob, promote,
+    scan."""
     args: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     """Steps that must be done before."""
@@ -78,8 +79,14 @@ class Step:
     """Step to begin again from when the machine is lost or a person says retry."""
 
 
-def plan(kind: str, params: Mapping[str, Any], name: str, bmc: bool) -> tuple[Step, ...]:
-    """Return the steps of an order on the server ``name``; an empty plan has nothing to do."""
+def plan(
+    kind: str, params: Mapping[str, Any], name: str, bmc: bool, media: bool = False
+) -> tuple[Step, ...]:
+    """Return the steps of an order on the server ``name``; an empty plan has nothing to do.
+
+    ``media``: it gets into the ramdisk by a disc in its BMC's virtual drive, not by network.
+    """
+    assert bmc or not media, "the virtual drive is the BMC's"
     match kind:
         case "server.accept" | "server.adopt":
             steps = _enrol(kind, params, name)
@@ -89,9 +96,13 @@ def plan(kind: str, params: Mapping[str, Any], name: str, bmc: bool) -> tuple[St
             steps = [_scan()]
         case "server.deploy":
             boot = params.get("boot")
-            steps = _net_boot(boot, params, name, bmc) if boot else _deploy(params, name, bmc)
+            steps = (
+                _net_boot(boot, params, name, bmc)
+                if boot
+                else _deploy(params, name, bmc, media)
+            )
         case "server.release":
-            steps = _release(name, bmc)
+            steps = _release(name, bmc, media)
         case "server.power":
             steps = [_power("power", bool(params["on"]))]
         case "server.password":
@@ -153,7 +164,7 @@ def _password() -> list[Step]:
     ]  # fmt: skip
 
 
-def _deploy(params: Mapping[str, Any], name: str, bmc: bool) -> list[Step]:
+def _deploy(params: Mapping[str, Any], name: str, bmc: bool, media: bool) -> list[Step]:
     fetch = Step(
         id="fetch",
         name="fetch image",
@@ -164,7 +175,7 @@ def _deploy(params: Mapping[str, Any], name: str, bmc: bool) -> list[Step]:
         limit_ms=FETCH_LIMIT_MS,
         touches=False,
     )
-    steps = [fetch, *_into_ramdisk(name, bmc, "fetch")]
+    steps = [fetch, *_into_ramdisk(name, bmc, "fetch", media)]
     redo = steps[1].id
     steps += [
         Step(
@@ -193,7 +204,7 @@ def _deploy(params: Mapping[str, Any], name: str, bmc: bool) -> list[Step]:
             redo=redo,
         ),
     ]
-    steps += _restart(bmc)
+    steps += _restart(bmc, media)
     steps.append(
         Step(
             id="phone-in",
@@ -257,13 +268,14 @@ def _net_boot(
     return steps
 
 
-def _restart(bmc: bool) -> list[Step]:
+def _restart(bmc: bool, media: bool) -> list[Step]:
     """Start the machine from its disk: by its BMC, or by its own agent."""
     if bmc:
         return [
             _boot("boot-disk", "disk", "first-boot"),
             _power("restart-off", False, "boot-disk", state="deploy-wait", name="restart: off"),
-            _power("restart-on", True, "restart-off", name="restart: on"),
+            *([_disc("eject", False, "restart-off")] if media else []),
+            _power("restart-on", True, "eject" if media else "restart-off", name="restart: on"),
         ]
     return [
         Step(
@@ -279,8 +291,8 @@ def _restart(bmc: bool) -> list[Step]:
     ]
 
 
-def _release(name: str, bmc: bool) -> list[Step]:
-    steps = _into_ramdisk(name, bmc, None)
+def _release(name: str, bmc: bool, media: bool) -> list[Step]:
+    steps = _into_ramdisk(name, bmc, None, media)
     redo = steps[0].id
     steps.append(
         Step(
@@ -299,6 +311,8 @@ def _release(name: str, bmc: bool) -> list[Step]:
     )
     if bmc:
         steps.append(_power("off", False, "wipe"))
+        if media:
+            steps.append(_disc("eject", False, "off"))
     else:
         steps.append(
             Step(
@@ -314,15 +328,18 @@ def _release(name: str, bmc: bool) -> list[Step]:
     return steps
 
 
-def _into_ramdisk(name: str, bmc: bool, after: str | None) -> list[Step]:
-    """Get the machine into the ramdisk: by its BMC, or by somebody's hand."""
+def _into_ramdisk(name: str, bmc: bool, after: str | None, media: bool = False) -> list[Step]:
+    """Get the machine into the ramdisk: by its BMC and a disc or the network, or by hand."""
     steps: list[Step] = []
     if bmc:
         steps = [
             _power("power-off", False, after),
-            _boot("boot-network", "network", "power-off"),
-            _power("power-on", True, "boot-network", ramdisk=True),
+            *([_disc("insert", True, "power-off")] if media else []),
+            _boot("boot-cd", "cd", "insert")
+            if media
+            else _boot("boot-network", "network", "power-off"),
         ]
+        steps.append(_power("power-on", True, steps[-1].id, ramdisk=True))
         after = "power-on"
     waits = f"waits for the ramdisk of {name} to report"
     by_hand = f"power it on by hand: {name} has no BMC"
@@ -364,6 +381,18 @@ def _power(
         state=state,
         ramdisk=ramdisk,
         net_boot=net_boot,
+    )
+
+
+def _disc(step: str, insert: bool, after: str) -> Step:
+    return Step(
+        id=step,
+        name="insert boot disc" if insert else "eject boot disc",
+        kind="set",
+        do="disc",
+        args={"insert": insert},
+        after=(after,),
+        tries=BMC_TRIES,
     )
 
 

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Interface
 from typing import Any, Final
 
 MAGIC: Final = b"RACKMESH-SIM-IMAGE\n"
@@ -33,6 +34,8 @@ class FirstBoot:
     instance_id: str
     hostname: str
     urls: tuple[str, ...]
+    address: str | None = None
+    """The address that its network-config gives it; None: it asks by DHCP."""
 
 
 def boot_record(sector: bytes) -> dict[str, Any] | None:
@@ -93,7 +96,18 @@ def first_boot(files: Mapping[str, bytes]) -> FirstBoot | None:
     )
     if not isinstance(instance, str) or not instance:
         return None
-    return FirstBoot(instance, str(hostname), tuple(found[:URLS_MAX]))
+    address = _own_address(files.get("network-config", b""))
+    return FirstBoot(instance, str(hostname), tuple(found[:URLS_MAX]), address)
+
+
+def _own_address(text: bytes) -> str | None:
+    """Return the first address of a network-config as our nodes write it (JSON, version 2)."""
+    try:
+        ports = json.loads(text)["ethernets"].values()
+        found = [address for port in ports for address in port["addresses"]]
+        return str(IPv4Interface(found[0]).ip)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return None
 
 
 def _value(text: str) -> Any:

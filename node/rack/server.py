@@ -22,6 +22,7 @@ from node.proto.rack_iso import RECORD_AT
 from node.proto.rack_iso import SECTOR_BYTES as DISC_SECTOR_BYTES
 from node.rack import network, system
 from node.rack.config import RackConfig, is_loopback
+from node.rack.disc import boot_disc
 from node.rack.errors import BootFailed
 from node.rack.hardware import MEMORY_BYTES, FakeHardware
 from node.rack.ports import read_nodes, relay_for
@@ -165,9 +166,9 @@ class SimServer:
         pause_s = RETRY_FIRST_S
         while True:
             try:
-                end = await self._network()
+                end = await (self._cd() if device == "Cd" else self._network())
             except BootFailed as failure:
-                self._say(f"network boot failed: {failure}")
+                self._say(f"{'CD' if device == 'Cd' else 'network'} boot failed: {failure}")
                 if device == "None":
                     await self._disk()
             else:
@@ -225,6 +226,23 @@ class SimServer:
                 await self._disk()
                 return None
 
+    async def _cd(self) -> Next:
+        """Boot from the disc in the BMC's virtual drive."""
+        if not self.record.image:
+            raise BootFailed("there is no disc in the drive")
+        config = self._rack.config
+        found = await boot_disc(self.record.image, config.bmc_host, download=config.download)
+        if isinstance(found, str):
+            raise BootFailed(found)
+        self._say("booting from the virtual CD")
+        words = _words(found.arguments)
+        address = words.get("rackmesh.ip", "").partition("/")[0]
+        if not is_loopback(address):
+            raise BootFailed(
+                f"the disc gives it no address inside 127.0.0.0/8 ({address[:40]})"
+            )
+        return await self._agent(words, address)
+
     async def _rom(self) -> None:
         bound = await self._rack.lease(self.record, "rom")
         if not bound.file or "://" in bound.file:
@@ -263,19 +281,21 @@ class SimServer:
         return rack_script.Answer(got.status == 200, got.body)
 
     async def _ramdisk(self, boot: rack_script.Boot, bound: Bound) -> Next:
-        """Run the ramdisk agent, the same one as on real machines, in a thread."""
-        words = dict(word.split("=", 1) for word in boot.arguments.split() if "=" in word)
-        urls = [url for url in words.get("rackmesh.url", "").split(",") if url]
-        if not urls:
+        """Run what a script boots: our ramdisk, or a live system."""
+        words = _words(boot.arguments)
+        if not words.get("rackmesh.url"):
             await self._live(boot, words, bound)
+        return await self._agent(words, bound.address)
+
+    async def _agent(self, words: dict[str, str], address: str) -> Next:
+        """Run the ramdisk agent, the same one as on real machines, in a thread."""
         from node.ramdisk.main import run_agent
 
         hardware = FakeHardware(self.record, self._rack.state.disk(self.record), self._say)
         mac = words.get("rackmesh.mac", self.record.mac)
         capability = words.get("rackmesh.cap") or None
-        work = partial(
-            run_agent, hardware, urls, mac, capability, bound.address, hardware.pulled
-        )
+        urls = [url for url in words.get("rackmesh.url", "").split(",") if url]
+        work = partial(run_agent, hardware, urls, mac, capability, address, hardware.pulled)
         self._say("ramdisk starts")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_pull_at_the_end, hardware)
@@ -325,6 +345,11 @@ class SimServer:
         log.debug("console", server=self.record.name, detail=text)
         self._rack.state.console(self.record, text)
         self.serial.line(text)
+
+
+def _words(line: str) -> dict[str, str]:
+    """Return the words of a kernel's command line that say NAME=VALUE."""
+    return dict(word.split("=", 1) for word in line.split() if "=" in word)
 
 
 async def _pull_at_the_end(hardware: FakeHardware) -> None:

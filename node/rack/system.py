@@ -138,12 +138,12 @@ async def _phone_in(
     pause_s = 0.5
     for _ in range(PHONE_TRIES):
         try:
-            bound = await lease()
+            address = told.address or (await lease()).address
         except BootFailed as failure:
             say(f"no address: {failure}")
         else:
             for url in told.urls:
-                got = await network.post_form(url, bound.address, form)
+                got = await network.post_form(url, address, form)
                 host = url.split("/", 3)[2] if url.count("/") > 2 else "?"
                 if isinstance(got, str):
                     say(f"phone-in at {host} failed: {got}")

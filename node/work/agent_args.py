@@ -13,6 +13,7 @@ from node.proto.agent_desk import AgentDesk, Command
 from node.proto.first_boot import first_boot, seal_first_boot
 from node.proto.job import Job
 from node.work.capabilities import PHONE, Capabilities
+from node.work.discs import DiscDesk
 from node.work.rows import SiteRows
 
 log = get_log("jobs")
@@ -26,12 +27,13 @@ class AgentArgs:
         rows: SiteRows,
         capabilities: Capabilities,
         order_params: Callable[[str], Mapping[str, Any]],
+        discs: DiscDesk,
         now_ms: Callable[[], int],
     ) -> None:
         self._rows = rows
         self._capabilities = capabilities
         self._order_params = order_params
-        self._now_ms = now_ms
+        self._discs, self._now_ms = discs, now_ms
 
     def args_for(self, job: Job, desk: AgentDesk, command: Command) -> Mapping[str, Any]:
         """Return a command's arguments; may raise Refused when something is missing here."""
@@ -57,5 +59,10 @@ class AgentArgs:
         if not urls:
             raise Refused("no node of the site says where its boot listener is")
         data = first_boot(self._order_params(row["id"]), str(row["server"]), attempt, urls)
+        if row.get("media"):  # where it boots without DHCP, its system gets no address by it
+            found = self._discs.network(self._rows.server(str(row["server"])) or {})
+            if found is None:
+                raise Refused(f"no address is reserved for {row.get('server_name')} any more")
+            data["network_config"] = found[1].network_config(found[0])
         sealed = seal_first_boot(desk.seal, str(desk.session), data)
         return base64.b64encode(sealed).decode()

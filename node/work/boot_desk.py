@@ -318,6 +318,14 @@ class BootDesk:
         except MeshError as exc:
             log.warning("boot not told", job=found.job, error=exc)
 
+    async def disc(self, capability: str, client_ip: str) -> str | Refusal:
+        """Return what the loader on a server's boot disc is told."""
+        try:
+            return self._work.discs.config(capability)
+        except Refused as exc:
+            log.warning("disc refused", ip=client_ip, reason=str(exc))
+            return Refusal(str(exc))
+
     async def answers(self, capability: str, name: str, client_ip: str) -> str | Refusal:
         """Return a text that an installer reads about its machine."""
         if self._rows.store.full:

@@ -25,9 +25,10 @@ BOOT: Final = "boot:"
 PHONE: Final = "phone:"
 MEDIA: Final = "media:"
 ANSWERS: Final = "answers:"
+DISC: Final = "disc:"
 _LIFE_MS: Final = {
     BOOT: CAPABILITY_MS, PHONE: PHONE_CAPABILITY_MS, MEDIA: MEDIA_CAPABILITY_MS,
-    ANSWERS: CAPABILITY_MS,
+    ANSWERS: CAPABILITY_MS, DISC: CAPABILITY_MS,
 }  # fmt: skip
 
 
@@ -54,6 +55,22 @@ class Capabilities:
             job=job,
             attempt=attempt,
             not_after_s=(now_ms + _LIFE_MS[purpose]) // 1000,
+        )
+
+    def like(self, found: Capability, purpose: str, server_id: str) -> str:
+        """Return a capability for the same attempt and as long as one that was checked, so that
+        the same text comes out each time; raises Refused when the site secret has changed."""
+        secret = self._secrets.secret(found.secret_epoch)
+        if secret is None:
+            raise Refused("the site secret has changed; retry the job")
+        return mint_capability(
+            secret,
+            secret_epoch=found.secret_epoch,
+            site=self._site,
+            machine=purpose + server_id,
+            job=found.job,
+            attempt=found.attempt,
+            not_after_s=found.not_after_s,
         )
 
     def job_of(self, text: str) -> str | None:

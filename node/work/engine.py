@@ -23,6 +23,7 @@ from node.proto.hold import witnessed
 from node.proto.job import TERMINAL
 from node.work.agent_args import AgentArgs
 from node.work.capabilities import Capabilities
+from node.work.discs import DiscDesk, Places
 from node.work.hand_on import CopyFor, HandOn
 from node.work.keyring import Keyring
 from node.work.log import SCHEMA, JobLog, Line
@@ -83,6 +84,7 @@ class Work:
         clock: Clock,
         destructive_per_hour: int = 5,
         limits: Limits | None = None,
+        places: Places | None = None,
     ) -> None:
         """``readable()``: ids and versions of the secrets that ``credentials`` can open."""
         self.limits = limits or Limits()
@@ -106,13 +108,29 @@ class Work:
         )
         self._still = Standstill(self.rows, receipts, self.limits, clock, self._connected)
         self._hand_on = HandOn(self.rows, self._orders, self._keyring.holders, copy_for)
+        self.discs = DiscDesk(self.rows, self.capabilities, places or Places(), self.now_ms)
         steps = Steps(
             rows=self.rows, open_bmc=open_bmc, credentials=credentials, assets=assets,
             cache=cache, limits=self.limits,
-            logins=Logins(self.rows, open_bmc, credentials, make_copies),
+            logins=Logins(self.rows, open_bmc, credentials, make_copies), discs=self.discs,
         )  # fmt: skip
-        args = AgentArgs(self.rows, self.capabilities, self.order_params, self.now_ms)
-        self._means = Means(
+        self._means = self._make_means(receipts, steps)
+        self._runners: dict[str, JobRunner] = {}
+        self._refused: dict[str, str] = {}
+        self._settled: set[str] = set()
+        """Orders that have a job."""
+        self._ours: set[str] = set()
+        """Jobs of ours that may need a runner."""
+        self._first_seen: dict[str, float] = {}
+        self._bell = trio.Event()
+        self._verbs = Verbs(self.rows, self._orders, self.runner, self._took, clock)
+
+    def _make_means(self, receipts: Receipts, steps: Steps) -> Means:
+        """Return what all runners share."""
+        args = AgentArgs(
+            self.rows, self.capabilities, self.order_params, self.discs, self.now_ms
+        )
+        return Means(
             rows=self.rows,
             receipts=receipts,
             steps=steps,
@@ -123,15 +141,6 @@ class Work:
             stood_still=self._still.stood_still,
             args_for=args.args_for,
         )
-        self._runners: dict[str, JobRunner] = {}
-        self._refused: dict[str, str] = {}
-        self._settled: set[str] = set()
-        """Orders that have a job."""
-        self._ours: set[str] = set()
-        """Jobs of ours that may need a runner."""
-        self._first_seen: dict[str, float] = {}
-        self._bell = trio.Event()
-        self._verbs = Verbs(self.rows, self._orders, self.runner, self._took, clock)
 
     # -- for other rooms -------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from node.proto import lifecycle
 from node.proto.job import ENDED, SENTENCE_CHARS_MAX, TERMINAL, new_steps
 from node.proto.plan import plan
 from node.proto.server_view import server_view
+from node.work.discs import by_media
 from node.work.ports import Limits, Tx
 from node.work.rows import SiteRows, plan_of
 from node.work.runner import put_server_view
@@ -126,17 +127,19 @@ class Orders:
         server = self.rows.server(target) or {}
         name = params.get("name") or server.get("name")
         bmc = bool(params.get("bmc") or server.get("bmc"))
+        media = by_media(server, params)
         row: dict[str, Any] = {
             "id": order.id, "kind": order.kind, "site": self.rows.site, "server": target,
             "server_name": name, "runner": self.rows.node_id, "state": "queued",
             "waits_for": "waits for its turn", "author": order.author, "params": params,
-            "group": order.group, "attempt": 1, "attempt_first": 1, "bmc": bmc, "steps": [],
+            "group": order.group, "attempt": 1, "attempt_first": 1, "bmc": bmc, "media": media,
+            "steps": [],
             "created_ms": now_ms, "started_ms": None, "ended_ms": None, "error": None,
             "from_state": None, "not_after_ms": min(order.not_after_ms, now_ms + NOT_AFTER_MS),
             "order_until_ms": order.not_after_ms, "class": order.order_class, "agent": None,
             "touched": False, "dirty": False,
         }  # fmt: skip
-        row["steps"] = new_steps(plan(order.kind, params, str(name), bmc))
+        row["steps"] = new_steps(plan(order.kind, params, str(name), bmc, media))
         return row
 
     def refused_job(self, order: Order, error: str, now_ms: int) -> dict[str, Any]:
@@ -211,8 +214,9 @@ class Orders:
     def _replan(self, row: dict[str, Any], server: Mapping[str, Any]) -> None:
         """Plan by what the server is now: it may have been unknown when the order came."""
         row["server_name"] = server.get("name") or row.get("server_name")
-        row["bmc"] = bool(server.get("bmc"))
-        steps = plan(row["kind"], row["params"], str(row["server_name"]), row["bmc"])
+        row["bmc"], row["media"] = bool(server.get("bmc")), by_media(server, {})
+        name = str(row["server_name"])
+        steps = plan(row["kind"], row["params"], name, row["bmc"], row["media"])
         row["steps"] = new_steps(steps)
 
     def _busy(

@@ -139,4 +139,5 @@ def plan_of(row: Mapping[str, Any]) -> tuple[Step, ...]:
     if not row.get("steps"):
         return ()
     name = row.get("server_name") or row.get("server") or "the server"
-    return plan(row["kind"], row["params"], name, bool(row.get("bmc")))
+    bmc = bool(row.get("bmc"))
+    return plan(row["kind"], row["params"], name, bmc, bmc and bool(row.get("media")))

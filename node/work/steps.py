@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import trio
 
-from drivers.api import Bmc
+from drivers.api import Bmc, BootTarget
 from drivers.errors import DeviceRefused, DriverError
 from mesh.errors import Refused
 from mesh.proto.enrol import MANAGED
 from node.proto.job import Seen
 from node.proto.plan import Step
+from node.work.discs import DiscDesk
 from node.work.enrol import Enrol
 from node.work.logins import Logins
 from node.work.ports import AssetCache, Assets, Credentials, Limits, OpenBmc
@@ -65,10 +66,12 @@ class Steps:
         cache: AssetCache,
         limits: Limits,
         logins: Logins,
+        discs: DiscDesk,
     ) -> None:
         self._rows = rows
         self._logins = logins
         self._enrol = Enrol(rows)
+        self._discs = discs
         self._open_bmc = open_bmc
         self._credentials = credentials
         self._assets = assets
@@ -85,6 +88,8 @@ class Steps:
                     return await self._power(doing, bool(doing.step.args["on"]))
                 case "boot":
                     return await self._boot(doing, str(doing.step.args["device"]))
+                case "disc":
+                    return await self._disc(doing)
                 case "fetch":
                     return await self._fetch(doing)
                 case "record":
@@ -124,6 +129,10 @@ class Steps:
                     async with self._bmc(doing) as bmc:
                         device = await bmc.boot_device()
                     return _seen(device == step.args["device"]), {"boot": device}
+                case "disc":
+                    async with self._bmc(doing) as bmc:
+                        shown = await bmc.inserted_medium()
+                    return _seen(self._disc_stands(doing, shown)), {"disc": shown is not None}
                 case "fetch":
                     held = self._cache.holds(step.args["asset"])
                     return _seen(held), self._asset_evidence(step.args["asset"]) if held else {}
@@ -168,15 +177,31 @@ class Steps:
         return {"power": word, "was": before}
 
     async def _boot(self, doing: Doing, device: str) -> dict[str, Any]:
-        assert device in ("network", "disk")
+        assert device in ("network", "disk", "cd")
         async with self._bmc(doing) as bmc:
-            await bmc.set_boot(
-                "network" if device == "network" else "disk", uefi=self._uefi(doing)
-            )
+            target: BootTarget = "cd" if device == "cd" else "disk"
+            target = "network" if device == "network" else target
+            await bmc.set_boot(target, uefi=self._uefi(doing))
             seen = await self._read_back(bmc.boot_device, device)
             if seen != device:
                 raise StepFailed(f"{bmc.url} took boot device {device} but says {seen}", True)
         return {"boot": device}
+
+    async def _disc(self, doing: Doing) -> dict[str, Any]:
+        """Put the attempt's own disc into the virtual drive, or empty it."""
+        insert = bool(doing.step.args["insert"])
+        url = self._discs.url(doing.job) if insert else ""
+        async with self._bmc(doing) as bmc:
+            if insert:
+                await bmc.insert_medium(url)
+            else:
+                await bmc.eject_medium()
+        return {"disc": insert}
+
+    def _disc_stands(self, doing: Doing, shown: str | None) -> bool:
+        if not doing.step.args["insert"]:
+            return shown is None
+        return shown is not None and self._discs.is_for(shown, doing.job)
 
     def _uefi(self, doing: Doing) -> bool | None:
         """Tell whether the machine's ramdisk was started by UEFI, None when none reported."""

@@ -1,9 +1,10 @@
-"""Fetch the loaders that firmware gets by TFTP or HTTP: iPXE, and GRUB for a local UEFI disk.
+"""Fetch the loaders that machines get: iPXE, and GRUB for a local UEFI disk and for boot discs.
 
 They are never part of the product (their licence is the GPL): each machine that serves them
 fetches them once, from Debian's packages. Rule: the system is not changed; iPXE is copied from
 an installed package, else the package is downloaded and unpacked beside. ``localboot.efi`` is
 made of GRUB's modules: started by iPXE, it starts the loader on the first disk that has one.
+``mediaboot.bios`` and ``mediaboot.efi`` (a FAT volume) start what a boot disc's grub.cfg says.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 from scripts.lib.debian import Debian, NoPackages
-from scripts.lib.grub import PACKAGES, efi_loader
+from scripts.lib.efi_floppy import efi_volume
+from scripts.lib.grub import PACKAGES, disc_loader, efi_loader
 
 INSTALLED = Path("/usr/lib/ipxe")
 FILES = ("undionly.kpxe", "snponly.efi", "ipxe.efi")
@@ -26,6 +28,12 @@ ON_DISK = (  # the path of a system that was not told another, then those that t
     "/EFI/BOOT/BOOTX64.EFI", "/EFI/Microsoft/Boot/bootmgfw.efi", "/EFI/debian/shimx64.efi",
     "/EFI/ubuntu/shimx64.efi", "/EFI/redhat/shimx64.efi", "/EFI/rocky/shimx64.efi",
 )  # fmt: skip
+DISC_LOADERS = ("mediaboot.bios", "mediaboot.efi")
+DISC_MODULES = (
+    "iso9660", "search", "search_fs_file", "linux", "boot", "normal", "configfile", "minicmd",
+)  # fmt: skip
+DISC_CONFIG = "search --no-floppy --file --set=root /efi.img\nconfigfile ($root)/grub.cfg\n"
+MADE = (*FILES, DISK_LOADER, *DISC_LOADERS)
 STAMP = ".boot-files-made-from"
 
 
@@ -38,7 +46,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     stamp = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     made = output / STAMP
-    there = all((output / name).is_file() for name in (*FILES, DISK_LOADER, STAMP))
+    there = all((output / name).is_file() for name in (*MADE, STAMP))
     if there and not options.download and made.read_text() == stamp:
         return
     with tempfile.TemporaryDirectory(prefix="rackmesh-boot-files-") as folder:
@@ -56,9 +64,14 @@ def main() -> None:
         except NoPackages as exc:
             sys.exit(
                 f"fetch-boot-files: {exc}; run this on a Debian machine that has a package "
-                f"mirror, and copy {', '.join((*FILES, DISK_LOADER))} from there to {output}"
+                f"mirror, and copy {', '.join(MADE)} from there to {output}"
             )
-        place(output / DISK_LOADER, efi_loader(cache / "grub", disk_config(), DISK_MODULES))
+        grub = cache / "grub"
+        place(output / DISK_LOADER, efi_loader(grub, disk_config(), DISK_MODULES))
+        bios, efi = (output / name for name in DISC_LOADERS)
+        place(bios, disc_loader(grub, DISC_CONFIG, DISC_MODULES))
+        program = efi_loader(grub, DISC_CONFIG, ("part_gpt", "fat", *DISC_MODULES))
+        place(efi, efi_volume(program))
     made.write_text(stamp)
 
 

@@ -38,13 +38,21 @@ def bios_loader(
     return bytes(code), bytes(core)
 
 
-def _image(root: Path, kind: str, config: str, modules: Sequence[str], prefix: str) -> bytes:
+def disc_loader(root: Path, config: str, modules: Sequence[str], prefix: str = "/") -> bytes:
+    """Return the BIOS boot image of a disc (El Torito, no emulation); it wants the boot
+    information table of mkisofs at its byte 8."""
+    return _image(root, BIOS, config, ("biosdisk", *modules), prefix, f"{BIOS}-eltorito")
+
+
+def _image(
+    root: Path, kind: str, config: str, modules: Sequence[str], prefix: str, out_kind: str = ""
+) -> bytes:
     file, out = root / f"{kind}.cfg", root / f"{kind}.img"
     file.write_text(config)
     libraries = root / "lib/x86_64-linux-gnu"
     done = subprocess.run(
-        [root / "usr/bin/grub-mkimage", "-O", kind, "-d", root / f"usr/lib/grub/{kind}",
-         "-c", file, "-p", prefix, "-o", out, *modules],
+        [root / "usr/bin/grub-mkimage", "-O", out_kind or kind,
+         "-d", root / f"usr/lib/grub/{kind}", "-c", file, "-p", prefix, "-o", out, *modules],
         env=os.environ | {"LD_LIBRARY_PATH": str(libraries)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # /init of the Rackmesh ramdisk: mounts, drivers, an address on the boot interface, the agent.
-# Kernel command line: rackmesh.url=... rackmesh.mac=... [rackmesh.cap=...], see node/ramdisk/main.py.
+# Kernel command line: rackmesh.url=... rackmesh.mac=... [rackmesh.cap=...], see node/ramdisk/main.py;
+# from a boot disc also rackmesh.ip=ADDRESS/PREFIX [rackmesh.gw=...] [rackmesh.dns=A,B]: then no DHCP.
 export PATH=/bin:/sbin:/usr/bin
 mount -t devtmpfs dev /dev 2>/dev/null
 mount -t proc proc /proc
@@ -11,9 +12,14 @@ echo 4 > /proc/sys/kernel/printk
 say() { read -r up _ < /proc/uptime; echo "RACKMESH $up $*"; }
 say "ramdisk up, kernel $(uname -r)"
 
-mac=
+mac= address= router= servers=
 for word in $(cat /proc/cmdline); do
-    case $word in rackmesh.mac=*) mac=$(echo "${word#rackmesh.mac=}" | tr A-F a-f) ;; esac
+    case $word in
+    rackmesh.mac=*) mac=$(echo "${word#rackmesh.mac=}" | tr A-F a-f) ;;
+    rackmesh.ip=*) address=${word#rackmesh.ip=} ;;
+    rackmesh.gw=*) router=${word#rackmesh.gw=} ;;
+    rackmesh.dns=*) servers=${word#rackmesh.dns=} ;;
+    esac
 done
 
 coldplug() { # drivers for everything that the kernel has found so far
@@ -50,9 +56,15 @@ if [ -z "$iface" ]; then
     poweroff -f
 fi
 ip link set "$iface" up
+if [ -n "$address" ]; then
+    ip addr add "$address" dev "$iface"
+    [ -n "$router" ] && ip route add default via "$router" dev "$iface"
+    for server in $(echo "$servers" | tr , ' '); do echo "nameserver $server"; done > /etc/resolv.conf
+    say "the disc gives it the address, no DHCP"
+fi
 client=01$(tr -d : < "/sys/class/net/$iface/address")
 tries=0
-until udhcpc -n -S -i "$iface" -s /etc/udhcpc.sh -t 8 -T 2 -A 2 -x "0x3d:$client" >/run/udhcpc.log 2>&1; do
+until [ -n "$address" ] || udhcpc -n -S -i "$iface" -s /etc/udhcpc.sh -t 8 -T 2 -A 2 -x "0x3d:$client" >/run/udhcpc.log 2>&1; do
     tries=$((tries + 1))
     say "no DHCP answer on $iface: $(tail -1 /run/udhcpc.log)"
     if [ $tries -ge 20 ]; then

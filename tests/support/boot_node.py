@@ -27,6 +27,7 @@ class Decisions:
 
     script: str | Refusal = SCRIPT
     medium: str | Refusal | None = None
+    config: str = "set timeout=0\n"
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     script_asked: trio.Event = field(default_factory=trio.Event)
 
@@ -46,6 +47,10 @@ class Decisions:
     ) -> str | Refusal | None:
         self.asked.append(("media", capability, name, asked_bytes, client_ip))
         return self.medium
+
+    async def disc(self, capability: str, client_ip: str) -> str | Refusal:
+        self.asked.append(("disc", capability, client_ip))
+        return self.config if capability == "good" else Refusal("revoked")
 
     async def phone_in(
         self, capability: str, fields: Mapping[str, str], client_ip: str

@@ -202,6 +202,8 @@ class Machine:
     phones_in: bool = True
     """Whether a live system says that it is up."""
     scripts: list[str] = field(default_factory=list)
+    refused: list[Any] = field(default_factory=list)
+    """What came instead of a disc."""
     media: list[Any] = field(default_factory=list)
     """What was got of a live system or an ISO, in its order."""
     hardware: dict[str, Any] = field(
@@ -244,6 +246,20 @@ class Machine:
         self.bmc.switch("on")
 
     async def _boot(self) -> None:
+        while self.bmc.boot == "cd":
+            found = re.search(r"/boot/v1/media/(\S+)\.iso$", self.bmc.disc or "")
+            config = await self.ask(BootDesk.disc, found[1], "10.0.0.9") if found else None
+            if not isinstance(config, str):
+                self.refused.append(config)
+                await trio.sleep(0.02)
+                continue
+            self.boots.append("disc")
+            self.scripts.append(config)
+            cap = re.search(r"rackmesh\.cap=(\S+)", config)
+            assert cap is not None
+            if await self._ramdisk(cap[1]) == "poweroff":
+                self.bmc.power = "off"
+                await trio.sleep_forever()
         while True:
             script = await self.ask(BootDesk.script_for, MAC, IP)
             assert isinstance(script, str), script

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from mesh.proto.order import DESTRUCTIVE, NORMAL, Order, open_order, sign_order
 from mesh.proto.rendezvous import owner
 from mesh.secrets import Readable, make_copies, read_secret
 from mesh.store import MeshStore
+from node.proto.disc_config import MachineNetwork
 from node.work.boot_desk import BootDesk
+from node.work.discs import Places
 from node.work.engine import Work
 from node.work.ports import Limits
 from tests.support.trust import Org, seed
@@ -30,6 +33,7 @@ from tests.support.work_machine import IP, MAC, SHA256, Cut, FakeBmc, Machine
 
 ASSET = "b3:" + "ab" * 32
 IMAGE_BYTES = 4 << 20
+NET = MachineNetwork(address=IPv4Address(IP), prefix=24, router=IPv4Address("10.77.0.1"))
 QUICK = Limits(
     rescan_s=0.5, coalesce_s=0.01, read_back_s=0.5, read_back_poll_s=0.01, receipt_s=0.2,
     settle_s=0.3,
@@ -206,6 +210,9 @@ class WorkSite:
             clock=self.clock,
             destructive_per_hour=self.per_hour,
             limits=self.limits,
+            places=Places(
+                lambda: "http://10.77.0.1:8470", lambda mac: NET if mac == MAC else None
+            ),
         )
 
     @asynccontextmanager
@@ -262,13 +269,15 @@ class WorkSite:
     async def give(self, kind: str, params: Mapping[str, Any], **changes: Any) -> str:
         return (await self.work.submit(self.order(kind, params, **changes)))[0]
 
-    def accept_params(self, bmc: bool) -> dict[str, Any]:
+    def accept_params(self, bmc: bool, **more: Any) -> dict[str, Any]:
         params: dict[str, Any] = {"machine": MAC, "name": "srv1", "server": self.server}
-        return params | {"bmc": {"url": self.bmc.url, "secret": "bmc1"} if bmc else None}
+        return params | {
+            "bmc": {"url": self.bmc.url, "secret": "bmc1", **more} if bmc else None
+        }
 
-    async def accept(self, bmc: bool = True) -> None:
+    async def accept(self, bmc: bool = True, **more: Any) -> None:
         """Accept the machine; its inventory is there after one boot of its ramdisk."""
-        job = await self.give("server.accept", self.accept_params(bmc))
+        job = await self.give("server.accept", self.accept_params(bmc, **more))
         if self.bmc.power == "off":
             self.bmc.switch("on")
         assert (await self.end(job))["state"] == "succeeded"
