@@ -87,7 +87,11 @@ def small_image(path: Path, mib: int = IMAGE_MIB, seed: int = 1) -> Path:
 def boot_files(folder: Path) -> Path:
     """Write boot files that are as good as real ones for simulated servers."""
     folder.mkdir(exist_ok=True)
-    for name, size in (("undionly.kpxe", 70_000), ("vmlinuz", 200_000), ("initrd", 300_000)):
+    sizes = {
+        "undionly.kpxe": 70_000, "vmlinuz": 200_000, "initrd": 300_000,
+        "mediaboot.bios": 9_000, "mediaboot.efi": 30_720,
+    }  # fmt: skip
+    for name, size in sizes.items():
         (folder / name).write_bytes(hashlib.shake_128(name.encode()).digest(size))
     return folder
 
