@@ -81,6 +81,7 @@ TABLE: dict[str, Any] = {
             "accept": ("mesh.cli.enrol:accept", "Make a pending machine a server."),
             "adopt": ("mesh.cli.enrol:adopt", "Know a running server, never touch it."),
             "promote": ("mesh.cli.enrol:promote", "Manage a monitored server."),
+            "boot-by": ("mesh.cli.enrol:boot_by", "Boot servers by network or by media."),
             "reject": (f"{_SERVERS}:reject", "Put a pending machine aside."),
             "restore": (f"{_SERVERS}:restore", "Take back that it was put aside."),
             "list": (f"{_NOUNS}:server_list", "List servers."),

@@ -114,6 +114,24 @@ def adopt(
     one(where, as_json, more, kind="server.adopt", params=params, **about)
 
 
+@click.command("boot-by")
+@many
+@click.argument("way", type=click.Choice(["network", "media"]))
+@waiting
+@repeatable
+@options
+def boot_by(
+    where: Where, as_json: bool, servers: tuple[str, ...], text: str | None, yes: bool,
+    way: str, **more: Any,
+) -> None:  # fmt: skip
+    """Say how each SERVER gets its ramdisk: by DHCP and TFTP, or by a disc from its BMC.
+
+    It counts from the next deploy or release on.
+    """
+    what = f"these will boot by {way} from now on:"
+    hit(where, as_json, more, servers, text, yes, "server.boot-by", {"by": way}, what)
+
+
 @click.command("promote")
 @many
 @waiting

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mesh.proto.enrol import MONITORED
-from mesh.proto.order import DEPLOY, PASSWORD, POWER, PROMOTE, RELEASE
+from mesh.proto.order import BOOT_BY, DEPLOY, PASSWORD, POWER, PROMOTE, RELEASE
 
 _FROM: Final[Mapping[str, frozenset[str]]] = {
     DEPLOY: frozenset({"available", "deploying failed", "deploy-wait failed"}),
@@ -46,7 +46,7 @@ def refuse(
 
     ``server`` is its SERVER row; for ``server.accept`` use ``refuse_accept``.
     """
-    assert kind in {DEPLOY, RELEASE, POWER, PASSWORD, PROMOTE}
+    assert kind in {DEPLOY, RELEASE, POWER, PASSWORD, PROMOTE, BOOT_BY}
     if server is None:
         return f"server {params.get('server')!r} is not known at this site; accept it first"
     name, state = str(server.get("name")), str(server.get("state"))
@@ -60,6 +60,8 @@ def refuse(
         return None if server.get("bmc") else f"{name} has no BMC: press its power button"
     if kind == PASSWORD:
         return _no_password(name, server)
+    if kind == BOOT_BY:
+        return _no_boot_way(name, params, server)
     if kind == RELEASE and state == "available":
         if server.get("cleaned"):
             return f"{name} is available and clean; there is nothing to release"
@@ -89,6 +91,19 @@ def _no_promotion(name: str, state: str, server: Mapping[str, Any]) -> str | Non
         return f"{name} is managed already; only monitored servers are promoted"
     if state != "active":
         return f"{name} is {state}; wait until it is active"
+    return None
+
+
+def _no_boot_way(name: str, params: Mapping[str, Any], server: Mapping[str, Any]) -> str | None:
+    """Say why a server cannot boot that way; rows and resources spell the BMC apart."""
+    bmc = server.get("bmc")
+    if params.get("by") != "media":
+        return None if bmc else f"{name} has no BMC, so it boots by network anyway"
+    url = str(bmc.get("url") if isinstance(bmc, Mapping) else bmc or "")
+    if not url:
+        return f"{name} has no BMC, so it has no virtual drive"
+    if url.startswith("ipmi:"):
+        return f"{name} has an IPMI address for its BMC, and IPMI has no virtual media"
     return None
 
 

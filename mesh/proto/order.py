@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from mesh.errors import CodecError, Refused
 from mesh.proto import fields
 from mesh.proto.codec import pack
-from mesh.proto.enrol import OOB, check_enrol
+from mesh.proto.enrol import BOOT_WAYS, OOB, check_enrol
 from mesh.proto.ids import (
     ASSET_PATTERN,
     NAME_PATTERN,
@@ -41,6 +41,7 @@ ACCEPT: Final = "server.accept"
 ADOPT: Final = "server.adopt"
 """Know a running server without ever touching it: it is monitored."""
 PROMOTE: Final = "server.promote"
+BOOT_BY: Final = "server.boot-by"
 """Manage a monitored server from now on; it goes on as it runs."""
 SCAN: Final = "bmc.scan"
 """Look for BMCs in networks of a site."""
@@ -57,10 +58,11 @@ JOB_VERBS: Final = frozenset({CANCEL, RETRY})
 """Kinds that say something about a job; their parameter ``job`` is its id."""
 KINDS: Final = JOB_VERBS | {
     ACCEPT, ADOPT, PROMOTE, SCAN, DEPLOY, RELEASE, POWER, PASSWORD, HAND_ON,
+    BOOT_BY,
 }  # fmt: skip
 SECRETS_MAX: Final = 500
 """Most secrets that one order names."""
-GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER, PASSWORD, PROMOTE})
+GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER, PASSWORD, PROMOTE, BOOT_BY})
 """Kinds that can be given for many servers at once."""
 
 OrderClass = Literal["normal", "destructive"]
@@ -212,6 +214,9 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
             check_enrol(params, named=not by_bmc)
         elif kind == ADOPT:
             check_enrol(params, named=False)
+        elif kind == BOOT_BY:
+            if params.get("by") not in BOOT_WAYS:
+                raise CodecError(f"field by is none of {', '.join(BOOT_WAYS)}")
         elif kind == POWER:
             fields.flag(params, "on")
         elif kind == DEPLOY:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from mesh.proto.content import DISK_KINDS, FILE, ISO, LIVE
+from mesh.proto.enrol import BOOT_WAYS
 from mesh.proto.ids import NAME_PATTERN, UUID_PATTERN, parse_mac
 from mesh.proto.lifecycle import refuse
 from mesh.proto.net_boot import ISO_ROLE, BootFile, NetBoot
 from mesh.proto.order import (
     ACCEPT,
     ADOPT,
+    BOOT_BY,
     DEPLOY,
     HAND_ON,
     JOB_VERBS,
@@ -173,7 +175,13 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
         if not isinstance(params.get("on"), bool):
             raise RequestProblem("bad-request", "power needs params.on, true or false")
         body["on"] = params["on"]
-    assert kind in (DEPLOY, POWER, RELEASE, PASSWORD, PROMOTE)
+    elif kind == BOOT_BY:
+        if params.get("by") not in BOOT_WAYS:
+            raise RequestProblem(
+                "bad-request", f"boot-by needs params.by, one of {', '.join(BOOT_WAYS)}"
+            )
+        body["by"] = params["by"]
+    assert kind in (DEPLOY, POWER, RELEASE, PASSWORD, PROMOTE, BOOT_BY)
     busy = bool(server.get("job")) or known.ordered(server["id"])
     if not busy:  # else the order waits, and the state then counts
         refusal = refuse(str(kind), body, server)

@@ -151,8 +151,9 @@ class OrderRequest(Closed):
 
     ``server`` is a name or id, ``machine`` a MAC (accept), ``job`` a job id (cancel, retry);
     ``site`` may be left out where it follows from those. ``params`` by kind: accept {name, bmc:
-    {url, secret}}, deploy {image, hostname, ssh_keys, user_data}, power {on}, secret.release
-    (whose ``node`` is a name or id) {secrets: [ids], all if missing}.
+    {url, secret, boot_by}}, deploy {image, hostname, ssh_keys, user_data}, power {on},
+    boot-by {by}, secret.release (whose ``node`` is a name or id) {secrets: [ids], all if
+    missing}.
     """
 
     kind: Annotated[str, Meta(extra_json_schema={"enum": sorted(KINDS)})]

@@ -15,6 +15,7 @@ from mesh.proto.lifecycle import monitored, only_monitored, refuse
 from mesh.proto.order import (
     ACCEPT,
     ADOPT,
+    BOOT_BY,
     CANCEL,
     DEPLOY,
     DESTRUCTIVE,
@@ -31,6 +32,7 @@ from mesh.proto.order import (
 __all__ = [
     "ACCEPT",
     "ADOPT",
+    "BOOT_BY",
     "CANCEL",
     "DEPLOY",
     "KINDS",
@@ -46,7 +48,7 @@ __all__ = [
 ENROLS: Final = frozenset({ACCEPT, ADOPT})
 """Orders that make a server."""
 LEAVES_ALONE: Final = frozenset(
-    {"record", "inspect", "inspect-oob", "promote", "fetch", "scan"}
+    {"record", "inspect", "inspect-oob", "promote", "fetch", "scan", "boot-by"}
 )
 """Verbs of steps that touch no machine: all that may be done to one that is monitored."""
 

@@ -14,6 +14,7 @@ from mesh.proto.net_boot import writes_disks
 from node.proto.lifecycle import (
     ACCEPT,
     ADOPT,
+    BOOT_BY,
     DEPLOY,
     PASSWORD,
     POWER,
@@ -55,7 +56,7 @@ class Step:
     do: str
     """Verb of the shell: record, inspect, fetch, power, boot, ramdisk, agent, phone-in,
     net-boot, disc, seal-login, new-password, switch-login, inspect-oob, promote,
-    scan."""
+    scan, boot-by."""
     args: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     """Steps that must be done before."""
@@ -92,6 +93,9 @@ def plan(
             steps = _enrol(kind, params, name)
         case "server.promote":
             steps = [_note("promote", "manage it from now on")]
+        case "server.boot-by":
+            way = str(params["by"])
+            steps = [replace(_note("boot-by", f"boot by {way} from now on"), args={"by": way})]
         case "bmc.scan":
             steps = [_scan()]
         case "server.deploy":
@@ -109,7 +113,7 @@ def plan(
             steps = _password()
         case _:
             steps = []
-    known = {ACCEPT, ADOPT, PROMOTE, SCAN, DEPLOY, RELEASE, POWER, PASSWORD}
+    known = {ACCEPT, ADOPT, PROMOTE, SCAN, DEPLOY, RELEASE, POWER, PASSWORD, BOOT_BY}
     assert kind in known or not steps
     return tuple(steps)
 

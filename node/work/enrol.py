@@ -69,6 +69,22 @@ class Enrol:
         await self._rows.store.write(fn)
         return {"administration": MANAGED}
 
+    async def boot_by(self, job: Job, way: str) -> dict[str, Any]:
+        """Write beside a server's BMC how it boots."""
+        scope, server_id = self._rows.scope, str(job["server"])
+
+        def fn(tx: Tx) -> None:
+            row = tx.get(scope, tables.SERVER, server_id)
+            known = row.body if row is not None else {}
+            bmc = known.get("bmc")
+            if not isinstance(bmc, Mapping):
+                raise Refused(f"{job.get('server_name')} has no BMC any more")
+            body = {**known, "bmc": {**bmc, "boot_by": way}, "changed_ms": tx.now_ms}
+            tx.put(scope, tables.SERVER, server_id, body)
+
+        await self._rows.store.write(fn)
+        return {"boot_by": way}
+
     async def inspected(self, job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
         """Make the server that a BMC describes; Refused when that is another one of ours.
 

@@ -104,6 +104,8 @@ class Steps:
                     raise StepFailed("this node cannot do this yet", False)
                 case "promote":
                     return await self._enrol.promote(doing.job)
+                case "boot-by":
+                    return await self._enrol.boot_by(doing.job, str(doing.step.args["by"]))
                 case "seal-login" | "new-password" | "switch-login" as do:
                     async with self._bmc_calls:
                         return await self._logins.act(do, doing.job, doing.attempts)

@@ -51,6 +51,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("token", "create", "--site", "fra1"), ("token", "revoke", "t0"), ("secret", "list"),
     ("server", "adopt", "db-1", "--monitored", "--site", "fra1", "--mac", MAC),
     ("server", "promote", "web-1"), ("server", "reject", MAC), ("server", "restore", MAC),
+    ("server", "boot-by", "web-1", "network", "--yes"),
     ("server", "power", "web-1", "web-2", "on", "--yes"), ("account", "list"),
     ("account", "show", "ann"),
     ("account", "role", "ann", "viewer"), ("account", "remove", "ann"), ("apitoken", "list"),

@@ -147,3 +147,20 @@ async def test_no_reserved_address_is_said_before_anything_is_inserted(tmp_path:
         assert job["state"] == "failed"
         assert re.match(r"insert boot disc: no address is reserved for srv1: ", job["error"])
         assert "insert" not in site.bmc.orders
+
+
+async def test_the_way_to_boot_can_be_changed_later(tmp_path: Path) -> None:
+    async with WorkSite(tmp_path).running() as site:
+        await accepted(site)
+        for way, boots in (("network", "ramdisk"), ("media", "disc")):
+            job = await site.end(
+                await site.give("server.boot-by", {"server": site.server, "by": way})
+            )
+            assert (job["state"], job["error"]) == ("succeeded", None)
+            row = site.server_row()
+            assert (row["bmc"]["boot_by"], row["state"]) == (way, "available")
+            assert row["bmc"]["secret"] == "bmc1"
+            assert (await site.end(await site.deploy()))["state"] == "succeeded"
+            assert site.machine.boots[-2:] == [boots, "disk"]
+            release = await site.give("server.release", {"server": site.server})
+            assert (await site.end(release))["state"] == "succeeded"

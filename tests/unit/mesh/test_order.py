@@ -46,6 +46,7 @@ GOOD = {
         "bmc": None,
     },
     "server.promote": {"server": SERVER},
+    "server.boot-by": {"server": SERVER, "by": "media"},
     "bmc.scan": {"networks": ["10.0.0.0/24"]},
     "server.deploy": DEPLOY,
     "server.release": {"server": SERVER},

@@ -63,7 +63,7 @@ def test_a_bios_finds_its_loader_and_the_loader_itself() -> None:
     assert catalog is not None
     place = image_at(whole[catalog : catalog + SECTOR])
     assert place == (FILES_AT * SECTOR, SECTOR)
-    table = struct.unpack_from("<IIII", whole, place[0] + 8)
+    table = struct.unpack_from("<IIII", whole, FILES_AT * SECTOR + 8)
     total = sum(struct.unpack(f"<{(len(LOADER) - 64) // 4}I", LOADER[64:])) & 0xFFFFFFFF
     assert table == (16, FILES_AT, len(LOADER), total)
 
