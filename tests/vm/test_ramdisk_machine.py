@@ -32,6 +32,11 @@ def start_node(host: Host, config: dict[str, Any]) -> Path:
          "--interface=eth0", "--dhcp-range=10.77.0.100,10.77.0.200,600", "--leasefile-ro"],
         "dnsmasq.log",
     )  # fmt: skip
+    return start_peer(host, config)
+
+
+def start_peer(host: Host, config: dict[str, Any]) -> Path:
+    """Start the peer alone; return its log of events."""
     argv = [sys.executable, "-m", "tests.support.agent_peer", json.dumps(config)]
     host.popen(["env", f"PYTHONPATH={REPOSITORY}", *argv], "peer.log")
     log = host.lab.folder / "peer.log"
