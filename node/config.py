@@ -17,7 +17,8 @@ class Interfaces:
     """Interface machines boot from; boot services bind only it. None: ``[boot] listen``."""
     oob: str | None = None
     """Interface that BMCs and switches are reached by (Redfish: TCP 443; IPMI: UDP 623 or the
-    port in the BMC's URL); None: the routing table decides."""
+    port in the BMC's URL), and where BMCs read boot discs from (TCP, as ``[boot] http_port``);
+    None: the routing table decides, and discs come from the boot listener."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -243,6 +243,7 @@ class Node:
                 dhcp_port=config.dhcp_port,
                 tftp_port=config.tftp_port,
                 http_port=config.http_port,
+                oob=interface_address(oob) if (oob := self.config.interfaces.oob) else None,
             ),
             self.store,
             self.desk,

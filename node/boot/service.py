@@ -50,6 +50,8 @@ class BootConfig:
     """0 takes a free one, as do the other two; that of PXE boot servers follows from it."""
     tftp_port: int = 69
     http_port: int = HTTP_PORT
+    oob: str | None = None
+    """Address on the network of the BMCs: boot discs are served there, and nothing else."""
 
     def address(self) -> str:
         """Return the address to serve on; raises LocalError with one sentence."""
@@ -114,6 +116,9 @@ class BootServices:
         media = MediaRoutes(decisions, served)
         answers = AnswerRoutes(decisions, log)
         discs = DiscRoutes(decisions, files)
+        everywhere = "0.0.0.0"  # noqa: S104 - then the boot listener is there already
+        self._oob = None if self.address in (config.oob, everywhere) else config.oob
+        self._discs = HttpServer(discs.routes(), log)
         rooms = (routes, served, media, answers, discs)
         self._http = HttpServer([one for room in rooms for one in room.routes()], log)
 
@@ -133,7 +138,9 @@ class BootServices:
         )
 
     def disc_base(self) -> str | None:
-        """Return the base URL by which BMCs reach this listener; None: it does not run."""
+        """Return the base URL by which BMCs reach our discs; None: we do not run."""
+        if "discs" in self.ports:
+            return f"http://{self._oob}:{self.ports['discs']}"
         return self.boot_url if "http" in self.ports else None
 
     def network_of(self, mac: str) -> MachineNetwork | None:
@@ -183,16 +190,24 @@ class BootServices:
             number = pxe_port(self.config.dhcp_port)
             pxe = stack.enter_context(self._dhcp.open(number))
             tftp = stack.enter_context(self._tftp.open())
-            try:
-                listener = listen_socket(address, port)
-            except OSError as exc:
-                raise refusal(exc, "HTTP", "tcp", address, port, None) from exc
-            stack.callback(listener.socket.close)
+            listener = _listen(address, port, stack)
+            oob = _listen(self._oob, port, stack) if self._oob else None
             async with trio.open_nursery() as nursery:
                 self.ports["dhcp"] = await nursery.start(self._dhcp.run, dhcp, pxe)
                 self.ports["pxe"] = int(pxe.getsockname()[1])
                 self.ports["tftp"] = await nursery.start(self._tftp.run, tftp)
                 self.ports["http"] = await nursery.start(self._http.run, listener)
+                if oob is not None:
+                    self.ports["discs"] = await nursery.start(self._discs.run, oob)
                 log = get_log("boot")
                 log.info("boot services ready", ip=address, iface=self.config.interface)
                 task_status.started(dict(self.ports))
+
+
+def _listen(address: str, port: int, stack: ExitStack) -> trio.SocketListener:
+    try:
+        listener = listen_socket(address, port)
+    except OSError as exc:
+        raise refusal(exc, "HTTP", "tcp", address, port, None) from exc
+    stack.callback(listener.socket.close)
+    return listener

@@ -156,3 +156,20 @@ async def _hello(node: Node) -> tuple[Any, ...]:
                 if asked[0] == "agent":
                     return asked
             await trio.sleep(0.05)
+
+
+async def test_bmcs_read_discs_on_their_own_network_and_nothing_else(tmp_path: Path) -> None:
+    entries: dict[str, Path | bytes] = dict(CONTENT)
+    config = BootConfig(
+        site="lab", listen="127.0.0.1", dhcp_port=0, tftp_port=0, http_port=0, oob="127.0.0.9"
+    )
+    files = BootFiles(entries=entries)
+    async with boot_node(tmp_path, config, subnet=SUBNET, files=files) as node:
+        base = node.boot.disc_base()
+        assert base is not None
+        assert base.startswith("http://127.0.0.9:")
+        async with httpx2.AsyncClient(base_url=base, trust_env=False) as client:
+            assert (await client.get(f"{PATH}good.iso")).status_code == 200
+            assert (await client.get(f"{PATH}revoked.iso")).status_code == 403
+            for path in ("/boot/v1/script", "/boot/v1/file/vmlinuz", "/assets/b3:00", "/"):
+                assert (await client.get(path)).status_code == 404
