@@ -16,7 +16,9 @@ are, too. ``pause_s`` is the longest standstill of a process that does no harm t
 Epochs are granted in vain, too, when a claimant dies or finds too few. So a voter asks for
 whom its word may still count: the owner of its own grant, else of its row of the job, and the
 one that the claim names; and a claim that names less than the voter knows is declined. A voter
-that has the job by its row lets it go once it does not hold it any more.
+that has the job by its row lets it go once it does not hold it any more. A claimant's own vote
+is its last, so what it did not vote for itself it never uses, and takes back wherever it hears
+of it: a holder that had granted it would stand still for ever.
 
 A site of two has no majority without both. There a node goes on for ``guard_s`` less the
 longest order less the margin after it was last renewed, or when the other is silent on the
@@ -137,11 +139,22 @@ class Tenure:
 
     # -- as a holder -----------------------------------------------------------------------
 
-    def on_renewed(self, voter: str, asked: float, granted: Mapping[str, Grant]) -> None:
-        """A voter renewed what we asked for at ``asked``, but for the jobs in ``granted``."""
+    def on_renewed(
+        self, voter: str, asked: float, granted: Mapping[str, Grant]
+    ) -> list[tuple[str, Grant]]:
+        """A voter renewed what we asked for at ``asked``, but for the jobs that it has granted
+        to others; return the claims of ours that it granted in vain, for the shell to take
+        back unless it still asks for them (its word did not come, or others declined).
+        """
         peer = self._peers.get(voter)
         if peer is not None and asked >= peer.renewed:
-            peer.renewed, peer.granted, peer.silent = asked, dict(granted), None
+            others = {job: grant for job, grant in granted.items() if grant.owner != self.me}
+            peer.renewed, peer.granted, peer.silent = asked, others, None
+        return [
+            (job, grant)
+            for job, grant in granted.items()
+            if grant.owner == self.me and grant.epoch > self._own_epoch(job)
+        ]
 
     def on_probed(self, name: str, answered: bool, now: float) -> None:
         """A peer that did not renew was looked for on the other network, too."""
@@ -186,10 +199,10 @@ class Tenure:
     # -- as a voter and heir ---------------------------------------------------------------
 
     def on_renew(self, holder: str, now: float) -> dict[str, Grant]:
-        """A holder asks; return the jobs that are others' by our word."""
+        """A holder asks; return the jobs that are somebody's by our word."""
         peer = self._peers.setdefault(holder, _Peer(now))
         peer.heard, peer.silent = now, None
-        return {job: grant for job, grant in self.grants.items() if grant.owner != holder}
+        return dict(self.grants)
 
     def unheard_s(self, name: str, now: float) -> float:
         """Return for how long a node was not heard; one never heard of counts from now on."""
@@ -255,6 +268,10 @@ class Tenure:
         if self._size == 2 and holder in self._members:
             return 1
         return self._size // 2 + 1
+
+    def _own_epoch(self, job: str) -> int:
+        own = self.grants.get(job)
+        return 0 if own is None else own.epoch
 
     def _over(self, job: str, grant: Grant, fenced: bool, now: float) -> bool:
         """Whether nobody works on a job by this grant, and nothing of it is on its way."""

@@ -237,3 +237,16 @@ def test_a_holder_that_lost_a_job_to_nobody_takes_it_back():
         nodes[name].record(JOB, claim)
     renew(nodes, A, 21.0, B)
     assert nodes[A].holds(JOB, claim.epoch, 21.0)
+
+
+def test_a_claimant_hears_what_was_granted_in_vain_and_nothing_that_it_had_won():
+    """Else a holds a job of its own no more, and b never takes it."""
+    nodes = site(A, B, C)
+    nodes[A].record(JOB, Grant(7, B))
+    assert not nodes[A].holds(JOB, 1, 0.0)
+    told = nodes[A].on_renew(B, 20.0)
+    assert nodes[B].on_renewed(A, 20.0, told) == [(JOB, Grant(7, B))]
+    assert nodes[B].stands(JOB, Grant(1, A)) == Grant(1, A)
+    for later in (Grant(7, B), Grant(8, C)):
+        nodes[B].record(JOB, later)
+        assert nodes[B].on_renewed(A, 20.0, told) == []
