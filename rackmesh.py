@@ -13,6 +13,7 @@ from mesh.cli.lazy import LazyGroup
 
 INTERRUPTED = 130
 _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
+_JOBS = "mesh.cli.jobs"
 _SHELF, _BUNDLE = "mesh.cli.shelf", "node.bundle_commands"
 _TEMPLATES = "mesh.cli.templates"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
@@ -96,11 +97,17 @@ TABLE: dict[str, Any] = {
     ),
     "job": (
         {
-            "list": (f"{_NOUNS}:job_list", "List jobs."),
-            "show": (f"{_NOUNS}:job_show", "Show one job with its evidence."),
+            "list": (f"{_JOBS}:job_list", "List jobs."),
+            "show": (f"{_JOBS}:job_show", "Show one job with its evidence."),
             "logs": (f"{_VERBS}:job_logs", "Print or follow a job's log."),
             "cancel": (f"{_VERBS}:job_cancel", "Stop a job at the next safe point."),
             "retry": (f"{_VERBS}:job_retry", "Take a failed job up again."),
+            "skip": (f"{_JOBS}:job_skip", "Let a failed step count as skipped."),
+            "hold": (f"{_JOBS}:job_hold", "Begin no next step of a job."),
+            "unhold": (f"{_JOBS}:job_unhold", "Let a held job go on."),
+            "confirm": (f"{_JOBS}:job_confirm", "Say whether a parked step was done."),
+            "kill": (f"{_JOBS}:job_kill", "End a job at once, whatever its step does."),
+            "archive": (f"{_JOBS}:job_archive", "Put an ended job out of the lists."),
         },
         "Jobs.",
     ),

@@ -19,6 +19,7 @@ STATE_TONES: Final = {
     "adopting": "busy",
     "deleting": "busy", "cleaning": "busy", "fetching": "busy", "queued": "busy",
     "retry_wait": "warn", "blocked": "warn", "parked": "warn", "suspended": "warn",
+    "held": "warn",
     "wanted": "busy", "absent": "quiet", "cancelled": "quiet", "left": "quiet",
 }  # fmt: skip
 """Colour behind a word; the word always stands there too."""

@@ -27,7 +27,7 @@ from mesh.rest.lists import JOB_OVER, Page, Plan, Value
 LIST_MAX: Final = 10_000
 """Most documents that one list returns."""
 BUSY_MS: Final = 5000
-RUNNING: Final = ("queued", "blocked", "running", "retry_wait")
+RUNNING: Final = ("queued", "blocked", "running", "retry_wait", "held")
 """Job states that count as work in hand."""
 FAILED: Final = tuple(state for state in get_args(ServerState) if state.endswith(" failed"))
 """Server states that want a person."""

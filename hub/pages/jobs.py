@@ -1,6 +1,7 @@
 """Jobs: what is in hand, what failed, what is over; and one job with its steps and its log."""
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +19,6 @@ from hub.pages.page import Page, Section
 from hub.pages.server import took
 from hub.ports import Json, Services
 from hub.proto.gantt import gantt
-from mesh.proto.order import CANCEL, RETRY
 from mesh.rest.filters import NONE
 from mesh.rest.groups import group
 from mesh.rest.lists import JOB_OVER, Plan, plan
@@ -34,10 +34,23 @@ LOG_LINES_MAX: Final = 500
 """Newest lines that stand in the page; the stream goes on behind them."""
 LOG_WAIT_S: Final = 2.0
 """Most time that a page waits for the node that has the log."""
+SAID: Final[Mapping[str, str]] = {
+    "cancel": "It is asked to stop at the next safe point.",
+    "retry": "It is asked to go on where it stopped.",
+    "skip": "It is asked to go on behind the step.",
+    "hold": "It is asked to begin no next step.",
+    "unhold": "It is asked to go on.",
+    "confirm": "It is asked to go on by what you said.",
+    "kill": "It is asked to end at once.",
+    "archive": "It is asked to leave the lists.",
+}
+"""What a person may say about a job, and what is shown after it was said."""
+LISTED: Final = "archived:no"
 VIEWS: Final = (
-    ("All", ""), ("In hand", "state:running state:queued state:blocked state:retry_wait"),
+    ("All", ""),
+    ("In hand", "state:running state:queued state:blocked state:retry_wait state:held"),
     ("Wants a person", "state:parked state:failed"), ("Deploys", "kind:server.deploy"),
-    ("Releases", "kind:server.release"),
+    ("Releases", "kind:server.release"), ("Archived", "archived:yes"),
 )  # fmt: skip
 
 
@@ -48,13 +61,16 @@ def add(pages: Blueprint, console: Console) -> None:
     @pages.get("/jobs")
     async def jobs() -> Response:
         text = request.args.get("filter", "").strip()[:2000]
+        everything = "archived:" in text
         sort = request.args.get("sort", "")[:200]
         cursor = request.args.get("cursor", "")[:CURSOR_CHARS_MAX]
         page = Page(
             title="Jobs", template="jobs/page.html", at="jobs",
             sections=(
                 Section("jobs", "jobs/list.html", "job node",
-                        lambda: job_list(services, text, sort, cursor)),
+                        lambda: job_list(
+                            services, text if everything else f"{text} {LISTED}".strip(),
+                            sort, cursor)),
             ),
             values={"filter": text, "sort": sort,
                     "views": [{"name": name, "filter": kept} for name, kept in VIEWS]},
@@ -82,14 +98,18 @@ def add(pages: Blueprint, console: Console) -> None:
     @pages.post("/jobs/<job>/<verb>")
     async def change_job(job: str, verb: str) -> Response:
         who = need("operator")
-        kind = {"cancel": CANCEL, "retry": RETRY}.get(verb)
-        if kind is None:
-            raise BadRequest(f"a job can be cancelled or retried, not {verb[:20]!r}")
-        await console.api.call("createOrder", who, {"kind": kind, "job": job})
-        words = "It is asked to stop at the next safe point." if kind == CANCEL else (
-            "It is asked to go on where it stopped."
-        )  # fmt: skip
-        return forms.go(f"/jobs/{job}", words)
+        if verb not in SAID:
+            raise BadRequest(f"a job takes {', '.join(SAID)}, not {verb[:20]!r}")
+        given, params = await forms.fields(), dict[str, Any]()
+        if given.get("reason", "").strip():
+            params["reason"] = given["reason"].strip()
+        if verb == "confirm":
+            params["done"] = given.get("done") == "yes"
+        body: Json = {"kind": f"job.{verb}", "job": job}
+        if params:
+            body["params"] = params
+        await console.api.call("createOrder", who, body)
+        return forms.go(f"/jobs/{job}", SAID[verb])
 
 
 def job_list(services: Services, text: str, sort: str, cursor: str) -> Json:
@@ -181,7 +201,24 @@ def _job(services: Services, job: str) -> Json:
         "runner": _runner(services, found), "stale": silent_sites(services),
         "may_cancel": found["state"] not in JOB_OVER,
         "may_retry": found["state"] in ("failed", "parked", "cancelled"),
+        **_words(found),
         "params": _params(found["params"]), "evidence": _evidence(found["steps"]),
+    }  # fmt: skip
+
+
+def _words(job: Json) -> Json:
+    """Return what may be said about a job beside cancel and retry, and of which step."""
+    taken, over = job["runner"] is not None, job["state"] in JOB_OVER
+    stuck = [s for s in job["steps"] if s["state"] in ("failed", "parked")]
+    open_again = taken and job["state"] in ("failed", "parked")
+    goes = taken and not over and job["state"] != "parked"
+    shots = [s for s in stuck if s["kind"] == "one-shot" and s["state"] == "parked"]
+    return {
+        "may_skip": stuck[0]["name"] if open_again and stuck and stuck[0]["may_skip"] else None,
+        "may_confirm": shots[0]["name"] if shots and job["state"] == "parked" else None,
+        "may_hold": goes and not job["held"], "may_unhold": goes and job["held"],
+        "may_kill": taken and not over and job["started_ms"] is not None,
+        "may_archive": taken and over and not job["archived"],
     }  # fmt: skip
 
 

@@ -203,40 +203,6 @@ def secret_list(where: Where, as_json: bool, **asked: Any) -> None:
         print_table(columns, rows, "there are no secrets")
 
 
-@click.command("list")
-@listing
-@options
-def job_list(where: Where, as_json: bool, **asked: Any) -> None:
-    """List jobs, running ones first."""
-    answer = every(where, "/jobs", as_json, asked)
-    rows = [
-        (j["id"], j["kind"], j["site"], j["server_name"], j["state"],
-         j["error"] or j["waits_for"] or _step(j), age(j["created_ms"], answer["as_of_ms"]))
-        for j in answer["items"]
-    ]  # fmt: skip
-    if not as_json:
-        columns = ("JOB", "KIND", "SITE", "SERVER", "STATE", "NOW", "AGE")
-        print_table(columns, rows, "there are no jobs")
-
-
-def _step(job: dict[str, Any]) -> str:
-    running = [step for step in job["steps"] if step["state"] == "running"]
-    if not running:
-        return ""
-    step = running[0]
-    if step["total"]:
-        return f"{step['name']} {100 * (step['done'] or 0) // step['total']} %"
-    return str(step["name"])
-
-
-@click.command("show")
-@click.argument("job")
-@options
-def job_show(where: Where, as_json: bool, job: str) -> None:
-    """Show one job with its steps and their evidence."""
-    show(where, f"/jobs/{in_path(job)}", as_json)
-
-
 def every(where: Where, path: str, as_json: bool, asked: dict[str, Any]) -> dict[str, Any]:
     """Read a whole list, or as much as --limit says; print it for --json."""
     with where.client() as client:
@@ -255,23 +221,24 @@ def show(where: Where, path: str, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    for line in _lines(answer["item"], ""):
+    for line in lines_of(answer["item"]):
         click.echo(line)
 
 
-def _lines(value: Any, indent: str) -> list[str]:
+def lines_of(value: Any, indent: str = "") -> list[str]:
+    """Return a value in lines for people, what is inside indented."""
     if isinstance(value, dict):
         lines: list[str] = []
         for key, item in value.items():
             if isinstance(item, (dict, list)) and item:
-                lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
+                lines += [f"{indent}{key}:", *lines_of(item, indent + "  ")]
             else:
                 lines.append(f"{indent}{key}: {_plain(item)}")
         return lines
     if isinstance(value, list):
         lines = []
         for item in value:
-            inner = _lines(item, indent + "  ")
+            inner = lines_of(item, indent + "  ")
             lines += [f"{indent}- {inner[0].strip()}", *inner[1:]] if inner else []
         return lines
     return [f"{indent}{_plain(value)}"]

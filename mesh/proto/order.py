@@ -52,14 +52,26 @@ PASSWORD: Final = "server.password"
 """Give a server's BMC a new random password, known to the active nodes of its site alone."""
 CANCEL: Final = "job.cancel"
 RETRY: Final = "job.retry"
+SKIP: Final = "job.skip"
+"""Let a step that failed or is parked count as skipped; ``reason``, and ``step`` by its id."""
+KILL: Final = "job.kill"
+"""End a job at once, even when its step hangs."""
+HOLD: Final = "job.hold"
+"""Begin no next step until ``job.unhold``."""
+UNHOLD: Final = "job.unhold"
+CONFIRM: Final = "job.confirm"
+"""Say whether a parked one-shot step was ``done``, with the ``reason`` to know it."""
+ARCHIVE: Final = "job.archive"
+"""Put a job that has ended out of the lists."""
 HAND_ON: Final = "secret.release"
 """Let a node of the site seal secrets that it can open to another one."""
-JOB_VERBS: Final = frozenset({CANCEL, RETRY})
+JOB_VERBS: Final = frozenset({CANCEL, RETRY, SKIP, KILL, HOLD, UNHOLD, CONFIRM, ARCHIVE})
 """Kinds that say something about a job; their parameter ``job`` is its id."""
 KINDS: Final = JOB_VERBS | {
     ACCEPT, ADOPT, PROMOTE, SCAN, DEPLOY, RELEASE, POWER, PASSWORD, HAND_ON,
     BOOT_BY,
 }  # fmt: skip
+REASON_CHARS_MAX: Final = 200
 SECRETS_MAX: Final = 500
 """Most secrets that one order names."""
 GROUPED: Final = frozenset({DEPLOY, RELEASE, POWER, PASSWORD, PROMOTE, BOOT_BY})
@@ -198,7 +210,7 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
         if size > PARAMS_BYTES_MAX:
             raise CodecError(f"it has {size} bytes, at most {PARAMS_BYTES_MAX} fit")
         if kind in JOB_VERBS:
-            _uuid(params, "job")
+            _check_word(kind, params)
             return
         if kind == HAND_ON:
             _check_hand_on(params)
@@ -233,6 +245,18 @@ def _check_scan(params: Mapping[str, Any]) -> None:
         read_networks(networks)
     except ValueError as exc:
         raise CodecError(f"field networks: {exc}") from None
+
+
+def _check_word(kind: str, params: Mapping[str, Any]) -> None:
+    _uuid(params, "job")
+    if kind == CONFIRM:
+        fields.flag(params, "done")
+    if kind in (SKIP, CONFIRM) or params.get("reason") is not None:
+        reason = fields.text(params, "reason", chars_max=REASON_CHARS_MAX)
+        if not reason.strip() or not reason.isprintable():
+            raise CodecError("field reason is no line of text")
+    if kind == SKIP and params.get("step") is not None:
+        fields.text(params, "step", chars_max=64)
 
 
 def _check_hand_on(params: Mapping[str, Any]) -> None:

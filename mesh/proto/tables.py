@@ -337,7 +337,7 @@ class JobRow(TypedDict, total=False):
     server: str | None  # server id
     server_name: str | None
     runner: str  # node id
-    state: str  # queued blocked running succeeded failed retry_wait cancelled parked
+    state: str  # queued blocked running succeeded failed retry_wait held cancelled parked
     waits_for: str | None
     author: str
     params: dict[str, Any]

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from mesh.rest.types import Job
 
-_GOES_ON: Final = frozenset({"queued", "blocked", "running", "retry_wait"})
+_GOES_ON: Final = frozenset({"queued", "blocked", "running", "retry_wait", "held"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

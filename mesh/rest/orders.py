@@ -29,6 +29,8 @@ from mesh.proto.order import (
     RELEASE,
     SCAN,
     OrderClass,
+    OrderRefused,
+    check_params,
     order_class,
 )
 from mesh.rest.enrolments import adopted, by_bmc, enrolment, scanned
@@ -157,7 +159,7 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
     if not isinstance(params, Mapping):
         raise RequestProblem("bad-request", "params must be an object")
     if kind in JOB_VERBS:
-        return _job(str(kind), request, known)
+        return _job(str(kind), request, params, known)
     if kind in (ACCEPT, ADOPT):
         return _enrol(str(kind), request, params, known, new_server)
     if kind == SCAN:
@@ -299,13 +301,20 @@ def _asset(asset: Any, name: str) -> str:
     )
 
 
-def _job(kind: str, request: Body, known: Known) -> Draft:
+def _job(kind: str, request: Body, params: Body, known: Known) -> Draft:
+    """Say something about a job; the site's runner of the job has the last word."""
     wanted = request.get("job")
     job = known.job(wanted) if isinstance(wanted, str) else None
     if job is None:
         raise RequestProblem("not-found", f"there is no job {wanted!r}")
+    said = {name: params[name] for name in ("reason", "step", "done") if name in params}
+    body = {"job": wanted, **said}
+    try:
+        check_params(kind, body)
+    except OrderRefused as exc:
+        raise RequestProblem("bad-request", str(exc)) from exc
     return Draft(
-        kind=kind, site=job["site"], server=job.get("server"), params={"job": wanted},
+        kind=kind, site=job["site"], server=job.get("server"), params=body,
         order_class="normal",
     )  # fmt: skip
 

@@ -124,6 +124,9 @@ class Pending(TypedDict):
 class Step(TypedDict):
     """A step of a job."""
 
+    id: str
+    after: list[str]  # ids of the steps that must have ended before
+    may_skip: bool  # whether a person may skip it once it failed
     name: str
     kind: str
     state: str
@@ -151,6 +154,8 @@ class Job(TypedDict):
     author: str | None
     runner: str | None
     group: str | None  # of the orders that were given together
+    held: bool  # no next step begins until a person takes the hold off
+    archived: bool  # out of the lists; it has ended
     attempt: int
     created_ms: int | None
     started_ms: int | None

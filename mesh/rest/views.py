@@ -111,6 +111,8 @@ def job(body: Body) -> Job:
         author=text_of(body.get("author")),
         runner=text_of(body.get("runner")),
         group=text_of(body.get("group")),
+        held=isinstance(body.get("held"), Mapping),
+        archived=number_of(body.get("archived_ms")) is not None,
         attempt=number_of(body.get("attempt")) or 1,
         created_ms=number_of(body.get("created_ms")),
         started_ms=number_of(body.get("started_ms")),
@@ -187,6 +189,9 @@ def waits_to_be_taken_up(order: Order) -> str:
 def _step(body: Body) -> Step:
     evidence = body.get("evidence")
     return Step(
+        id=text_of(body.get("id")) or "",
+        after=texts_of(body.get("after")),
+        may_skip=body.get("may_skip") is True,
         name=text_of(body.get("name")) or "",
         kind=text_of(body.get("kind")) or "",
         state=text_of(body.get("state")) or "unknown",

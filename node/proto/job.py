@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from node.proto.plan import Step
+from node.proto.plan import Step, may_skip
 
 BACKOFF_FIRST_MS: Final = 2_000
 BACKOFF_MAX_MS: Final = 60_000
@@ -27,14 +27,12 @@ PROGRESS_SAVE_MS: Final = 2_000
 """Progress alone is saved at most this often; a change of state at once."""
 ATTEMPTS_PER_RETRY: Final = 3
 """Attempts of a job before a person has to say retry; each is a new capability and session."""
-ATTEMPT_MAX: Final = 250
-"""The capability has one byte for the attempt."""
 SENTENCE_CHARS_MAX: Final = 400
 STRAYED: Final = "the machine booted from its disk instead of the network"
 
 TERMINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
 ENDED: Final = TERMINAL | {"parked"}
-_DONE: Final = frozenset({"done", "skipped"})
+DONE: Final = frozenset({"done", "skipped"})
 
 Witness = str | None
 Seen = Literal["done", "not done", "unknown"]
@@ -125,7 +123,8 @@ class Job:
     def deadline(self) -> int | None:
         """When ``on_timer`` is due, Unix milliseconds."""
         times = [live.since + self._step[name].limit_ms for name, live in self._live.items()]
-        times += [entry["next_ms"] for entry in self.row["steps"] if _retries(entry)]
+        if not self.row.get("held"):
+            times += [entry["next_ms"] for entry in self.row["steps"] if _retries(entry)]
         if self._unsaved:
             times.append(self._saved + PROGRESS_SAVE_MS)
         return None if self.ended else min(times, default=None)
@@ -234,11 +233,11 @@ class Job:
         self._says.pop(name, None)
         next_attempt(self.row)
         notes: list[Effect] = [Note(f"{step.name}: {error}; attempt {self.row['attempt']}")]
-        for other in _span(self.plan, step.redo, name):
+        for other in span(self.plan, step.redo, name):
             if other in self._live:
                 del self._live[other]
                 notes.append(Stop(other))
-            _reset(self._entry[other], error if other == name else None)
+            reset(self._entry[other], error if other == name else None)
         return [*notes, *self._advance(now, changed=True)]
 
     def on_strayed(self, now: int) -> list[Effect]:
@@ -330,6 +329,17 @@ class Job:
             effects += self._save(now, urgent=False)
         return effects
 
+    def on_hold(self, held: Mapping[str, Any] | None, now: int) -> list[Effect]:
+        """A person holds it (``by``, ``reason``), or lets it go on (None).
+
+        Steps that have begun end; none begins while it is held.
+        """
+        if self.ended or (self.row.get("held") is None) == (held is None):
+            return []
+        self.row["held"] = held
+        note = Note("goes on: the hold is off" if held is None else _held(held))
+        return [note, *self._advance(now, changed=True)]
+
     # -- inside ----------------------------------------------------------------------------
 
     def _next(self, step: Step) -> Effect:
@@ -342,7 +352,7 @@ class Job:
         """Begin what is ready; settle the job's state; save when something changed."""
         begun: list[Step] = []
         failed = any(entry["state"] == "failed" for entry in self.row["steps"])
-        if not failed:
+        if not failed and not self.row.get("held"):
             begun = [step for step in self.plan if self._ready(step, now)]
         for step in begun:
             entry = self._entry[step.id]
@@ -366,12 +376,12 @@ class Job:
             return False
         if (entry.get("next_ms") or 0) > now:
             return False
-        return all(self._entry[name]["state"] in _DONE for name in step.after)
+        return all(self._entry[name]["state"] in DONE for name in step.after)
 
     def _settle(self, now: int) -> None:
         """Set the job's state and what it waits for from its steps."""
         row, entries = self.row, self.row["steps"]
-        if all(entry["state"] in _DONE for entry in entries):
+        if all(entry["state"] in DONE for entry in entries):
             row.update(state="succeeded", ended_ms=now, waits_for=None, error=None)
             return
         if self._live:
@@ -382,6 +392,9 @@ class Job:
         if failed is not None:
             row.update(state="failed", ended_ms=now, waits_for=None)
             row["error"] = f"{failed['name']}: {failed['error']}"[:SENTENCE_CHARS_MAX]
+            return
+        if row.get("held"):
+            row.update(state="held", waits_for=held_sentence(row))
             return
         retry = min((e for e in entries if _retries(e)), key=lambda e: int(e["next_ms"]))
         wait_s = backoff_ms(retry["attempts"]) / 1000
@@ -406,6 +419,7 @@ def new_steps(plan: Iterable[Step]) -> list[dict[str, Any]]:
     return [
         {
             "id": step.id, "name": step.name, "kind": step.kind, "state": "waiting",
+            "after": list(step.after), "may_skip": may_skip(step),
             "solo": False, "started_ms": None, "ended_ms": None, "done": None, "total": None,
             "unit": None, "evidence": {}, "error": None, "attempts": 0, "next_ms": None,
         }
@@ -416,7 +430,7 @@ def new_steps(plan: Iterable[Step]) -> list[dict[str, Any]]:
 def current_step(row: Mapping[str, Any], plan: Iterable[Step]) -> Step | None:
     """Return the first step of a job that is not done, or None."""
     state = {entry["id"]: entry["state"] for entry in row["steps"]}
-    return next((step for step in plan if state.get(step.id) not in _DONE), None)
+    return next((step for step in plan if state.get(step.id) not in DONE), None)
 
 
 def backoff_ms(attempts: int) -> int:
@@ -441,46 +455,29 @@ def cancel_row(row: dict[str, Any], by: str, now: int) -> None:
         if entry["state"] in {"running", "parked"}:
             entry.update(state="failed", ended_ms=now, error=f"cancelled by {by}")
     row.update(state="cancelled", ended_ms=now, waits_for=None, error=f"cancelled by {by}")
+    row["held"] = None
 
 
-def reopen(row: dict[str, Any], plan: tuple[Step, ...], now: int) -> str | None:
-    """Make a failed, parked or cancelled job run again; return a refusal or None.
-
-    Steps are done again from the plan's ``redo`` of the one that did not end; a person's word
-    is what a one-shot step waited for.
-    """
-    if row["state"] not in {"failed", "parked", "cancelled"}:
-        return (
-            f"the job is {row['state']}; only a failed, parked or cancelled job is tried again"
-        )
-    if row["attempt"] >= ATTEMPT_MAX:
-        return f"the job has had {row['attempt']} attempts; give a new order"
-    at = next((s for s in plan if _entry_of(row, s.id)["state"] not in _DONE), None)
-    if at is not None:
-        for name in _span(plan, at.redo or at.id, at.id):
-            _reset(_entry_of(row, name), None)
-    for entry in row["steps"]:
-        if entry["state"] not in _DONE:
-            _reset(entry, None)
-        entry["attempts"] = 0
-    next_attempt(row)
-    row.update(attempt_first=row["attempt"], state="queued", error=None, ended_ms=None)
-    row.update(waits_for="waits for its turn", reopened_ms=now)
-    return None
-
-
-def _entry_of(row: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(entry for entry in row["steps"] if entry["id"] == name)
-
-
-def _span(plan: tuple[Step, ...], first: str, last: str) -> list[str]:
+def span(plan: tuple[Step, ...], first: str, last: str) -> list[str]:
+    """Return the names of steps from one to another, both included."""
     names = [step.id for step in plan]
     return names[names.index(first) : names.index(last) + 1]
 
 
-def _reset(entry: dict[str, Any], error: str | None) -> None:
+def reset(entry: dict[str, Any], error: str | None) -> None:
+    """Let a step begin as if it never had."""
     entry.update(state="waiting", started_ms=None, ended_ms=None, next_ms=None, error=error)
     entry.update(done=None, total=None, solo=False, evidence={}, attempts=0)
+
+
+def held_sentence(row: Mapping[str, Any]) -> str | None:
+    """Say who holds a job, None when nobody does."""
+    return f"a person: {_held(row['held'])}" if row.get("held") else None
+
+
+def _held(held: Mapping[str, Any]) -> str:
+    reason = f" ({held['reason']})" if held.get("reason") else ""
+    return f"held by {held.get('by')}{reason}"[:SENTENCE_CHARS_MAX]
 
 
 def _retries(entry: dict[str, Any]) -> bool:

@@ -80,6 +80,22 @@ class Step:
     """Step to begin again from when the machine is lost or a person says retry."""
 
 
+SKIPPABLE: Final = frozenset({"power", "boot", "disc", "inspect", "phone-in", "net-boot"})
+"""Verbs of the shell that a person may say were seen to otherwise, or do not matter."""
+SKIPPABLE_AGENT: Final = frozenset({"first_boot", "reboot", "poweroff"})
+
+
+def may_skip(step: Step) -> bool:
+    """Say whether a person's word may stand in for a step that failed.
+
+    Not for what later steps or the server's row take as proved: records, images, logins, the
+    ramdisk's session, what was written or wiped. What is not named here cannot be skipped.
+    """
+    return step.do in SKIPPABLE or (
+        step.do == "agent" and step.args.get("do") in SKIPPABLE_AGENT
+    )
+
+
 def plan(
     kind: str, params: Mapping[str, Any], name: str, bmc: bool, media: bool = False
 ) -> tuple[Step, ...]:

@@ -38,7 +38,7 @@ MEDIA_PATH: Final = "/media/v1"
 ANSWERS_PATH: Final = "/answers/v1"
 _HEADERS: Final = ("x-rackmesh-session", "x-rackmesh-counter", "x-rackmesh-signature")
 _LOCAL_DISK: Final = frozenset({"active", "deploy-wait", "deploy-wait failed"})
-_RUNS: Final = frozenset({"running", "retry_wait"})
+_RUNS: Final = frozenset({"running", "retry_wait", "held"})
 
 Reply = tuple[int, dict[str, Any]]
 _NO_ROOM: Final[Reply] = (503, {"detail": "this node waits for room on its disk; ask again"})

@@ -123,7 +123,7 @@ class Work:
         """Jobs of ours that may need a runner."""
         self._first_seen: dict[str, float] = {}
         self._bell = trio.Event()
-        self._verbs = Verbs(self.rows, self._orders, self.runner, self._took, clock)
+        self._verbs = Verbs(self.rows, self._orders, self.runner, self._took, self.log)
 
     def _make_means(self, receipts: Receipts, steps: Steps) -> Means:
         """Return what all runners share."""

@@ -26,7 +26,7 @@ from node.work.rows import SiteRows, plan_of
 COUNTED_MAX: Final = 1024
 """Boots whose reads are counted at a time; beyond it the oldest are forgotten."""
 BOOTS_FROM_NETWORK: Final = frozenset({"active", "deploy-wait", "deploy-wait failed"})
-_RUNS: Final = frozenset({"running", "retry_wait"})
+_RUNS: Final = frozenset({"running", "retry_wait", "held"})
 log = get_log("boot-desk")
 
 

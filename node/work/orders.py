@@ -15,7 +15,7 @@ from mesh.proto.order import DEPLOY, DESTRUCTIVE, Order, OrderRefused, check_cla
 from mesh.proto.rendezvous import ranked
 from mesh.rest.orders import NOT_AFTER_MS
 from node.proto import lifecycle
-from node.proto.job import ENDED, SENTENCE_CHARS_MAX, TERMINAL, new_steps
+from node.proto.job import ENDED, SENTENCE_CHARS_MAX, TERMINAL, held_sentence, new_steps
 from node.proto.plan import plan
 from node.proto.server_view import server_view
 from node.work.discs import by_media
@@ -190,7 +190,9 @@ class Orders:
         target = row.get("server")
         server_row = tx.get(self.rows.scope, tables.SERVER, target) if target else None
         server: Mapping[str, Any] | None = None if server_row is None else server_row.body
-        waits = self._busy(tx, row, server, standing) or self._slots(row, running)
+        held = held_sentence(row)
+        waits = ("blocked", held) if held else self._busy(tx, row, server, standing)
+        waits = waits or self._hung(row, running) or self._slots(row, running)
         if waits is not None:
             return self._wait(tx, row, *waits)
         refusal = self._refusal(tx, row, server)
@@ -218,6 +220,17 @@ class Orders:
         name = str(row["server_name"])
         steps = plan(row["kind"], row["params"], name, row["bmc"], row["media"])
         row["steps"] = new_steps(steps)
+
+    def _hung(
+        self, row: Mapping[str, Any], running: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[str, str] | None:
+        """Say that a job which was killed has not let go of the server yet."""
+        same = (other for other in running.values() if other.get("server") == row["server"])
+        last = next(same, None) if row.get("server") else None
+        if last is None:
+            return None
+        name = last.get("server_name") or last["server"]
+        return "blocked", f"waits for the last call of {last['kind']} to {name} to come back"
 
     def _busy(
         self,

@@ -9,11 +9,13 @@ stops a job as a power cut would: it goes on from its row when there is room.
 import copy
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import trio
 
 from mesh.errors import MeshError, Refused, StoreFull
+from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto import tables
 from node.proto import agent_desk as desk_core
@@ -113,6 +115,12 @@ class JobRunner:
     async def cancel(self, by: str) -> None:
         """Cancel the job; returns when that is durable."""
         await self._ask(lambda now: self.job.on_cancel(by, now))
+
+    async def hold(self, held: Mapping[str, Any] | None) -> bool:
+        """Hold the job or let it go on (None); returns when durable, False: it is over."""
+        return await self._ask(
+            lambda now: self.job.on_hold(held and {**held, "at_ms": now}, now)
+        )
 
     async def wait_over(self) -> None:
         """Wait until nothing more will be written about the job from here."""
@@ -219,8 +227,8 @@ class JobRunner:
         try:
             self._send.send_nowait((event, done))
         except trio.WouldBlock:
-            await _first(lambda: self._send.send((event, done)), self._over.wait)
-        await _first(done.wait, self._over.wait)
+            await first_of(partial(self._send.send, (event, done)), self._over.wait)
+        await first_of(done.wait, self._over.wait)
         return done.is_set()
 
     async def _perform(self, effects: list[job_core.Effect]) -> None:
@@ -265,6 +273,8 @@ class JobRunner:
         def fn(tx: Tx) -> None:
             known = tx.get(scope, tables.JOB, self.id)
             if known is not None and known.body.get("runner") != row["runner"]:
+                raise Superseded
+            if known is not None and known.body.get("killed_ms") != row.get("killed_ms"):
                 raise Superseded
             tx.put(scope, tables.JOB, self.id, row)
             put_server_view(tx, scope, row, view)
@@ -476,18 +486,6 @@ def put_server_view(
     body = {**server.body, **view}
     if body != server.body:
         tx.put(scope, tables.SERVER, job["server"], {**body, "changed_ms": tx.now_ms})
-
-
-async def _first(*waits: Callable[[], Awaitable[Any]]) -> None:
-    """Return when the first of several waits is over."""
-    async with trio.open_nursery() as nursery:
-
-        async def one(wait: Callable[[], Awaitable[Any]]) -> None:
-            await wait()
-            nursery.cancel_scope.cancel()
-
-        for wait in waits:
-            nursery.start_soon(one, wait)
 
 
 def _strayed(name: str) -> Answer:

@@ -71,6 +71,10 @@ class FakeBmc:
     lies: bool = False
     described: dict[str, Any] = field(default_factory=dict)
     """What it says the server is made of."""
+    hangs: trio.Event | None = None
+    """A call that switches power comes back when this is set, and cannot be cancelled."""
+    hung: int = 0
+    """Calls that did or do hang."""
     password: str | None = None
     """The one that it takes; None: any."""
     orders: list[str] = field(default_factory=list)
@@ -93,6 +97,10 @@ class FakeBmc:
 
     async def set_power(self, on: bool) -> None:
         await trio.lowlevel.checkpoint()
+        if self.hangs is not None:
+            self.hung += 1
+            with trio.move_on_after(20, shield=True):
+                await self.hangs.wait()
         self._ask()
         self.cut.boundary()
         self.orders.append("on" if on else "off")

@@ -271,6 +271,60 @@ async def test_a_job_is_cancelled_and_retried_from_its_page(tmp_path: Path) -> N
         assert (await browser.post("/jobs/j1/burn", {})).status_code == 400
 
 
+def parked_at(kind: str, state: str, **step: Any) -> dict[str, Any]:
+    entry = {"id": "flash", "name": "flash BIOS", "kind": kind, "state": state, **step}
+    return {
+        "kind": "server.power", "state": "parked" if state == "parked" else "failed",
+        "runner": "n1", "server": "s1", "server_name": "web-1", "created_ms": 1,
+        "started_ms": 1, "steps": [entry],
+    }  # fmt: skip
+
+
+async def test_a_job_page_offers_the_words_that_fit_and_says_what_each_does(
+    tmp_path: Path,
+) -> None:
+    async with console(tmp_path) as (bench, browser):
+        put = bench.rows.put
+        put(SCOPE, tables.JOB, "k1", **parked_at("one-shot", "parked"))
+        put(SCOPE, tables.JOB, "k2", **parked_at("set", "failed", may_skip=True))
+        held = {**parked_at("set", "waiting"), "state": "held", "held": {"by": "ann@hub"}}
+        put(SCOPE, tables.JOB, "k3", **held)
+        put(SCOPE, tables.JOB, "k4", **{**parked_at("set", "running"), "state": "running"})
+        put(SCOPE, tables.JOB, "k5", **{**held, "state": "succeeded", "archived_ms": 5})
+        await bench.ingest.read_all()
+        bench.peers.answers["job.logs"] = Unreachable("x")
+        offered = {
+            job: set(
+                re.findall(rf'action="/jobs/{job}/(\w+)"', await browser.text(f"/jobs/{job}"))
+            )
+            for job in ("k1", "k2", "k3", "k4", "k5")
+        }
+        assert offered == {
+            "k1": {"retry", "confirm", "cancel", "kill"}, "k2": {"retry", "skip", "archive"},
+            "k3": {"unhold", "cancel", "kill"}, "k4": {"hold", "cancel", "kill"}, "k5": set(),
+        }  # fmt: skip
+        assert "the job goes on behind it" in await browser.text("/jobs/k2")
+        listed = await browser.text("/jobs")
+        assert "/jobs/k4" in listed and "/jobs/k5" not in listed
+        assert "/jobs/k5" in await browser.text("/jobs?filter=archived:yes")
+
+
+async def test_a_word_about_a_job_goes_out_with_its_reason(tmp_path: Path) -> None:
+    async with console(tmp_path) as (bench, browser):
+        for verb, fields in (
+            ("skip", {"reason": " by hand "}), ("confirm", {"reason": "seen", "done": "no"}),
+            ("hold", {"reason": ""}), ("unhold", {}), ("kill", {"reason": "stuck"}),
+            ("archive", {}),
+        ):  # fmt: skip
+            assert (await browser.post(f"/jobs/j1/{verb}", fields)).status_code == 303
+        said = [(order["kind"], order.get("params")) for order, _ in bench.fake.orders]
+        assert said == [
+            ("job.skip", {"reason": "by hand"}),
+            ("job.confirm", {"reason": "seen", "done": False}), ("job.hold", None),
+            ("job.unhold", None), ("job.kill", {"reason": "stuck"}), ("job.archive", None),
+        ]  # fmt: skip
+
+
 async def test_assets_say_in_words_how_they_stand_at_each_site(tmp_path: Path) -> None:
     async with console(tmp_path) as (bench, browser):
         bench.rows.put(

@@ -21,7 +21,7 @@ def test_a_job_with_its_runner_in_reach_is_shown_as_it_is() -> None:
     assert seen() == ("running", "x", None)
 
 
-@pytest.mark.parametrize("state", ["running", "retry_wait", "queued", "blocked"])
+@pytest.mark.parametrize("state", ["running", "retry_wait", "held", "queued", "blocked"])
 def test_a_runner_out_of_reach_or_gone_is_named(state: str) -> None:
     assert seen(state=state, runner="n2") == (
         state, "its runner b is out of reach of this hub", None,

@@ -54,6 +54,12 @@ GOOD = {
     "server.password": {"server": SERVER},
     "job.cancel": {"job": SERVER},
     "job.retry": {"job": SERVER},
+    "job.skip": {"job": SERVER, "reason": "seen to by hand"},
+    "job.kill": {"job": SERVER},
+    "job.hold": {"job": SERVER},
+    "job.unhold": {"job": SERVER},
+    "job.confirm": {"job": SERVER, "done": True, "reason": "the LED says so"},
+    "job.archive": {"job": SERVER},
     "secret.release": {"node": "a" * 32, "name": "fra1-b"},
 }
 

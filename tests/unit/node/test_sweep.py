@@ -47,7 +47,7 @@ def test_ended_jobs_go_after_a_month_with_their_orders() -> None:
 
 
 @pytest.mark.parametrize(
-    "state", ["queued", "blocked", "running", "retry_wait", "parked", None]
+    "state", ["queued", "blocked", "running", "retry_wait", "held", "parked", None]
 )
 def test_a_job_that_has_not_ended_stays_however_old(state: str | None) -> None:
     jobs = [job("j", 12 * LONG_MS, state=state)]

@@ -33,7 +33,7 @@ def call(
         ("createToken", {"site": "fra1", "x": 1}, "the body has no field 'x'; known: site"),
         (
             "createOrder", {"kind": "server.explode"},
-            "kind is 'server.explode': expected one of bmc.scan, job.cancel, job.retry,",
+            "kind is 'server.explode': expected one of bmc.scan, job.archive, job.cancel,",
         ),
         (
             "declareAsset", {"name": "x", "want": ["a", "No"]},

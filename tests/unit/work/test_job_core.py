@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from node.proto import job as j
+from node.proto import job_words
 from node.proto.job import Act, Confirm, Ended, Job, Note, Probe, Save, Stop
 from node.proto.plan import Step, plan
 from node.proto.server_view import server_view
@@ -360,14 +361,14 @@ def test_retry_goes_back_to_where_the_machine_can_be_had_again() -> None:
         entry["state"] = "done"
     row["steps"][5].update(state="failed", error="disk smaller than the image")
     row.update(state="failed", error="x", touched=True)
-    assert j.reopen(row, steps, 5) is None
+    assert job_words.reopen(row, steps, 5) is None
     assert [e["state"] for e in row["steps"]] == ["done"] + ["waiting"] * 10
     assert (row["attempt"], row["attempt_first"], row["state"]) == (2, 2, "queued")
-    assert j.reopen(row, steps, 6) == (
+    assert job_words.reopen(row, steps, 6) == (
         "the job is queued; only a failed, parked or cancelled job is tried again"
     )
     row.update(state="failed", attempt=250)
-    assert "give a new order" in str(j.reopen(row, steps, 7))
+    assert "give a new order" in str(job_words.reopen(row, steps, 7))
 
 
 def test_cancelled_before_anything_was_touched_the_server_goes_back() -> None:
