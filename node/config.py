@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mesh.host.config import default_data
 from mesh.proto.address_book import parse_seed
+from mesh.proto.order import HAND_ON, JOB_VERBS, KINDS
+from node.proto.caps import Caps, parse_kinds
 from node.proto.uplink import parse_hours
 
 
@@ -121,6 +123,38 @@ class Policy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """How many jobs at a time, and how long ended ones stay in the lists."""
+
+    node_max: int = 32
+    """Jobs that this node runs at a time."""
+    destructive_max: int = 8
+    """Of these, jobs that wipe or overwrite."""
+    site_max: int = 0
+    """Jobs that run in the whole site; 0: no cap. Say the same at each node of the site."""
+    device_max: int = 0
+    """Jobs at one device at a time (a chassis' BMC has many servers); 0: no cap. A server never
+    has more than one. Say the same at each node."""
+    kinds_max: tuple[str, ...] = ()
+    """Jobs of one kind in the whole site, "server.deploy 4". Say the same at each node."""
+    archive_days: int = 7
+    """Ended jobs leave the lists after so many days (``job list --all`` has them); 0: never."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that let nothing run."""
+        for name, least in (("node_max", 1), ("destructive_max", 1), ("site_max", 0),
+                            ("device_max", 0), ("archive_days", 0)):  # fmt: skip
+            if not least <= getattr(self, name) <= 10_000:
+                raise ValueError(f"{name} must be {least} to 10000, not {getattr(self, name)}")
+        self.caps()
+
+    def caps(self) -> Caps:
+        """Return the caps that hold for the site."""
+        kinds = parse_kinds(self.kinds_max, KINDS - JOB_VERBS - {HAND_ON})
+        return Caps(site=self.site_max, device=self.device_max, kinds=kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cache:
     """The asset cache."""
 
@@ -170,6 +204,7 @@ class NodeConfig:
     subnet: Subnet = field(default_factory=Subnet)
     mesh: Mesh = field(default_factory=Mesh)
     policy: Policy = field(default_factory=Policy)
+    jobs: Jobs = field(default_factory=Jobs)
     cache: Cache = field(default_factory=Cache)
 
     def __post_init__(self) -> None:

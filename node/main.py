@@ -58,6 +58,7 @@ from node.bundles import bundle_handlers
 from node.clear import ClearServer
 from node.config import NodeConfig
 from node.disk import keep_room
+from node.job_limits import job_limits
 from node.joining import KEYS, REGISTER, Joined, read_joined
 from node.proto.site_view import SiteView
 from node.resources import Resources
@@ -70,7 +71,6 @@ from node.uplink import uplink_of
 from node.work.boot_desk import BootDesk
 from node.work.discs import places_of
 from node.work.engine import Work
-from node.work.ports import Limits
 
 GRACE_S: Final = 10.0
 """How long services may take to end after a signal."""
@@ -133,8 +133,9 @@ class Node:
         self.clear = ClearServer(self.cache, lambda node: node in self.site_nodes())
         self.work = self._make_work()
         self.cache.evictable = lambda: self.assets.evictable(self.work.assets_in_use())
+        days = config.jobs.archive_days
         self.sweeper = Sweeper(
-            self.store, self.joined.site, self.clock, self.alive, self.assets.named
+            self.store, self.joined.site, self.clock, self.alive, self.assets.named, days
         )
         self.desk = BootDesk(self.work, self.is_bound)
         self.files = BootFiles(config.boot.files or data / "boot")
@@ -229,7 +230,7 @@ class Node:
             secrets=self.secrets,
             clock=self.clock,
             destructive_per_hour=self.config.policy.destructive_per_hour,
-            limits=Limits(lost_s=self.config.policy.machine_lost_s),
+            limits=job_limits(self.config),
             places=places_of(lambda: self.boot),
         )
 

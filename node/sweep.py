@@ -17,7 +17,7 @@ from mesh.proto import tables
 from mesh.proto.merge import is_merged
 from mesh.proto.rendezvous import owner
 from mesh.store import MeshStore, Tx
-from node.proto.sweep import Gone, Known, decide
+from node.proto.sweep import DAY_MS, Gone, Known, decide, to_archive
 
 SWEEP_S: Final = 600.0
 log = get_log("sweep")
@@ -36,7 +36,10 @@ class Sweeper:
         clock: Clock,
         alive: Callable[[], Sequence[str]],
         named: Callable[[], Mapping[str, str]],
+        archive_days: int = 0,
     ) -> None:
+        """``archive_days``: age at which ended jobs leave the lists; 0: never."""
+        self._archive_ms = archive_days * DAY_MS
         self._store, self._clock = store, clock
         self._scope = tables.site_scope(site)
         self._alive, self._named = alive, named
@@ -52,10 +55,13 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """Sweep once; return how many rows went."""
-        found = decide(self._known())
+        known = self._known()
+        found, old = decide(known), to_archive(known)
 
         def end(tx: Tx) -> int:
             count = sum(self._end(tx, gone) for gone in found)
+            for one in old:
+                self._archive(tx, one)
             _cut_logs(tx, {row.key for row in tx.rows(self._scope, tables.JOB)})
             return count
 
@@ -78,7 +84,15 @@ class Sweeper:
             budgets=store.authored(scope, tables.BUDGET),
             claims=store.authored(tables.FLEET, tables.ASSET),
             named=self._named(),
+            alive=frozenset(self._alive()),
+            archive_ms=self._archive_ms,
         )
+
+    def _archive(self, tx: Tx, old: Gone) -> None:
+        row = tx.get(self._scope, tables.JOB, old.key)
+        if row is not None and row.hlc == old.hlc:
+            body = {**row.body, "archived_ms": tx.now_ms}
+            tx.put(self._scope, tables.JOB, old.key, body)
 
     def _end(self, tx: Tx, gone: Gone) -> bool:
         scope = tables.FLEET if gone.table == tables.ASSET else self._scope

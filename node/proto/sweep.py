@@ -65,6 +65,10 @@ class Known:
     """ASSET rows of all authors."""
     named: Mapping[str, str]
     """Asset id by name, of verified names."""
+    alive: frozenset[str] = frozenset()
+    """Nodes of the site that count now."""
+    archive_ms: int = 0
+    """Age at which an ended job leaves the lists; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,28 @@ def _jobs(known: Known) -> list[Gone]:
         if row.key not in taken and known.now_ms - _created_ms(row) > JOBS_KEPT_MS
     ]
     return gone + with_orders + refused[:SWEEP_MAX]
+
+
+def to_archive(known: Known) -> list[Gone]:
+    """Return the ended jobs that this node shall put out of the lists now, oldest first.
+
+    Each node its own: only a job's runner changes its row, so that no retry is lost; of nodes
+    that left the site, the owner.
+    """
+    old = [
+        row
+        for row in known.jobs
+        if known.archive_ms
+        and str(row.body.get("state")) in TERMINAL
+        and not row.body.get("archived_ms")
+        and known.now_ms - _ended_ms(row) > known.archive_ms
+        and (
+            row.body.get("runner") == known.node
+            or (known.owner and row.body.get("runner") not in known.alive)
+        )
+    ]
+    old.sort(key=lambda row: (_ended_ms(row), row.key))
+    return [_gone(tables.JOB, row) for row in old[:SWEEP_MAX]]
 
 
 def _last_of_servers(known: Known) -> set[str]:

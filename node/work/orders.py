@@ -5,9 +5,10 @@ one transaction that looks first; an order that cannot be carried out becomes a 
 one sentence, so that nobody waits in the dark; a job begins in the same transaction that takes
 the server and counts the budget."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from mesh.host.log import get_log
 from mesh.proto import budget, tables
@@ -15,6 +16,7 @@ from mesh.proto.order import DEPLOY, DESTRUCTIVE, Order, OrderRefused, check_cla
 from mesh.proto.rendezvous import ranked
 from mesh.rest.orders import NOT_AFTER_MS
 from node.proto import lifecycle
+from node.proto.caps import Entry, delayed
 from node.proto.job import ENDED, SENTENCE_CHARS_MAX, TERMINAL, held_sentence, new_steps
 from node.proto.plan import plan
 from node.proto.server_view import server_view
@@ -51,6 +53,8 @@ class Standing:
     """By secret, the nodes that can open it."""
     names: Mapping[str, str]
     """Of nodes that ever wrote about themselves."""
+    jobs: tuple[Entry, ...] = ()
+    """All that run or wait in the site, when it has caps."""
 
 
 class Orders:
@@ -192,7 +196,7 @@ class Orders:
         server: Mapping[str, Any] | None = None if server_row is None else server_row.body
         held = held_sentence(row)
         waits = ("blocked", held) if held else self._busy(tx, row, server, standing)
-        waits = waits or self._hung(row, running) or self._slots(row, running)
+        waits = waits or self._hung(row, running) or self._slots(row, server, running, standing)
         if waits is not None:
             return self._wait(tx, row, *waits)
         refusal = self._refusal(tx, row, server)
@@ -262,14 +266,29 @@ class Orders:
         return f"its runner {name} is out of reach"
 
     def _slots(
-        self, row: Mapping[str, Any], running: Mapping[str, Mapping[str, Any]]
+        self,
+        row: Mapping[str, Any],
+        server: Mapping[str, Any] | None,
+        running: Mapping[str, Mapping[str, Any]],
+        standing: Standing,
     ) -> tuple[str, str] | None:
+        """Say which cap of this node or of the site keeps the job back, and who is before."""
         if len(running) >= self._limits.jobs_max:
-            return "queued", f"delayed: waits for one of {len(running)} running jobs to end"
-        hard = sum(body.get("class") == DESTRUCTIVE for body in running.values())
-        if row.get("class") == DESTRUCTIVE and hard >= self._limits.destructive_max:
-            return "queued", f"delayed: waits for one of {hard} jobs that wipe or overwrite"
-        return None
+            first = _first_of(running.values())
+            return "queued", (
+                f"delayed: waits for one of {len(running)} running jobs to end, as {first}"
+            )
+        hard = [body for body in running.values() if body.get("class") == DESTRUCTIVE]
+        if row.get("class") == DESTRUCTIVE and len(hard) >= self._limits.destructive_max:
+            return "queued", (
+                f"delayed: waits for one of {len(hard)} jobs that wipe or overwrite, as"
+                f" {_first_of(hard)}"
+            )
+        if not self._limits.caps:
+            return None
+        job = _entry(row, server, standing.reachable)
+        late = delayed(job, standing.jobs, self._limits.caps)
+        return ("queued", late) if late else None
 
     def _locked(
         self, row: Mapping[str, Any], server: Mapping[str, Any] | None, standing: Standing
@@ -366,7 +385,14 @@ class Orders:
         limits[self.rows.node_id] = self._per_hour
         reachable = frozenset(self._connected() | {self.rows.node_id})
         names = self.rows.node_names()
-        return Standing(tuple(entries), limits, reachable, self._holders(), names)
+        jobs: tuple[Entry, ...] = ()
+        if self._limits.caps:
+            open_ones = (b for b in self.rows.jobs().values() if b["state"] not in ENDED)
+            jobs = tuple(
+                _entry(body, self.rows.server(body.get("server")), reachable)
+                for body in open_ones
+            )
+        return Standing(tuple(entries), limits, reachable, self._holders(), names, jobs)
 
     def put_policy(self, tx: Tx) -> None:
         """Tell the others our limit."""
@@ -404,6 +430,36 @@ def _bmc_secret(
         bmc = (server or {}).get("bmc")
     secret = bmc.get("secret") if isinstance(bmc, Mapping) else None
     return str(secret) if secret else None
+
+
+def _first_of(running: Iterable[Mapping[str, Any]]) -> str:
+    """Name the oldest of some running jobs."""
+    first = min(running, key=lambda body: str(body["id"]))
+    return f"{first['kind']} of {first.get('server_name') or first.get('server')}"
+
+
+def _entry(
+    row: Mapping[str, Any], server: Mapping[str, Any] | None, reachable: Collection[str]
+) -> Entry:
+    """Return a job as caps count it."""
+    bmc = (server or {}).get("bmc") or row["params"].get("bmc")
+    url = bmc.get("url") if isinstance(bmc, Mapping) else None
+    return Entry(
+        id=row["id"],
+        kind=row["kind"],
+        name=str(row.get("server_name") or row.get("server")),
+        device=_host(url),
+        running=row["state"] in {"running", "retry_wait", "held"},
+        waits=row["state"] == "queued" and row["runner"] in reachable,
+    )
+
+
+def _host(url: Any) -> str | None:
+    """Return the host of a BMC's URL; None for what is none."""
+    try:
+        return urlsplit(url).hostname if isinstance(url, str) else None
+    except ValueError:
+        return None
 
 
 def _made_ms(order_id: str) -> int:

@@ -6,11 +6,12 @@ can fail with a sentence raises ``mesh.errors.Refused`` or a ``drivers.errors.Dr
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from drivers.api import Bmc
 from mesh.proto.order import Order
+from node.proto.caps import Caps
 
 T = TypeVar("T")
 
@@ -200,6 +201,8 @@ class Limits:
     """Jobs that this node runs at a time; others are queued."""
     destructive_max: int = 8
     """Of these, jobs that destroy data."""
+    caps: Caps = field(default_factory=Caps)
+    """Of the whole site."""
     bmc_calls_max: int = 16
     """Conversations with BMCs at a time."""
     fetches_max: int = 4

@@ -86,3 +86,15 @@ async def test_who_is_not_the_owner_leaves_merged_rows_to_the_owner(tmp_path):
             JOB: ["j1", "j2"], ORDER: ["j1", "j2"], INVENTORY: ["m"],
             BUDGET: ["policy"], "log": ["j1", "j2"],
         }  # fmt: skip
+
+
+async def test_a_job_is_archived_after_its_days_and_stays_in_the_store(tmp_path):
+    async with sweeping(tmp_path) as (store, _):
+        now_ms = FixedClock().now_ms()
+        ended = {"id": "k", "state": "failed", "ended_ms": now_ms, "runner": store.author}
+        await store.write(lambda tx: tx.put(SITE, JOB, "k", ended))
+        for days, archived in ((7, False), (8, True)):
+            clock = FixedClock(now_ms + days * DAY_MS)
+            await Sweeper(store, "lab", clock, lambda: ("a",), dict, 7).sweep()
+            row = store.get(SITE, JOB, "k")
+            assert row is not None and ("archived_ms" in row.body) is archived

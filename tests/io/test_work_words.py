@@ -1,12 +1,15 @@
 """Words about jobs on the real store: skip, kill a job that hangs, hold, archive."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from drivers.errors import DeviceRefused
-from tests.support.work_site import WorkSite, step
+from mesh.proto import tables
+from node.proto.caps import Caps
+from tests.support.work_site import QUICK, WorkSite, step
 
 
 async def told(site: WorkSite, kind: str, job: str, **params: Any) -> dict[str, Any]:
@@ -88,6 +91,30 @@ async def test_a_cancelled_job_is_over_at_once_though_its_call_hangs(tmp_path: P
             "the job has ended already: cancelled"
         )
         back.set()
+
+
+async def test_a_cap_of_the_site_delays_the_younger_job_and_names_the_one_before(
+    tmp_path: Path,
+) -> None:
+    limits = replace(QUICK, caps=Caps(site=4, device=1))
+    async with WorkSite(tmp_path, limits).running() as site:
+        await site.accept()
+        other = {**site.server_row(), "id": site.new_id(), "name": "srv2", "macs": []}
+        await site.store.write(lambda tx: tx.put(site.scope, tables.SERVER, other["id"], other))
+        site.bmc.hangs = back = trio.Event()
+        first = await site.power(False)
+        await site.until(lambda: site.bmc.hung)
+        second = await site.give("server.power", {"server": other["id"], "on": False})
+        await site.until(lambda: "delayed" in str(site.job(second).get("waits_for")))
+        assert (site.job(second)["state"], site.job(second)["waits_for"]) == (
+            "queued",
+            "delayed: at most 1 at the device bmc1 at a time: waits for server.power of srv1"
+            " to end",
+        )
+        site.bmc.hangs = None
+        back.set()
+        assert (await site.end(first))["state"] == "succeeded"
+        assert (await site.end(second))["state"] == "succeeded"
 
 
 async def test_a_job_is_held_before_and_between_its_steps(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         '[subnet]\ncidr = "nonsense"',
         "[policy]\ndestructive_per_hour = -1",
         "simulate_rack = 501",
+        "[jobs]\nnode_max = 0",
+        '[jobs]\nkinds_max = ["server.explode 3"]',
+        '[jobs]\nkinds_max = ["job.cancel 3"]',
         'log_level = "loud"',
     ],
 )

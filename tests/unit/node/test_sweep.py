@@ -171,3 +171,19 @@ def test_rows_that_hold_anything_are_judged_without_a_word(odd: Any) -> None:
         ("created_ms", "ended_ms", "not_after_ms", "server"), odd))]  # fmt: skip
     tables = ("jobs", "orders", "servers", "inventories", "sightings", "budgets", "claims")
     decide(known(**dict.fromkeys(tables, rows)))
+
+
+def test_ended_jobs_are_archived_by_their_runner_and_those_of_gone_nodes_by_the_owner() -> None:
+    week = 7 * DAY_MS
+    jobs = [
+        job("new", week, runner="n1"), job("old", week + 1, runner="n1"),
+        job("older", week + 2, runner="n1", state="failed"), job("done", LONG_MS, runner="n1",
+        archived_ms=1), job("parked", LONG_MS, runner="n1", state="parked"),
+        job("theirs", LONG_MS, runner="n2"), job("gone", LONG_MS, runner="n3"),
+    ]  # fmt: skip
+    alive = frozenset({"n1", "n2"})
+    found = sweep.to_archive(known(jobs=jobs, alive=alive, archive_ms=week))
+    assert keys(found, "job") == ["gone", "older", "old"]
+    found = sweep.to_archive(known(jobs=jobs, alive=alive, archive_ms=week, owner=False))
+    assert keys(found, "job") == ["older", "old"]
+    assert sweep.to_archive(known(jobs=jobs, alive=alive)) == []
