@@ -29,7 +29,7 @@ from mesh.rest import groups
 from mesh.rest.asset_view import assets
 from mesh.rest.calls import Keep
 from mesh.rest.lists import plan
-from mesh.rest.orders import NOT_AFTER_MS, Draft, draft
+from mesh.rest.orders import Draft, draft, not_after_ms
 from mesh.rest.requests import GROUP_MAX, LIMIT_MAX, ListQuery
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted
 from mesh.store import MeshStore, Row, Tx
@@ -57,7 +57,7 @@ class OrderDesk:
         ``keep`` remembers the answer in the transaction that writes the order.
         """
         made = draft(asked, self._known(), self._new_id())
-        order = self._order(made, author)
+        order = self._order(made, author, asked)
         job = str(made.params["job"]) if made.kind in JOB_VERBS else order.id
         answer = OrderAccepted(order=order.id, job=job, site=made.site, server=made.server)
         await self._write([order], answer, keep)
@@ -74,7 +74,7 @@ class OrderDesk:
         made, refused = groups.drafts(str(asked["kind"]), params, servers, known)
         names = {server["id"]: str(server["name"]) for server in servers}
         group = self._new_id()
-        orders = [self._order(one, author, group) for one in made]
+        orders = [self._order(one, author, asked, group) for one in made]
         answer = GroupAccepted(
             group=group,
             kind=str(asked["kind"]),
@@ -102,7 +102,7 @@ class OrderDesk:
         answer = GroupVerb(
             group=group, kind=kind, jobs=[str(one.params["job"]) for one in made]
         )
-        await self._write([self._order(one, author) for one in made], answer, keep)
+        await self._write([self._order(one, author, {}) for one in made], answer, keep)
         log.info("group told", order=group, kind=kind, count=len(made), user=author)
         return answer
 
@@ -146,7 +146,9 @@ class OrderDesk:
         references = self.store.rows(tables.FLEET, tables.REFERENCE)
         return {item["name"]: {**item} for item in assets(references, names, (), ())}
 
-    def _order(self, made: Draft, author: str, group: str | None = None) -> Order:
+    def _order(
+        self, made: Draft, author: str, asked: Mapping[str, Any], group: str | None = None
+    ) -> Order:
         keys = self.register.order_keys(self.region)
         if keys is None or self.key.public not in keys.keys:
             raise Denied(f"this hub's key gives no orders for region {self.region} any more")
@@ -158,7 +160,7 @@ class OrderDesk:
             kind=made.kind,
             params=made.params,
             author=f"{author}@{self.hub}",
-            not_after_ms=self.clock.now_ms() + NOT_AFTER_MS,
+            not_after_ms=not_after_ms(asked, self.clock.now_ms()),
             order_class=made.order_class,
             group=group,
         )

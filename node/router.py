@@ -30,7 +30,7 @@ from mesh.rest.calls import KEY_HEADER, Call, given, read_call
 from mesh.rest.lists import page, plan
 from mesh.rest.openapi import document
 from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find, methods
-from mesh.rest.orders import NOT_AFTER_MS, Draft, KnownLists, draft
+from mesh.rest.orders import Draft, KnownLists, draft, not_after_ms
 from mesh.rest.problems import CONTENT_TYPE, STATUS, RequestProblem, problem
 from mesh.rest.requests import GROUP_MAX, ListQuery
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Status
@@ -233,7 +233,7 @@ class NodeApi:
         asked = {**given(call.body)}
         asked["site"] = asked.get("site") or self._r.site
         made = draft(asked, self._known(), self._f.new_id())
-        order = self._signable(made)
+        order = self._signable(made, asked)
         job = str(made.params["job"]) if made.kind in JOB_VERBS else order.id
         answer = OrderAccepted(order=order.id, job=job, site=made.site, server=made.server)
         await self._submit([order], answer, call)
@@ -247,7 +247,7 @@ class NodeApi:
         made, refused = groups.drafts(asked["kind"], params, servers, known)
         names = {server["id"]: str(server["name"]) for server in servers}
         group = self._f.new_id()
-        orders = [self._signable(one, group) for one in made]
+        orders = [self._signable(one, asked, group) for one in made]
         answer = GroupAccepted(
             group=group,
             kind=asked["kind"],
@@ -268,7 +268,7 @@ class NodeApi:
             made = groups.to_do(group, kind, self._r.group_jobs(group))
             jobs = [str(one.params["job"]) for one in made]
             answer = GroupVerb(group=group, kind=kind, jobs=jobs)
-            await self._submit([self._signable(one) for one in made], answer, call)
+            await self._submit([self._signable(one, {}) for one in made], answer, call)
             return answer
 
         return tell
@@ -292,7 +292,9 @@ class NodeApi:
             templates=self._r.templates(),
         )
 
-    def _signable(self, made: Draft, group: str | None = None) -> Order:
+    def _signable(
+        self, made: Draft, asked: Mapping[str, Any], group: str | None = None
+    ) -> Order:
         return Order(
             id=self._f.new_id(),
             region="",
@@ -301,7 +303,7 @@ class NodeApi:
             kind=made.kind,
             params=made.params,
             author=f"{os.geteuid()}@{self._r.node}",
-            not_after_ms=self._r.clock.now_ms() + NOT_AFTER_MS,
+            not_after_ms=not_after_ms(asked, self._r.clock.now_ms()),
             order_class=made.order_class,
             group=group,
         )

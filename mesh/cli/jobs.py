@@ -10,7 +10,7 @@ import click
 
 from mesh.cli.context import Where, in_path, options, print_json
 from mesh.cli.nouns import every, lines_of, listing
-from mesh.cli.orders import give, repeatable, waiting
+from mesh.cli.orders import give, repeatable, waiting, within
 from mesh.cli.tables import age, print_table
 
 INDENT = " " * 4
@@ -172,7 +172,7 @@ def say(
     """Say a word about a job, and wait until it was carried out; fail when it was refused."""
     from mesh.cli.follow import follow_job, follow_verb
 
-    body = {"kind": kind, "job": job, "params": params}
+    body = {"kind": kind, "job": job, "params": params, **within(more)}
     answer = give(where, "/orders", body, more["key"])
     if not more.get("wait"):
         if as_json:

@@ -13,7 +13,11 @@ from mesh.cli.context import Command, Where, print_json
 
 
 def waiting(function: Command) -> Command:
-    """Give an order verb --wait and --timeout."""
+    """Give an order verb --wait, --timeout and --valid-s."""
+    function = click.option(
+        "--valid-s", type=click.IntRange(1, 24 * 3600),
+        help="Seconds in which the site must begin it, else it runs out; default: a day.",
+    )(function)  # fmt: skip
     function = click.option("--timeout", "timeout_s", type=float, help="Most seconds to wait.")(
         function
     )
@@ -33,6 +37,11 @@ def give(where: Where, path: str, body: Any, key: str | None) -> Any:
         return client.post(path, body, key or secrets.token_hex(16))
 
 
+def within(more: dict[str, Any]) -> dict[str, int]:
+    """Return what --valid-s adds to a request."""
+    return {"valid_s": more["valid_s"]} if more.get("valid_s") else {}
+
+
 def one(where: Where, as_json: bool, more: dict[str, Any], **body: Any) -> None:
     """Give one order, and watch its job when ``--wait`` says so.
 
@@ -40,6 +49,7 @@ def one(where: Where, as_json: bool, more: dict[str, Any], **body: Any) -> None:
     """
     from mesh.cli.follow import follow_job, follow_verb
 
+    body |= within(more)
     answer = give(where, "/orders", body, more["key"])
     job = answer["item"]["job"]
     if not more.get("wait"):

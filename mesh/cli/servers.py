@@ -11,7 +11,7 @@ import click
 
 from mesh.cli.context import Command, Where, in_path, options, print_json, read_secret_file
 from mesh.cli.errors import Failure
-from mesh.cli.orders import give, one, repeatable, waiting
+from mesh.cli.orders import give, one, repeatable, waiting, within
 from mesh.cli.variables import variables
 
 SHOWN_MAX: Final = 20
@@ -205,7 +205,12 @@ def order_group(
     if not yes:
         click.confirm("Go on?", abort=True, err=True)
     given = {key: value for key, value in params.items() if value is not None}
-    body = {"kind": kind, "servers": [server["id"] for server in found], "params": given}
+    body: dict[str, Any] = {
+        "kind": kind,
+        "servers": [server["id"] for server in found],
+        "params": given,
+    }
+    body |= within(more)
     answer = give(where, "/groups", body, more["key"])
     for refused in answer["item"]["refused"]:
         click.echo(f"refused: {refused['detail']}", err=True)

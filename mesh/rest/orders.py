@@ -43,6 +43,12 @@ NOT_AFTER_MS: Final = 24 * 3600 * 1000
 Body = Mapping[str, Any]
 
 
+def not_after_ms(request: Body, now_ms: int) -> int:
+    """Return until when a request's orders are good for being begun, Unix milliseconds."""
+    valid_s = request.get("valid_s")
+    return now_ms + (valid_s * 1000 if isinstance(valid_s, int) else NOT_AFTER_MS)
+
+
 class Known(Protocol):
     """What the daemon that takes the request knows now (resources of mesh/rest/types.py)."""
 

@@ -35,6 +35,7 @@ LISTS_MAX: Final = 8
 PLACE_CHARS_MAX: Final = 600
 PIECE_CHARS_MAX: Final = 700 << 10
 """Base64 of mesh.proto.courier.PIECE_BYTES_MAX."""
+VALID_S_MAX: Final = 24 * 3600
 API_TTL_S_MAX: Final = 10 * 366 * 24 * 3600
 
 SiteName = Annotated[
@@ -61,6 +62,14 @@ Key = Annotated[
         max_length=KEY_CHARS_MAX,
         pattern=r"^[!-~]+$",
         description="1 to 128 visible ASCII characters",
+    ),
+]
+ValidS = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=VALID_S_MAX,
+        description="seconds in which the site must begin it, else it runs out; default a day",
     ),
 ]
 RoleName = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
@@ -163,6 +172,7 @@ class OrderRequest(Closed):
     job: Word | None = None
     node: Word | None = None
     params: dict[str, Any] | None = None
+    valid_s: ValidS | None = None
     idempotency_key: Key | None = None
 
 
@@ -177,6 +187,7 @@ class GroupRequest(Closed):
     filter: Annotated[str, Meta(min_length=1, max_length=2000)] | None = None
     params: dict[str, Any] | None = None
     expect: Annotated[int, Meta(ge=0)] | None = None
+    valid_s: ValidS | None = None
 
 
 class VerdictRequest(Closed):

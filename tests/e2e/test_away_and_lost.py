@@ -35,9 +35,24 @@ def test_an_order_for_a_dark_site_waits_at_the_hub_and_is_carried_out_once(pair:
     again = run("server", "deploy", "srv1", "--image", "demo-os", "--data", pair.hub, "--wait",
                 "--timeout", "1")  # fmt: skip
     assert again.code == 8, again.err
+    late = pair.order("server", "power", "srv1", "on", "--yes", "--valid-s", "1")
+    wait_for(
+        "the hub says that it ran out",
+        lambda: pair.job(late, pair.hub)["state"] == "failed",
+        30,
+        pair.processes,
+    )
+    assert "ran out of time before a node of site two" in pair.job(late, pair.hub)["error"]
     pair.run_node(pair.two)
     assert pair.succeeded(job)["state"] == "succeeded"
     assert pair.disk_holds_image(0)
+    wait_for(
+        "the site says so, too",
+        lambda: pair.job(late, pair.two)["runner"] is not None,
+        30,
+        pair.processes,
+    )
+    assert "ran out of time" in pair.job(late, pair.two)["error"]
     pair.no_traceback()
 
 
