@@ -7,7 +7,7 @@ standstill it waits until it has met them and their rows are here, or long enoug
 It knows no jobs. Rule: a site of one node never waits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 
@@ -38,6 +38,23 @@ class Hold:
         if over or (self._met is not None and now >= self._met + self._meet_s):
             self._since = None
         return self._since is not None
+
+
+class Met:
+    """Which other nodes have been linked for so long that their rows are here.
+
+    Who counts what all have done must not count a node as asked in the moment in which its
+    link comes up: what it did while it was away is still on its way.
+    """
+
+    def __init__(self, meet_s: float) -> None:
+        self._meet_s = meet_s
+        self._since: dict[str, float] = {}
+
+    def look(self, linked: Collection[str], now: float) -> frozenset[str]:
+        """Return the nodes that have been linked for ``meet_s``, at each look since then."""
+        self._since = {node: self._since.get(node, now) for node in linked}
+        return frozenset(n for n, since in self._since.items() if now >= since + self._meet_s)
 
 
 def witnessed(job: Mapping[str, Any]) -> bool:

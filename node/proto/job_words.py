@@ -107,7 +107,7 @@ def kill(row: dict[str, Any], word: Mapping[str, Any], by: str, now: int) -> str
     if row.get("started_ms") is None:
         cancel_row(row, by, now)
         return None
-    name = row.get("server_name") or row.get("server")
+    name = row.get("server_name") or row.get("server") or "what it worked on"
     reason = f" ({word['reason']})" if word.get("reason") else ""
     error = f"killed by {by}{reason}: nobody knows how {name} stands, look at it"
     error = error[:SENTENCE_CHARS_MAX]

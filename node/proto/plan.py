@@ -80,7 +80,9 @@ class Step:
     """Step to begin again from when the machine is lost or a person says retry."""
 
 
-SKIPPABLE: Final = frozenset({"power", "boot", "disc", "inspect", "phone-in", "net-boot"})
+SKIPPABLE: Final = frozenset(
+    {"power", "boot", "disc", "hook", "inspect", "phone-in", "net-boot"}
+)
 """Verbs of the shell that a person may say were seen to otherwise, or do not matter."""
 SKIPPABLE_AGENT: Final = frozenset({"first_boot", "reboot", "poweroff"})
 

@@ -268,6 +268,7 @@ class Work:
     async def _look(self) -> None:
         """Look at all orders and jobs once."""
         await self._keyring.publish()
+        self._orders.look(trio.current_time())
         for job_id, runner in list(self._runners.items()):
             row = self.rows.job(job_id)
             if row is not None and row["runner"] != self.rows.node_id:

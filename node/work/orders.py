@@ -17,6 +17,7 @@ from mesh.proto.rendezvous import ranked
 from mesh.rest.orders import NOT_AFTER_MS
 from node.proto import lifecycle
 from node.proto.caps import Entry, delayed
+from node.proto.hold import Met
 from node.proto.job import ENDED, SENTENCE_CHARS_MAX, TERMINAL, held_sentence, new_steps
 from node.proto.plan import plan
 from node.proto.server_view import server_view
@@ -49,6 +50,8 @@ class Standing:
     limits_per_hour: Mapping[str, int]
     reachable: frozenset[str]
     """Nodes of the site that this one sees, itself included."""
+    met: frozenset[str]
+    """Of these, the ones whose rows are here; they count for the budget."""
     holders: Mapping[str, Collection[str]]
     """By secret, the nodes that can open it."""
     names: Mapping[str, str]
@@ -77,6 +80,11 @@ class Orders:
         self._per_hour = destructive_per_hour
         self._started_ms = started_ms
         self._connected = connected
+        self._links, self._met = Met(limits.meet_s), frozenset[str]()
+
+    def look(self, now: float) -> None:
+        """See which nodes are linked; at each look at the orders, seconds of a steady clock."""
+        self._met = self._links.look(self._connected(), now)
 
     # -- who -------------------------------------------------------------------------------
 
@@ -360,7 +368,7 @@ class Orders:
             standing.entries,
             now_ms=tx.now_ms,
             limits_per_hour=standing.limits_per_hour,
-            reachable=standing.reachable,
+            reachable=standing.met,
         )
         if isinstance(verdict, budget.OverBudget):
             wait_min = -(-verdict.retry_ms // 60_000)
@@ -392,7 +400,8 @@ class Orders:
                 _entry(body, self.rows.server(body.get("server")), reachable)
                 for body in open_ones
             )
-        return Standing(tuple(entries), limits, reachable, self._holders(), names, jobs)
+        met = (self._met & reachable) | {self.rows.node_id}
+        return Standing(tuple(entries), limits, reachable, met, self._holders(), names, jobs)
 
     def put_policy(self, tx: Tx) -> None:
         """Tell the others our limit."""
@@ -435,7 +444,12 @@ def _bmc_secret(
 def _first_of(running: Iterable[Mapping[str, Any]]) -> str:
     """Name the oldest of some running jobs."""
     first = min(running, key=lambda body: str(body["id"]))
-    return f"{first['kind']} of {first.get('server_name') or first.get('server')}"
+    return f"{first['kind']} of {_name(first)}"
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """Return the name of a job's server, or of its site when it is about no server."""
+    return str(row.get("server_name") or row.get("server") or row.get("site"))
 
 
 def _entry(
@@ -447,7 +461,7 @@ def _entry(
     return Entry(
         id=row["id"],
         kind=row["kind"],
-        name=str(row.get("server_name") or row.get("server")),
+        name=_name(row),
         device=_host(url),
         running=row["state"] in {"running", "retry_wait", "held"},
         waits=row["state"] == "queued" and row["runner"] in reachable,

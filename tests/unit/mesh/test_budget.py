@@ -86,3 +86,36 @@ def test_groups_that_do_not_see_each_other_stay_inside_the_limit_together(
             assert len(known) <= limit
         total += len(known) - len(common)
     assert total <= limit
+
+
+@settings(max_examples=400)
+@given(st.integers(1, 6), st.integers(0, 10), st.data())
+def test_partitions_that_change_again_and_again_stay_inside_the_limit_of_each_hour(
+    count, limit, data
+):
+    """Whoever sees each other has each other's rows; who parts begins what he may alone."""
+    nodes = [f"n{i}" for i in range(count)]
+    limits = dict.fromkeys(nodes, limit)
+    known: dict[str, set[BudgetEntry]] = {node: set() for node in nodes}
+    begun: list[BudgetEntry] = []
+    now_ms = NOW_MS
+    sides = st.lists(st.integers(0, 3), min_size=count, max_size=count)
+    for turn, (side, later_ms) in enumerate(
+        data.draw(st.lists(st.tuples(sides, st.integers(0, HOUR_MS)), max_size=8))
+    ):
+        now_ms += later_ms
+        for who in data.draw(st.lists(st.integers(0, count - 1), max_size=8)):
+            group = {n for n, at in zip(nodes, side, strict=True) if at == side[who]}
+            rows = set().union(*(known[node] for node in group))
+            order = f"o{turn}-{len(begun)}"
+            verdict = decide(
+                order, rows, now_ms=now_ms, limits_per_hour=limits, reachable=group
+            )
+            if isinstance(verdict, Allowed):
+                entry = BudgetEntry(nodes[who], order, now_ms)
+                begun.append(entry)
+                rows |= {entry}
+            for node in group:
+                known[node] |= rows
+        last_hour = [entry for entry in begun if entry.at_ms > now_ms - HOUR_MS]
+        assert len(last_hour) <= limit, (side, last_hour)

@@ -1,6 +1,6 @@
 """After a start or a standstill a node waits for the others before it goes on alone."""
 
-from node.proto.hold import Hold, witnessed
+from node.proto.hold import Hold, Met, witnessed
 
 
 def test_it_waits_until_the_others_were_linked_for_a_while() -> None:
@@ -34,3 +34,13 @@ def test_a_job_is_known_elsewhere_once_a_step_of_it_was_confirmed_and_done() -> 
     assert not witnessed(job(state="running")), "its begin may not have left this node"
     assert not witnessed(job(kind="observe")), "looking needs no receipt"
     assert not witnessed({"steps": []})
+
+
+def test_a_node_counts_as_met_when_it_was_linked_for_long_enough_without_a_break() -> None:
+    met = Met(2.0)
+    assert met.look({"b"}, 10.0) == frozenset()
+    assert met.look({"b", "c"}, 11.9) == frozenset()
+    assert met.look({"b", "c"}, 12.0) == {"b"}
+    assert met.look({"c"}, 14.0) == {"c"}
+    assert met.look({"b", "c"}, 14.1) == {"c"}  # b was away: what it did is on its way
+    assert met.look({"b", "c"}, 16.1) == {"b", "c"}
