@@ -6,12 +6,29 @@ Providers are imported when a device is opened, so that an idle node never loads
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, Self
 from urllib.parse import urlsplit
 
+from drivers.capabilities import Attempt, Capability, Health
 from drivers.errors import DeviceRefused
+from drivers.proto.health import (
+    Account,
+    Attribute,
+    Bios,
+    Component,
+    Events,
+    LogEntry,
+    Reading,
+    Thresholds,
+)
+
+__all__ = [
+    "Account", "Attempt", "Attribute", "Bios", "Bmc", "BmcCredentials", "BmcLimits",
+    "BootDevice", "BootTarget", "Capability", "Component", "Console", "Events", "LogEntry",
+    "PowerState", "Reading", "Thresholds", "open_bmc", "open_console",
+]  # fmt: skip
 
 PowerState = Literal["on", "off", "unknown"]
 BootTarget = Literal["network", "disk", "cd"]
@@ -87,7 +104,7 @@ class OwnPassword(Protocol):
         ...
 
 
-class Bmc(PowerControl, BootOverride, VirtualMedia, Inventory, OwnPassword, Protocol):
+class Bmc(PowerControl, BootOverride, VirtualMedia, Inventory, OwnPassword, Health, Protocol):
     """A server's management controller."""
 
     @property
@@ -158,6 +175,8 @@ class BmcLimits:
     media_wait_s: float = 120.0
     """From an order to insert or eject until the BMC reports it: some read the whole image
     first."""
+    report_s: float = 60.0
+    """All sensors, an event log or another list; begun requests are let end."""
     poll_s: float = 1.0
     """Between two looks at a state that we wait for; the first looks come sooner."""
 
@@ -174,20 +193,44 @@ async def open_bmc(
 
     ``url`` is the root of a Redfish service (``https://10.0.0.9``, when it has one system),
     one system (``https://10.0.0.9/redfish/v1/Systems/1``), or ``ipmi://10.0.0.9``: the scheme
-    alone decides. ``local_address`` is the address of the out-of-band interface to dial from.
+    alone decides. Several with blanks between them are ways to the same BMC, tried in order
+    (``https://10.0.0.9 ipmi://10.0.0.9``). ``local_address`` is the address of the out-of-band
+    interface to dial from.
     """
+    from drivers.providers import PROVIDERS_MAX, Providers
+
     if not isinstance(credentials, BmcCredentials):
         credentials = BmcCredentials.parse(credentials)
-    limits = limits or BmcLimits()
+    urls = url.split(" ")
+    if len(urls) > PROVIDERS_MAX:
+        raise DeviceRefused(f"a BMC has at most {PROVIDERS_MAX} addresses, not {len(urls)}")
+    async with AsyncExitStack() as opened:
+        found: list[Bmc] = []
+        unfit: list[Attempt] = []
+        for one in urls:
+            who = credentials
+            if len(urls) > 1 and one.startswith("ipmi:"):  # the pin is for the others
+                who = replace(credentials, tls_sha256=None)
+            try:
+                way = _open_one(one, who, local_address, limits or BmcLimits())
+                found.append(await opened.enter_async_context(way))
+            except DeviceRefused as exc:  # nothing was sent: this secret is not for it
+                if len(urls) == 1:
+                    raise
+                unfit.append(Attempt(provider=one, verb="open", seconds=0, outcome=str(exc)))
+        if not found:
+            raise DeviceRefused(unfit[0].outcome)
+        yield Providers(found, unfit)
+
+
+def _open_one(
+    url: str, credentials: BmcCredentials, local_address: str | None, limits: BmcLimits
+) -> AbstractAsyncContextManager[Bmc]:
     scheme = urlsplit(url).scheme
     if scheme == "ipmi":
         from drivers.ipmi import open_ipmi
 
-        async with open_ipmi(
-            url, credentials, local_address=local_address, limits=limits
-        ) as bmc:
-            yield bmc
-        return
+        return open_ipmi(url, credentials, local_address=local_address, limits=limits)
     if scheme not in ("http", "https"):
         raise DeviceRefused(
             f"no driver for BMC address {url[:200]!r}: it must begin with https://, http://"
@@ -195,10 +238,7 @@ async def open_bmc(
         )
     from drivers.redfish import open_redfish
 
-    async with open_redfish(
-        url, credentials, local_address=local_address, limits=limits
-    ) as bmc:
-        yield bmc
+    return open_redfish(url, credentials, local_address=local_address, limits=limits)
 
 
 @asynccontextmanager
@@ -215,10 +255,15 @@ async def open_console(
 
     ``ipmi://`` is Serial over LAN, ``https://`` and ``http://`` the WebSocket that a Redfish
     service offers. A console that another client has is refused, unless ``steal`` closes it
-    there first. ``say`` hears what a person should know (lost characters, a break).
+    there first. ``say`` hears what a person should know (lost characters, a break). Of several
+    addresses the ``ipmi://`` one is taken, because every BMC with one has Serial over LAN.
     """
     if not isinstance(credentials, BmcCredentials):
         credentials = BmcCredentials.parse(credentials)
+    urls = url.split(" ")
+    url = next((one for one in urls if one.startswith("ipmi:")), urls[0])
+    if len(urls) > 1 and url.startswith("ipmi:"):
+        credentials = replace(credentials, tls_sha256=None)
     limits = limits or BmcLimits()
     scheme = urlsplit(url).scheme
     if scheme == "ipmi":

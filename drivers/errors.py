@@ -13,6 +13,10 @@ class DeviceRefused(DriverError):
     """The device understood and said no; its state is what it was before."""
 
 
+class NotOffered(DeviceRefused):
+    """The device has no such thing; another provider for it may."""
+
+
 class DeviceUnreachable(DriverError):
     """No usable answer in time; whether the device acted is unknown, so read before acting."""
 

@@ -7,17 +7,28 @@ given up, said so, and counts against the limiter until it ends.
 """
 
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
 from drivers.api import BmcCredentials, BmcLimits, BootDevice, BootTarget, PowerState
-from drivers.errors import DeviceLied, DeviceRefused, DeviceUnreachable
+from drivers.capabilities import Attempt, Capability
+from drivers.errors import DeviceLied, DeviceRefused, DeviceUnreachable, NotOffered
+from drivers.ipmi_health import IpmiHealth, offered
 from drivers.ipmi_session import CLOSE_S, LanSession
 from drivers.patience import Patience
 from drivers.proto import ipmi as core
+from drivers.proto.health import (
+    Account,
+    Attribute,
+    Bios,
+    Component,
+    Events,
+    Reading,
+    words,
+)
 from drivers.proto.quirks import IPMI_PLAIN, IPMI_TABLE, IpmiQuirks
 
 THREADS_MAX: Final = 32
@@ -75,6 +86,7 @@ class IpmiBmc:
         self._make_session = session_factory
         self._session: Session | None = None
         self._quirks: IpmiQuirks = IPMI_PLAIN
+        self._health = IpmiHealth(address.url, self._ask, limits.report_s)
 
     @property
     def url(self) -> str:
@@ -129,7 +141,7 @@ class IpmiBmc:
 
     async def inventory(self) -> dict[str, Any]:
         """IPMI tells no MACs and no disks."""
-        raise DeviceRefused(
+        raise NotOffered(
             f"{self.url}: IPMI does not tell what a server is made of; boot it from the network"
         )
 
@@ -145,8 +157,8 @@ class IpmiBmc:
         """IPMI has no virtual media."""
         raise self._no_media()
 
-    def _no_media(self) -> DeviceRefused:
-        return DeviceRefused(
+    def _no_media(self) -> NotOffered:
+        return NotOffered(
             f"{self.url}: IPMI has no virtual media; use the BMC's Redfish address, or boot by"
             " network"
         )
@@ -158,6 +170,55 @@ class IpmiBmc:
             raise DeviceRefused(f"{self.url}: {wrong}")
         await self._order(core.password_command(await self._own_user(), password))
         await self.close()  # the next verb must log in with what holds now
+
+    # -- health: see drivers.ipmi_health ---------------------------------------------------
+
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        """Nothing: this is one provider."""
+        return ()
+
+    async def capabilities(self) -> frozenset[Capability]:
+        """Return what Get Device ID promises."""
+        found = offered(await self._order(core.DEVICE_ID))
+        return frozenset({"power", "boot", "password", "accounts", *found})
+
+    async def sensors(self) -> list[Reading]:
+        """Return all readings, now."""
+        return await self._health.readings()
+
+    async def events(self) -> Events:
+        """Return the newest entries of the system event log."""
+        return await self._health.events()
+
+    async def bios(self) -> Bios:
+        """Refuse: IPMI knows no firmware settings."""
+        raise NotOffered(f"{self.url}: IPMI shows no BIOS settings")
+
+    async def set_bios(self, attributes: Mapping[str, Attribute]) -> Bios:
+        """Refuse: IPMI knows no firmware settings."""
+        return await self.bios()
+
+    async def firmware(self) -> list[Component]:
+        """Return the versions that the BMC tells."""
+        return await self._health.firmware()
+
+    async def accounts(self) -> list[Account]:
+        """Return the users that have a name."""
+        found: list[Account] = []
+        for user in range(1, USERS_LOOKED_MAX + 1):
+            code, data = await self._ask(core.user_name_command(user))
+            name = self._read(core.parse_user_name, data) if code == 0 else ""
+            if not name:
+                continue
+            code, data = await self._ask(core.user_access_command(user))
+            role, enabled = ("", False)
+            if code == 0:
+                role, enabled = self._read(core.parse_user_access, data)
+            found.append(
+                Account(id=str(user), username=words(name), role=role, enabled=enabled)
+            )
+        return found
 
     async def _own_user(self) -> int:
         """Return the id of the user with our name."""

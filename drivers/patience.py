@@ -4,6 +4,8 @@ from typing import Final
 
 import trio
 
+from drivers.errors import DeviceUnreachable
+
 FIRST_POLL_S: Final = 0.05
 
 
@@ -23,3 +25,16 @@ class Patience:
         await trio.sleep(min(self._pause_s, left_s))
         self._pause_s = min(self._pause_s * 2, self._poll_s)
         return True
+
+
+class Budget:
+    """Time for something that takes many exchanges, looked at before each of them."""
+
+    def __init__(self, url: str, what: str, for_s: float) -> None:
+        self._said = f"{url}: {what} could not be read within {for_s:g} s"
+        self._deadline = trio.current_time() + for_s
+
+    def check(self) -> None:
+        """Raise DeviceUnreachable when the time is over."""
+        if trio.current_time() >= self._deadline:
+            raise DeviceUnreachable(self._said)

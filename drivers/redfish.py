@@ -4,17 +4,20 @@ Decides nothing: what bodies mean and what to send stands in `drivers.proto.redf
 a verb is done when the BMC reports it, not when it has accepted it.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import trio
 
 from drivers.api import BmcCredentials, BmcLimits, BootDevice, BootTarget, PowerState
+from drivers.capabilities import Attempt, Capability
 from drivers.errors import DeviceLied, DeviceRefused, DriverError
 from drivers.patience import Patience
 from drivers.proto import redfish as core
+from drivers.proto.health import Account, Attribute, Bios, Component, Events, Reading
 from drivers.proto.quirks import quirks_for
+from drivers.redfish_health import RedfishHealth
 from drivers.redfish_http import (
     Answer,
     BmcHttp,
@@ -52,6 +55,7 @@ class RedfishBmc:
         self._sessions: str | None = None
         self._token: str | None = None
         self._session: str | None = None
+        self._health = RedfishHealth(self, limits.report_s, limits.boot_wait_s, limits.poll_s)
 
     @property
     def url(self) -> str:
@@ -86,7 +90,7 @@ class RedfishBmc:
         )
 
     async def _reset(self, system: core.System, reset_type: str, on: bool) -> None:
-        answer = await self._call("POST", system.reset_path, {"ResetType": reset_type})
+        answer = await self.call("POST", system.reset_path, {"ResetType": reset_type})
         if answer.ok:
             return
         now = await self._system()  # some refuse what they have already done
@@ -122,7 +126,7 @@ class RedfishBmc:
         for body in core.boot_bodies(system, device, quirks):
             for tag in core.if_match_values(system.etag):
                 headers = {} if tag is None else {"if-match": tag}
-                answer = await self._call("PATCH", system.path, body, headers)
+                answer = await self.call("PATCH", system.path, body, headers)
                 if answer.status not in _WRONG_TAG:
                     break
             if answer is not None and answer.status != _WRONG_VALUE:
@@ -147,14 +151,14 @@ class RedfishBmc:
             system = await self._system()
             quirks = quirks_for(self._vendor, system.manufacturer)
             self._cd = RedfishDrive(
-                self.url, system.path, self._call, read_object, quirks, self._limits
+                self.url, system.path, self.call, read_object, quirks, self._limits
             )
         return self._cd
 
     async def inventory(self) -> dict[str, Any]:
         """Read what the server is made of."""
         path = self._path or await self._discover()
-        return await read_inventory(self.url, path, self._call, read_object)
+        return await read_inventory(self.url, path, self.call, read_object)
 
     async def set_password(self, password: str) -> None:
         """Change the password of the account that we log in with (DSP2046 ManagerAccount)."""
@@ -162,7 +166,7 @@ class RedfishBmc:
         answer: Answer | None = None
         for tag in core.if_match_values(etag):
             headers = {} if tag is None else {"if-match": tag}
-            answer = await self._call("PATCH", account, {"Password": password}, headers)
+            answer = await self.call("PATCH", account, {"Password": password}, headers)
             if answer.status not in _WRONG_TAG:
                 break
         assert answer is not None
@@ -174,14 +178,14 @@ class RedfishBmc:
         """Return path and entity tag of the account with our user name."""
         if self._path is None:
             await self._discover()
-        root = core.parse_root(read_object(await self._call("GET", core.ROOT_PATH)))
+        root = core.parse_root(read_object(await self.call("GET", core.ROOT_PATH)))
         accounts = None
         if root.accounts is not None:
-            accounts = core.parse_accounts(read_object(await self._call("GET", root.accounts)))
+            accounts = core.parse_accounts(read_object(await self.call("GET", root.accounts)))
         if accounts is None:
             raise DeviceRefused(f"{self.url}: its service has no accounts that can be changed")
-        for path in core.parse_members(read_object(await self._call("GET", accounts))):
-            answer = await self._call("GET", path)
+        for path in core.parse_members(read_object(await self.call("GET", accounts))):
+            answer = await self.call("GET", path)
             if answer.ok and core.is_account(read_object(answer), self._credentials.username):
                 return path, answer.headers.get("etag", "")
         raise DeviceRefused(
@@ -189,9 +193,48 @@ class RedfishBmc:
             " so its password cannot be changed"
         )
 
+    # -- health: see drivers.redfish_health ------------------------------------------------
+
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        """Nothing: this is one provider."""
+        return ()
+
+    async def capabilities(self) -> frozenset[Capability]:
+        """Return what the system and its service seem to have, by their links."""
+        return frozenset({"power", "boot", "password", *await self._health.offered()})
+
+    async def sensors(self) -> list[Reading]:
+        """Return all readings, now."""
+        return await self._health.sensors()
+
+    async def events(self) -> Events:
+        """Return the newest entries of the event log."""
+        return await self._health.events()
+
+    async def bios(self) -> Bios:
+        """Return the firmware's settings."""
+        return await self._health.bios()
+
+    async def set_bios(self, attributes: Mapping[str, Attribute]) -> Bios:
+        """Have these settings hold from the next start on."""
+        return await self._health.set_bios(attributes)
+
+    async def firmware(self) -> list[Component]:
+        """Return the versions of the firmware."""
+        return await self._health.firmware()
+
+    async def accounts(self) -> list[Account]:
+        """Return the BMC's accounts."""
+        return await self._health.accounts()
+
+    async def system_path(self) -> str:
+        """Return the system's path, logged in."""
+        return self._path or await self._discover()
+
     async def _system(self) -> core.System:
-        path = self._path or await self._discover()
-        answer = await self._call("GET", path)
+        path = await self.system_path()
+        answer = await self.call("GET", path)
         body = read_object(answer)
         try:
             return core.parse_system(body, path, answer.headers.get("etag"))
@@ -202,7 +245,7 @@ class RedfishBmc:
         """Read the service root, log in where sessions are offered, and find the system."""
         answer = await self._http.request("GET", core.ROOT_PATH)
         if answer.status in (401, 403):  # the root should need no user, but some want one
-            answer = await self._call("GET", core.ROOT_PATH)
+            answer = await self.call("GET", core.ROOT_PATH)
         if self._address.system is None or answer.ok:
             root = core.parse_root(read_object(answer))
             self._vendor = root.vendor
@@ -218,7 +261,7 @@ class RedfishBmc:
     async def _only_system(self, systems: str | None) -> str:
         if systems is None:
             raise DeviceLied(f"{self.url}: a service root without systems")
-        answer = await self._call("GET", systems)
+        answer = await self.call("GET", systems)
         body = read_object(answer)
         try:
             found = core.parse_members(body)
@@ -245,13 +288,14 @@ class RedfishBmc:
             self._token = token
             self._session = core.session_path(answer.headers.get("location"), answer.body)
 
-    async def _call(
+    async def call(
         self,
         method: str,
         path: str,
         body: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Answer:
+        """Send one request; log in again once when the session has ended."""
         answer = await self._authorised(method, path, body, headers)
         if answer.status == 401 and self._token is not None:  # the session has ended
             self._token = self._session = None

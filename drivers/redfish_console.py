@@ -38,7 +38,7 @@ class ConsoleBmc(RedfishBmc):
     async def console_path(self) -> str:
         """Return the path of the WebSocket; DeviceRefused when there is none."""
         path = self._path or await self._discover()
-        body = read_object(await self._call("GET", path))
+        body = read_object(await self.call("GET", path))
         found = core.parse_console(body)
         if found is None:
             raise DeviceRefused(f"{self.url}: it offers no serial console over a WebSocket")

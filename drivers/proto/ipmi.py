@@ -31,6 +31,7 @@ BUSY: Final = frozenset({0xC0, 0xC3, 0xCF, 0xD0, 0xD1, 0xD2})
 """Completion codes (table 5-2) that pass by themselves: busy, timeout, duplicate, updating."""
 NOT_SUPPORTED: Final = frozenset({0x80, 0xC1, 0xC7, 0xC9, 0xCC})
 """Completion codes of a BMC that does not know a command, a parameter or a bit of it."""
+_PRIVILEGES: Final = {1: "callback", 2: "user", 3: "operator", 4: "administrator", 5: "oem"}
 _WORDS: Final = {
     0x80: "it does not have this parameter",
     0x81: "another client is setting it",
@@ -186,6 +187,19 @@ def parse_user_name(data: bytes) -> str:
     """Return the name, without its zero bytes (22.29)."""
     _need(data, 16)
     return data[:16].split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def user_access_command(user: int) -> Command:
+    """Ask for a user's rights on the channel that we speak on (22.27)."""
+    assert 0 < user <= USERS_MAX
+    return Command("Get User Access", 0x06, 0x44, bytes((0x0E, user)))
+
+
+def parse_user_access(data: bytes) -> tuple[str, bool]:
+    """Return (privilege level, whether it is enabled) (22.27)."""
+    _need(data, 4)
+    role = _PRIVILEGES.get(data[3] & 0x0F, "none")
+    return role, data[1] >> 6 != 2 and role != "none"
 
 
 def password_command(user: int, password: str) -> Command:

@@ -205,7 +205,7 @@ def parse_system(body: Mapping[str, Any], path: str, etag_header: str | None) ->
         reset_types=tuple(t for t in types if isinstance(t, str))
         if isinstance(types, list)
         else (),
-        etag=_header_safe(etag_header) or _header_safe(body.get("@odata.etag")),
+        etag=entity_tag(etag_header, body),
     )
 
 
@@ -286,6 +286,11 @@ def boot_device(system: System) -> Literal["network", "disk", "cd", "other"]:
     if system.boot_enabled == "Disabled":
         return "other"
     return _BOOT_DEVICE.get(system.boot_target, "other")
+
+
+def entity_tag(header: str | None, body: Mapping[str, Any]) -> str:
+    """Return the entity tag of an answer, by its header or its body; empty for none."""
+    return _header_safe(header) or _header_safe(body.get("@odata.etag"))
 
 
 def if_match_values(etag: str) -> list[str | None]:

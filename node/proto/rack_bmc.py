@@ -7,11 +7,13 @@ Source: DMTF DSP0266 1.15, DSP2046 (ComputerSystem 1.22).
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from node.proto import rack_health
 from node.proto.rack_inventory import links, part
+from node.proto.rack_reply import Reply, Shown, not_allowed, refuse
 
 BODY_BYTES_MAX: Final = 16 << 10
 ROOT: Final = "/redfish/v1"
@@ -26,26 +28,6 @@ TARGETS: Final = ("None", "Pxe", "Hdd", "Cd")
 CONSOLES_MAX: Final = 8
 """Consoles of a server that are open at once."""
 ENABLED: Final = ("Disabled", "Once", "Continuous")
-
-Power = Literal["On", "Off", "PoweringOff"]
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What the BMC shows of one server; ``revision`` changes whenever anything else does."""
-
-    name: str
-    uuid: str
-    serial: str
-    mac: str
-    power: Power
-    target: str
-    enabled: str
-    memory_bytes: int
-    revision: int
-    disk_bytes: int = 0
-    image: str = ""
-    """URL of the disc in the virtual CD drive; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +62,6 @@ class MediaOrder:
     image: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What to answer, after ``order`` was carried out."""
-
-    status: int
-    body: dict[str, Any] | None = None
-    etag: str | None = None
-    order: PowerOrder | BootOrder | PasswordOrder | MediaOrder | None = None
-    console: str | None = None
-    """The server whose console a WebSocket is opened to, instead of an answer."""
-
-
 def respond(
     method: str,
     path: str,
@@ -106,15 +76,16 @@ def respond(
 
     ``upgrade``: it asks for a WebSocket.
     """
-    path = path.partition("?")[0].rstrip("/") or "/"
+    path, _, query = path.partition("?")
+    path = path.rstrip("/") or "/"
     if path == "/redfish":
-        return Reply(200, {"v1": f"{ROOT}/"}) if method == "GET" else _not_allowed(method)
+        return Reply(200, {"v1": f"{ROOT}/"}) if method == "GET" else not_allowed(method)
     if path == ROOT:
-        return Reply(200, _root()) if method == "GET" else _not_allowed(method)
+        return Reply(200, _root()) if method == "GET" else not_allowed(method)
     if not authorised:
-        return _refuse(401, "NoValidSession", "There is no valid user name and password.")
+        return refuse(401, "NoValidSession", "There is no valid user name and password.")
     if path == SYSTEMS:
-        return Reply(200, _systems(servers)) if method == "GET" else _not_allowed(method)
+        return Reply(200, _systems(servers)) if method == "GET" else not_allowed(method)
     if path in (ACCOUNT_SERVICE, ACCOUNTS, ACCOUNT):
         return _account(method, path, body, username)
     for server in servers:
@@ -122,17 +93,20 @@ def respond(
         if path == own:
             return _system(method, server, body, if_match)
         if path == f"{own}/Actions/ComputerSystem.Reset":
-            return _reset(server, body) if method == "POST" else _not_allowed(method)
+            return _reset(server, body) if method == "POST" else not_allowed(method)
         shown = part(own, path.removeprefix(own), server) if path.startswith(own) else None
         if shown is not None:
-            return Reply(200, shown) if method == "GET" else _not_allowed(method)
+            return Reply(200, shown) if method == "GET" else not_allowed(method)
         if path.startswith(f"{own}/VirtualMedia"):
             return _media(method, path.removeprefix(f"{own}/VirtualMedia"), server, body)
         if path == f"{own}/SerialConsole":
             if method == "GET" and upgrade:
                 return Reply(101, console=server.name)
-            return _refuse(426, "OperationNotAllowed", "This is a WebSocket.")
-    return _refuse(404, "ResourceMissingAtURI", f"There is no resource at {path[:200]}.")
+            return refuse(426, "OperationNotAllowed", "This is a WebSocket.")
+    health = rack_health.respond(method, path, query, body, if_match, servers)
+    return health or refuse(
+        404, "ResourceMissingAtURI", f"There is no resource at {path[:200]}."
+    )
 
 
 def _account(method: str, path: str, body: bytes, username: str) -> Reply:
@@ -141,13 +115,13 @@ def _account(method: str, path: str, body: bytes, username: str) -> Reply:
         asked = _object(body)
         password = asked.get("Password") if asked is not None else None
         if asked is None or set(asked) != {"Password"}:
-            return _refuse(400, "PropertyUnknown", "Only the property Password can be changed.")
+            return refuse(400, "PropertyUnknown", "Only the property Password can be changed.")
         if not isinstance(password, str) or not PASSWORD.match(password):
             text = "Password must have 8 to 64 printable ASCII characters."
-            return _refuse(400, "PropertyValueFormatError", text)
+            return refuse(400, "PropertyValueFormatError", text)
         return Reply(204, order=PasswordOrder(password))
     if method != "GET":
-        return _not_allowed(method)
+        return not_allowed(method)
     if path == ACCOUNT:
         shown = {"UserName": username, "Password": None, "RoleId": "Administrator"}
         return Reply(200, {"@odata.id": ACCOUNT, "Id": "1", "Enabled": True, **shown})
@@ -166,21 +140,21 @@ def _system(method: str, server: Shown, body: bytes, if_match: str | None) -> Re
     if method == "GET":
         return Reply(200, _system_body(server), etag_of(server))
     if method != "PATCH":
-        return _not_allowed(method)
+        return not_allowed(method)
     if if_match is not None and if_match not in ("*", etag_of(server)):
-        return _refuse(412, "PreconditionFailed", "The system has changed since it was read.")
+        return refuse(412, "PreconditionFailed", "The system has changed since it was read.")
     asked = _object(body)
     boot = asked.get("Boot") if asked is not None else None
     if asked is None or not isinstance(boot, dict) or set(asked) != {"Boot"}:
-        return _refuse(400, "PropertyUnknown", "Only the property Boot can be changed.")
+        return refuse(400, "PropertyUnknown", "Only the property Boot can be changed.")
     allowed = {"BootSourceOverrideTarget": TARGETS, "BootSourceOverrideEnabled": ENABLED}
     for name, value in boot.items():
         if name not in allowed:
             text = f"The property {str(name)[:80]} cannot be changed."
-            return _refuse(400, "PropertyUnknown", text)
+            return refuse(400, "PropertyUnknown", text)
         if value not in allowed[name]:
             text = f"{name} must be one of {', '.join(allowed[name])}."
-            return _refuse(400, "PropertyValueNotInList", text)
+            return refuse(400, "PropertyValueNotInList", text)
     target = str(boot.get("BootSourceOverrideTarget", server.target))
     enabled = str(boot.get("BootSourceOverrideEnabled", server.enabled))
     if "BootSourceOverrideEnabled" not in boot and enabled == "Disabled":
@@ -193,7 +167,7 @@ def _reset(server: Shown, body: bytes) -> Reply:
     kind = asked.get("ResetType") if asked is not None else None
     if kind not in RESET_TYPES:
         text = f"ResetType must be one of {', '.join(RESET_TYPES)}."
-        return _refuse(400, "ActionParameterValueNotInList", text)
+        return refuse(400, "ActionParameterValueNotInList", text)
     return Reply(204, order=PowerOrder(server.name, kind == "On"))
 
 
@@ -204,22 +178,22 @@ def _media(method: str, path: str, server: Shown, body: bytes) -> Reply:
     if path in ("", "/Cd") and method == "GET":
         return Reply(200, _drive_body(own, server) if path else _drives(own))
     if path not in (insert, eject):
-        return _refuse(404, "ResourceMissingAtURI", "There is no such virtual medium.")
+        return refuse(404, "ResourceMissingAtURI", "There is no such virtual medium.")
     if method != "POST":
-        return _not_allowed(method)
+        return not_allowed(method)
     if path == eject:
         return Reply(204, order=MediaOrder(server.name, ""))
     image = (_object(body) or {}).get("Image")
     if not isinstance(image, str) or not IMAGE.match(image):
-        return _refuse(400, "ActionParameterValueError", "Image must be an http:// URL.")
+        return refuse(400, "ActionParameterValueError", "Image must be an http:// URL.")
     if server.image:
-        return _refuse(409, "ResourceInUse", "There is a disc in the drive: eject it first.")
+        return refuse(409, "ResourceInUse", "There is a disc in the drive: eject it first.")
     return Reply(204, order=MediaOrder(server.name, image))
 
 
 def no_medium(why: str) -> Reply:
     """Return the answer to an order to insert what cannot be read."""
-    return _refuse(500, "InternalError", f"The image cannot be read: {why[:200]}.")
+    return refuse(500, "InternalError", f"The image cannot be read: {why[:200]}.")
 
 
 def _drives(own: str) -> dict[str, Any]:
@@ -270,6 +244,9 @@ def _root() -> dict[str, Any]:
         "Vendor": "Rackmesh",
         "Systems": {"@odata.id": SYSTEMS},
         "AccountService": {"@odata.id": ACCOUNT_SERVICE},
+        "Chassis": {"@odata.id": rack_health.CHASSIS},
+        "UpdateService": {"@odata.id": rack_health.UPDATES},
+        "ProtocolFeaturesSupported": {"ExpandQuery": {"NoLinks": True}},
     }
 
 
@@ -314,6 +291,7 @@ def _system_body(server: Shown) -> dict[str, Any]:
             },
         },
         **links(own),
+        **rack_health.links(server),
         "Actions": {
             "#ComputerSystem.Reset": {
                 "target": f"{own}/Actions/ComputerSystem.Reset",
@@ -321,13 +299,3 @@ def _system_body(server: Shown) -> dict[str, Any]:
             }
         },
     }
-
-
-def _not_allowed(method: str) -> Reply:
-    return _refuse(405, "OperationNotAllowed", f"{method[:20]} is not possible here.")
-
-
-def _refuse(status: int, message: str, text: str) -> Reply:
-    info: Mapping[str, Any] = {"MessageId": f"Base.1.8.{message}", "Message": text}
-    error = {"code": f"Base.1.8.{message}", "message": text, "@Message.ExtendedInfo": [info]}
-    return Reply(status, {"error": error})

@@ -28,10 +28,11 @@ from node.proto.rack_bmc import (
     MediaOrder,
     PasswordOrder,
     PowerOrder,
-    Reply,
     no_medium,
     respond,
 )
+from node.proto.rack_health import BiosOrder
+from node.proto.rack_reply import Reply
 from node.rack.server import SimServer
 from node.rack.state import Credentials
 
@@ -129,13 +130,16 @@ class BmcService:
                 trouble = await self._servers[name].set_image(image)
                 if trouble is not None:
                     return no_medium(trouble)
+            case BiosOrder(name, attributes):
+                log.info("bmc order", server=name, detail="firmware settings")
+                await self._servers[name].set_bios(attributes)
             case PasswordOrder(password):
                 log.info("bmc order", detail="new password")
                 changed = Credentials(self._credentials.username, password)
                 await trio.to_thread.run_sync(self._keep, changed)
                 self._credentials = changed
-            case None:
-                pass
+            case other:
+                assert other is None
         return reply
 
     async def _console(self, name: str, socket: MessageSocket) -> None:

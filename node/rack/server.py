@@ -6,20 +6,22 @@ nothing says goodbye, and until the last of it has ended the BMC shows ``Powerin
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, NoReturn
 
 import trio
 
+from mesh.host.clock import SystemClock
 from mesh.host.log import get_log
 from node.proto import rack_dhcp, rack_script, rack_tftp
-from node.proto.rack_bmc import Shown
 from node.proto.rack_dhcp import Bound, DhcpClient, Machine
 from node.proto.rack_disk import FirstBoot
+from node.proto.rack_health import EVENTS_MAX
 from node.proto.rack_iso import RECORD_AT
 from node.proto.rack_iso import SECTOR_BYTES as DISC_SECTOR_BYTES
+from node.proto.rack_reply import Shown
 from node.rack import network, system
 from node.rack.config import RackConfig, is_loopback
 from node.rack.disc import boot_disc
@@ -85,6 +87,7 @@ class SimServer:
         self._changed = trio.Event()
         self._running = False
         self._plug = trio.CancelScope()
+        self._clock = SystemClock()
 
     def shown(self) -> Shown:
         """Return what the BMC shows."""
@@ -101,6 +104,11 @@ class SimServer:
             disk_bytes=record.disk_bytes,
             revision=record.revision,
             image=record.image,
+            events=tuple(
+                (int(n), int(at), str(how), str(what)) for n, at, how, what in record.events
+            ),
+            bios=dict(record.bios),
+            bios_pending=dict(record.bios_pending),
         )
 
     async def set_power(self, on: bool) -> None:
@@ -111,6 +119,7 @@ class SimServer:
         if not on:
             self._plug.cancel()
         self._say(f"power {'on' if on else 'off'}")
+        self._note("OK", f"Power {'on' if on else 'off'} by the BMC.")
         await self._save()
 
     async def set_boot(self, target: str, enabled: str) -> None:
@@ -132,6 +141,11 @@ class SimServer:
             await self._save()
         return None
 
+    async def set_bios(self, attributes: Mapping[str, str]) -> None:
+        """Have settings of the firmware wait for the next start."""
+        self.record.bios_pending.update(attributes)
+        await self._save()
+
     async def run(self) -> None:
         """Follow the power switch until the rack itself ends."""
         while True:
@@ -149,6 +163,7 @@ class SimServer:
             self._say("restarting")
         self.record.power = False
         self._say("powered off by itself")
+        self._note("OK", "Powered off by itself.")
         await self._save()
 
     async def _start(self) -> Next:
@@ -157,6 +172,12 @@ class SimServer:
         target, enabled = self.record.target, self.record.enabled
         if enabled == "Once":
             self.record.target, self.record.enabled = "None", "Disabled"
+        if self.record.bios_pending:
+            self.record.bios.update(self.record.bios_pending)
+            self.record.bios_pending.clear()
+            self._note("OK", "New firmware settings hold.")
+            await self._save()
+        elif enabled == "Once":
             await self._save()
         device = "None" if enabled == "Disabled" else target
         if device == "Hdd":
@@ -340,6 +361,13 @@ class SimServer:
         self._changed.set()
         self._changed = trio.Event()
         await self._rack.state.save()
+
+    def _note(self, severity: str, text: str) -> None:
+        """Add an entry to the event log of the BMC; saved with what it is about."""
+        events = self.record.events
+        number = events[-1][0] + 1 if events else 1
+        events.append([number, self._clock.now_ms(), severity, text])
+        del events[:-EVENTS_MAX]
 
     def _say(self, text: str) -> None:
         log.debug("console", server=self.record.name, detail=text)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,10 @@ class ServerRecord:
     enabled: str = "Disabled"
     image: str = ""
     revision: int = 1
+    events: list[list[Any]] = field(default_factory=list)
+    """Number, Unix ms, severity, text; the newest last, at most EVENTS_MAX."""
+    bios: dict[str, str] = field(default_factory=dict)
+    bios_pending: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ class RackState:
 
     def _server(self, kept: Any, number: int, config: RackConfig) -> ServerRecord:
         if isinstance(kept, dict):
-            names = {field.name for field in fields(ServerRecord)}
+            names = {one.name for one in fields(ServerRecord)}
             return ServerRecord(**{k: v for k, v in kept.items() if k in names})
         raw = hashlib.blake2b(f"rackmesh sim/{self.seed}/{number}".encode()).digest()
         uuid = bytearray(raw[8:24])

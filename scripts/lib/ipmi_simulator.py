@@ -45,8 +45,60 @@ set_working_mc 0x20
 EMULATION = """mc_setbmc 0x20
 mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr
 sel_enable 0x20 1000 0x0a
+sensor_add 0x20 0 1 0x01 0x01 poll 500 file "{folder}/cpu_temp"
+sensor_set_threshold 0x20 0 1 settable 111000 110 100 90 00 00 00
+{events} 0x20 0 1 enable scanning per-state {upper} {upper} {upper} {upper}
+main_sdr_add 0x20 {cpu_temp}
+sensor_add 0x20 0 2 0x04 0x01
+sensor_set_threshold 0x20 0 2 settable 000011 00 00 00 00 10 15
+{events} 0x20 0 2 enable scanning per-state {lower} {lower} {lower} {lower}
+sensor_set_value 0x20 0 2 70 0
+main_sdr_add 0x20 {fan}
+sensor_add 0x20 0 3 0x08 0x6f
+{events} 0x20 0 3 enable scanning per-state {two} {two} {two} {two}
+sensor_set_bit 0x20 0 3 0 1 0
+main_sdr_add 0x20 {supply}
+sel_add 0x20 0x02 0x00 0x30 0x29 0x69 0x20 0x00 0x04 0x08 0x03 0x6f 0x01 0xff 0xff
 mc_enable 0x20
 """
+"""Sensors 1 to 3: a temperature read from a file (limits 90, 100, 110), a fan of 4,200 RPM
+(limits 900, 600), a power supply that is present; and one entry in the event log."""
+CPU_TEMP = 42
+UPPER, LOWER, TWO = "000111111000000", "000000000111111", "000000000000011"
+
+
+def _full(number: int, kind: int, unit: int, name: str, factor: int, mask: int) -> bytes:
+    """Return a full sensor record (IPMI 2.0, table 43-1) of the form y = factor x."""
+    key = bytes((0x20, 0, number))
+    body = key + bytes((7, 1, 0x7F, 0x68, kind, 1, 0x80, 0x0A, 0x80, 0x7A, mask, mask))
+    body += bytes((0, unit, 0, 0, factor, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 0)) + bytes(11)
+    return _record(0x01, body, name)
+
+
+def _compact(number: int, kind: int, name: str) -> bytes:
+    """Return a compact sensor record (table 43-2) with states of its own."""
+    body = bytes((0x20, 0, number, 10, 1, 0x63, 0x40, kind, 0x6F, 3, 0, 3, 0, 3, 0, 0xC0))
+    return _record(0x02, body + bytes(10), name)
+
+
+def _record(kind: int, body: bytes, name: str) -> bytes:
+    text = name.encode()
+    body += bytes((0xC0 | len(text),)) + text
+    return bytes((0, 0, 0x51, kind, len(body))) + body
+
+
+def _words(record: bytes) -> str:
+    return " ".join(f"0x{byte:02x}" for byte in record)
+
+
+def emulation(folder: Path) -> str:
+    """Return the file that says what the BMC has."""
+    return EMULATION.format(
+        folder=folder, events="sensor_set_event_support", upper=UPPER, lower=LOWER, two=TWO,
+        cpu_temp=_words(_full(1, 0x01, 1, "CPU Temp", 1, 0x38)),
+        fan=_words(_full(2, 0x04, 18, "Fan 1", 60, 0x03)),
+        supply=_words(_compact(3, 0x08, "PSU 1")),
+    )  # fmt: skip
 
 
 def sim_files(
@@ -73,9 +125,10 @@ def sim_files(
                    username=username, password=PASSWORD,
                    sol=f'  sol "{serial}" 115200\n' if serial else "")
     )  # fmt: skip
-    emulation = folder / "bmc.emu"
-    emulation.write_text(EMULATION)
-    return ["ipmi_sim", "-n", "-c", str(lan), "-f", str(emulation), "-s", str(folder)]
+    (folder / "cpu_temp").write_text(f"{CPU_TEMP}\n")
+    what = folder / "bmc.emu"
+    what.write_text(emulation(folder))
+    return ["ipmi_sim", "-n", "-c", str(lan), "-f", str(what), "-s", str(folder)]
 
 
 def free_port() -> int:

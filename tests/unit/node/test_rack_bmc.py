@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.proto.rack_bmc import BootOrder, PowerOrder, Reply, Shown, etag_of, respond
+from node.proto.rack_bmc import BootOrder, PowerOrder, etag_of, respond
+from node.proto.rack_reply import Reply, Shown
 
 SERVER = Shown("sim-1", "u", "s", "m", "Off", "None", "Disabled", 1 << 30, 3)
 OWN = "/redfish/v1/Systems/sim-1"
