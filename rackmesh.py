@@ -88,6 +88,13 @@ TABLE: dict[str, Any] = {
             "list": (f"{_NOUNS}:server_list", "List servers."),
             "show": (f"{_NOUNS}:server_show", "Show one server."),
             "inventory": (f"{_SERVERS}:inventory", "Show what one server is made of."),
+            "sensors": ("mesh.cli.bmc:sensors", "Read a server's sensors through its BMC."),
+            "events": ("mesh.cli.bmc:events", "Read the event log of a server's BMC."),
+            "firmware": ("mesh.cli.bmc:firmware", "Show versions of a server's firmware."),
+            "bios": (
+                {"show": ("mesh.cli.bmc:bios_show", "Show the settings, and what waits.")},
+                "Settings of a server's firmware, through its BMC.",
+            ),
             "deploy": (f"{_SERVERS}:deploy", "Install an image on one or many."),
             "release": (f"{_SERVERS}:release", "Wipe the disks and make them available."),
             "power": (f"{_SERVERS}:power", "Switch one or many on or off."),

@@ -17,6 +17,7 @@ from drivers.proto.health import (
     Account,
     Attribute,
     Bios,
+    Certificate,
     Component,
     Events,
     LogEntry,
@@ -25,9 +26,28 @@ from drivers.proto.health import (
 )
 
 __all__ = [
-    "Account", "Attempt", "Attribute", "Bios", "Bmc", "BmcCredentials", "BmcLimits",
-    "BootDevice", "BootTarget", "Capability", "Component", "Console", "Events", "LogEntry",
-    "PowerState", "Reading", "Thresholds", "open_bmc", "open_console",
+    "Account",
+    "Attempt",
+    "Attribute",
+    "Bios",
+    "Bmc",
+    "BmcCredentials",
+    "BmcLimits",
+    "BootDevice",
+    "BootTarget",
+    "Capability",
+    "Certificate",
+    "Component",
+    "Console",
+    "Dialler",
+    "Events",
+    "LogEntry",
+    "PowerState",
+    "Reading",
+    "Thresholds",
+    "open_bmc",
+    "open_console",
+    "shown_certificate",
 ]  # fmt: skip
 
 PowerState = Literal["on", "off", "unknown"]
@@ -285,3 +305,26 @@ async def open_console(
         url, credentials, local_address=local_address, limits=limits
     ) as web:
         yield web
+
+
+async def shown_certificate(url: str, *, local_address: str | None = None) -> Certificate:
+    """Return the certificate at an ``https://`` address, whoever has signed it; no login is
+    sent."""
+    from drivers.certificate import look
+
+    return await look(url, local_address)
+
+
+class Dialler:
+    """Opens BMCs from one address of this host, that of the out-of-band network."""
+
+    def __init__(self, local_address: str | None) -> None:
+        self._local_address = local_address
+
+    def open(self, url: str, login: Mapping[str, object]) -> AbstractAsyncContextManager[Bmc]:
+        """See `open_bmc`."""
+        return open_bmc(url, login, local_address=self._local_address)
+
+    async def certificate(self, url: str) -> Certificate:
+        """See `shown_certificate`."""
+        return await shown_certificate(url, local_address=self._local_address)

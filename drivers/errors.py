@@ -13,6 +13,10 @@ class DeviceRefused(DriverError):
     """The device understood and said no; its state is what it was before."""
 
 
+class LoginRefused(DeviceRefused):
+    """The user or the password is wrong: trying again may lock the account."""
+
+
 class NotOffered(DeviceRefused):
     """The device has no such thing; another provider for it may."""
 

@@ -15,7 +15,13 @@ from typing import Any, Final
 from pyghmi.exceptions import IpmiException
 from pyghmi.ipmi.private import simplesession
 
-from drivers.errors import DeviceLied, DeviceRefused, DeviceUnreachable, DriverError
+from drivers.errors import (
+    DeviceLied,
+    DeviceRefused,
+    DeviceUnreachable,
+    DriverError,
+    LoginRefused,
+)
 from drivers.proto.ipmi import Command
 
 RESEND_S: Final = (1.0, 1.0, 2.0, 2.0, 4.0)
@@ -216,9 +222,9 @@ def _login_failed(where: str, said: str) -> DriverError:
     """Return the error for pyghmi's words about a login."""
     words = said.lower()
     if "incorrect password" in words:
-        return DeviceRefused(f"{where}: the password was refused")
+        return LoginRefused(f"{where}: the password was refused")
     if "unauthorized name" in words or "invalid username" in words:
-        return DeviceRefused(f"{where}: the user name was refused")
+        return LoginRefused(f"{where}: the user name was refused")
     if "insufficient resources" in words:
         return DeviceUnreachable(f"{where}: it has no free session; unused ones end by idling")
     if "privelege" in words or "privilege" in words or "role" in words:

@@ -12,7 +12,7 @@ import trio
 
 from drivers.api import BmcCredentials, BmcLimits, BootDevice, BootTarget, PowerState
 from drivers.capabilities import Attempt, Capability
-from drivers.errors import DeviceLied, DeviceRefused, DriverError
+from drivers.errors import DeviceLied, DeviceRefused, DriverError, LoginRefused
 from drivers.patience import Patience
 from drivers.proto import redfish as core
 from drivers.proto.health import Account, Attribute, Bios, Component, Events, Reading
@@ -282,7 +282,7 @@ class RedfishBmc:
         who = {"UserName": self._credentials.username, "Password": self._credentials.password}
         answer = await self._http.request("POST", self._sessions, body=who)
         if answer.status in (401, 403):
-            raise complain(answer)
+            raise LoginRefused(str(complain(answer)))
         token = answer.headers.get("x-auth-token", "")
         if answer.ok and token:
             self._token = token

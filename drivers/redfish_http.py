@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 import trio
 
-from drivers.errors import DeviceLied, DeviceRefused, DeviceUnreachable
+from drivers.errors import DeviceLied, DeviceRefused, DeviceUnreachable, LoginRefused
 from drivers.proto.redfish import MAX_BODY_BYTES, Address, clip, link, refusal
 
 MAX_REDIRECTS: Final = 3
@@ -256,7 +256,8 @@ def complain(answer: Answer) -> DeviceRefused:
     why = reasons.get(answer.status, "the service refused")
     if answer.status >= 500:
         why = "the service failed"
-    return DeviceRefused(
+    kind = LoginRefused if answer.status == 401 else DeviceRefused
+    return kind(
         f"{answer.method} {answer.url}: status {answer.status}, {why}"
         + (f": {said}" if said else "")
     )

@@ -131,6 +131,11 @@ class Live:
         self._clock = clock
         self.log_readers = 0
 
+    @property
+    def peers(self) -> Connected:
+        """Who is connected, and calls to them."""
+        return self._peers
+
     def links(self) -> dict[str, tuple[int | None, str | None]]:
         """Return the connected nodes: since when they are (Unix ms), and from where."""
         return {

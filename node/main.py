@@ -207,11 +207,11 @@ class Node:
         )
 
     def _make_work(self) -> Work:
-        from drivers.api import open_bmc
+        from drivers.api import Dialler
 
         register, site = self.register.register, self.joined.site
         oob = self.config.interfaces.oob
-        local = interface_address(oob) if oob else None
+        dial = Dialler(interface_address(oob) if oob else None)
         return Work(
             node_id=self.identity.node_id,
             site=site,
@@ -220,7 +220,8 @@ class Node:
             peers=self.peers,
             receipts=self.replication,
             open_order=lambda data, now_ms: open_order(data, register, now_ms, site=site),
-            open_bmc=lambda url, login: open_bmc(url, login, local_address=local),
+            open_bmc=dial.open,
+            look=dial.certificate,
             credentials=self.credentials,
             readable=Readable(self.store, register, self.identity).versions,
             copy_for=partial(copy_for, self.store, register, self.identity),
@@ -285,6 +286,7 @@ class Node:
             mesh=self.observer,
             submit=self.submit,
             job_logs=self.work.logs,
+            bmcs=self.work.bmcs,
             reader=self.cache.reader,
             new_id=self.new_id,
             alike=self._make_alike().handlers() | on_disk.handlers() | bundle_handlers(self),

@@ -27,6 +27,7 @@ from mesh.proto.tables import VERDICT
 from mesh.proto.trust import ROLE_SITE_OPERATOR
 from mesh.rest import groups, metrics, verdicts
 from mesh.rest.calls import KEY_HEADER, Call, given, read_call
+from mesh.rest.health_view import OPERATION_OF, Asked
 from mesh.rest.lists import page, plan
 from mesh.rest.openapi import document
 from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find, methods
@@ -36,6 +37,7 @@ from mesh.rest.requests import GROUP_MAX, ListQuery
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Status
 from node.boot.http import ANY, FileBody, HttpServer, Request, Response, Route
 from node.resources import Resources
+from node.work.bmc_desk import BmcDesk
 
 NO_OPERATOR: Final = "this node has no role site-operator; give the order at a hub"
 Handler = Callable[[Call], Awaitable[Any]]
@@ -56,6 +58,8 @@ class NodeFacts:
     the same transaction; raises Refused."""
     job_logs: Callable[[str, int], Awaitable[list[tuple[int, int, str]]]]
     """Lines (number, Unix ms, text) of a job's log above a number."""
+    bmcs: BmcDesk
+    """What BMCs of the site say now."""
     reader: Callable[[str], Any]
     """A reader of an asset that is here or arriving, or None (node/boot/ports.py)."""
     new_id: Callable[[], str]
@@ -75,6 +79,7 @@ class NodeApi:
             "getStatus": _shown(facts.status),
             "getMesh": _shown(facts.mesh.mesh),
             "getTopology": self._topology,
+            "getBmcCertificate": self._certificate,
             "getServer": _shown(self._r.server, "server"),
             "getInventory": _shown(self._r.inventory, "server"),
             "getJob": _shown(self._r.job, "job"),
@@ -90,6 +95,7 @@ class NodeApi:
             "retryGroup": self._tell_group(RETRY),
         }
         self._handlers |= facts.alike
+        self._handlers |= {name: self._bmc(what) for name, what in OPERATION_OF.items()}
         here = {name: o for name, o in OPERATIONS.items() if "node" in o.at}
         self._handlers |= {n: self._list for n, o in here.items() if o.form == "list"}
         assert here.keys() == self._handlers.keys(), sorted(here.keys() ^ self._handlers.keys())
@@ -176,6 +182,15 @@ class NodeApi:
         tag = str(item["asset"]).removeprefix("b3:")
         body = FileBody(reader.fd, reader.size, tag, wait=reader.wait)
         return Response(headers={"Repr-Digest": f"sha-256=:{digest}:"}, body=body)
+
+    async def _certificate(self, call: Call) -> Any:
+        return await self._f.bmcs.shown_certificate(call.parts["site"], call.query.url)
+
+    def _bmc(self, what: Asked) -> Handler:
+        async def ask(call: Call) -> Any:
+            return await self._f.bmcs.read(self._r.server(call.parts["server"])["id"], what)
+
+        return ask
 
     async def _job_log(self, call: Call) -> Response:
         job = self._r.job(call.parts["job"])

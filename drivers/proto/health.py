@@ -85,6 +85,15 @@ class Account:
     enabled: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """What a BMC shows before any login; ``until_ms``: Unix ms, None when it is unreadable."""
+
+    sha256: str
+    subject: str
+    until_ms: int | None
+
+
 Attribute = str | int | float | bool | None
 
 

@@ -10,12 +10,15 @@ from typing import cast
 
 from quart import Response, request
 
-from hub.api.bind import Bindings
+from hub.api.bind import Bindings, Handler
+from hub.bmc import certificate, read_bmc
 from hub.errors import Conflict, NotFound
 from hub.ports import Json, Services
 from hub.store import LIST_MAX, RUNNING, WAITING, ReportStore
 from mesh.rest import groups, views
 from mesh.rest.calls import Call
+from mesh.rest.health_types import BmcCertificate
+from mesh.rest.health_view import OPERATION_OF, Asked
 from mesh.rest.job_view import Here, as_seen
 from mesh.rest.lists import Page, Plan, page
 from mesh.rest.openapi import document
@@ -155,6 +158,13 @@ def bind(on: Bindings, services: Services) -> None:
     async def show_inventory(call: Call) -> Json:
         return inventory(store, one(store, "server", call.parts["server"], "server"))
 
+    @on.on("getBmcCertificate")
+    async def look(call: Call) -> BmcCertificate:
+        return await certificate(services.live.peers, store, call.parts["site"], call.query.url)
+
+    for operation_id, what in OPERATION_OF.items():
+        on.on(operation_id)(_ask_bmc(services, what))
+
     @on.on("getJob")
     async def show_job(call: Call) -> Json:
         return shown(services, [one(store, "job", call.parts["job"], "job")])[0]
@@ -184,6 +194,14 @@ def bind(on: Bindings, services: Services) -> None:
         response = Response(_json_lines(first, lines), content_type="application/x-ndjson")
         response.timeout = None
         return response
+
+
+def _ask_bmc(services: Services, what: Asked) -> Handler:
+    async def ask(call: Call) -> Json:
+        server = one(services.store, "server", call.parts["server"], "server")
+        return await read_bmc(services.live.peers, services.store, server, what)
+
+    return ask
 
 
 def _log_events(services: Services, job: str, after: int) -> Response:

@@ -7,7 +7,7 @@ from quart import Blueprint, Response
 from hub import show
 from hub.api import read
 from hub.errors import NotFound
-from hub.pages import forms
+from hub.pages import bmc, forms
 from hub.pages.context import Console
 from hub.pages.lists import silent_sites
 from hub.pages.page import Page, Section
@@ -43,6 +43,7 @@ def add(pages: Blueprint, console: Console) -> None:
         if name != found["id"]:
             return forms.go(f"/servers/{found['id']}")
         view = _View(services, found["id"])
+        of_bmc = await bmc.panels(services, found)
         page = Page(
             title=found["name"], template="servers/server.html", at="servers",
             site=found["site"],
@@ -50,6 +51,7 @@ def add(pages: Blueprint, console: Console) -> None:
                 Section("server", "servers/head.html", "server job node", view.head),
                 Section("facts", "servers/facts.html", "server job", view.facts),
                 Section("hardware", "servers/hardware.html", "inventory", view.hardware),
+                *of_bmc,
                 Section("history", "servers/history.html", "job", view.history),
             ),
         )  # fmt: skip

@@ -33,7 +33,8 @@ def described(function: Command) -> Command:
         ),
         click.option(
             "--bmc",
-            help="Its BMC: Redfish URL of the ComputerSystem, or ipmi://HOST[:PORT].",
+            help="Its BMC: Redfish URL of the ComputerSystem, or ipmi://HOST[:PORT]; several"
+            " with blanks between them are ways to the same BMC, tried in order.",
         ),
     ]  # fmt: skip
     for decorate in decorators:

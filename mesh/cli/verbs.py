@@ -191,22 +191,31 @@ def _exposed(client: Any, known: list[dict[str, Any]], node: str) -> set[str]:
 )
 @click.option("--value-file", type=click.Path(path_type=Path, allow_dash=True), default="-",
               show_default=True, help="File with the value; - is standard input.")  # fmt: skip
+@click.option("--bmc", help="https:// address whose certificate the login is bound to.")
+@click.option("--bmc-tls-sha256", "pin", help="What it must be; without it you are asked.")
 @options
 def secret_set(
-    where: Where,
-    as_json: bool,
-    secret_id: str,
-    site: str,
-    username: str | None,
-    value_file: Path,
-) -> None:
-    """Seal a secret to every node of a site; the value never stands in argv."""
+    where: Where, as_json: bool, secret_id: str, site: str, username: str | None,
+    value_file: Path, bmc: str | None, pin: str | None,
+) -> None:  # fmt: skip
+    """Seal a secret to every node of a site; the value never stands in argv.
+
+    With --bmc a node of the site looks at the certificate there, and the login is sent to this
+    certificate alone, once you have said that the BMC itself shows the same fingerprint.
+    """
+    if (bmc is not None or pin is not None) and username is None:
+        raise Failure("--bmc and --bmc-tls-sha256 go with --username", 2)
+    login = {"username": username} if username is not None else None
+    if login is not None and (bmc is not None or pin is not None):
+        from mesh.cli.bmc import confirmed_pin
+
+        login["tls_sha256"] = confirmed_pin(where, site, bmc, pin, str(value_file) == "-")
     value = read_secret_file(value_file)
     if not value:
         raise Failure("the secret is empty", 2)
     kind = "opaque"
-    if username is not None:
-        kind, value = "bmc", json.dumps({"username": username, "password": value})
+    if login is not None:
+        kind, value = "bmc", json.dumps({**login, "password": value})
     with where.client() as client:
         body = {"site": site, "kind": kind, "value": value}
         answer = client.put_json(f"/secrets/{in_path(secret_id)}", body)

@@ -26,6 +26,7 @@ BOOT_WAYS: Final = ("network", "media")
 MACS_MAX: Final = 32
 TAGS_MAX: Final = 16
 SERIAL_CHARS_MAX: Final = 100
+WAYS_MAX: Final = 4
 URL_CHARS_MAX: Final = 512
 SECRET_CHARS_MAX: Final = 64
 TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=-]{0,31}\Z")
@@ -84,16 +85,21 @@ def check_enrol(params: Mapping[str, Any], *, named: bool) -> None:
 
 
 def check_bmc(bmc: Any) -> None:
-    """Raise CodecError unless this is where a BMC answers, or None."""
+    """Raise CodecError unless this is where a BMC answers, or None.
+
+    Its ``url`` may be several ways to one BMC with blanks between them, best first.
+    """
     if bmc is None:
         return
     if not isinstance(bmc, Mapping):
         raise CodecError("field bmc is not a map")
-    wrong = why_no_url(
-        fields.text(bmc, "url", chars_max=URL_CHARS_MAX), URL_CHARS_MAX, BMC_SCHEMES
-    )
-    if wrong is not None:
-        raise CodecError(f"field bmc.url {wrong}")
+    ways = fields.text(bmc, "url", chars_max=URL_CHARS_MAX).split(" ")
+    if len(ways) > WAYS_MAX:
+        raise CodecError(f"field bmc.url has {len(ways)} addresses, {WAYS_MAX} are the most")
+    for way in ways:
+        wrong = why_no_url(way, URL_CHARS_MAX, BMC_SCHEMES)
+        if wrong is not None:
+            raise CodecError(f"field bmc.url {wrong}")
     if bmc.get("secret") is not None:
         fields.text(bmc, "secret", chars_max=SECRET_CHARS_MAX)
     if bmc.get("boot_by") not in (None, *BOOT_WAYS):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from mesh.rest import health_types as health
 from mesh.rest import mesh_types as mesh
 from mesh.rest import requests as ask
 from mesh.rest import shelf_types as shelf
@@ -114,6 +115,20 @@ _MESH: Final = (
          "Show the mesh as this member sees it: links, who is away, how fresh."),
     _get("getTopology", "/mesh/topology", "topology", mesh.Topology,
          "Show who has links with whom, asking every linked member now."),
+)  # fmt: skip
+
+_BMC: Final = (
+    _get("getServerSensors", "/servers/{server}/sensors", "server-sensors",
+         health.ServerSensors, "Read a server's sensors through its BMC, now."),
+    _get("getServerEvents", "/servers/{server}/events", "server-events", health.ServerEvents,
+         "Read the newest entries of the event log of a server's BMC, now."),
+    _get("getServerFirmware", "/servers/{server}/firmware", "server-firmware",
+         health.ServerFirmware, "Read the firmware versions that a server's BMC names, now."),
+    _get("getServerBios", "/servers/{server}/bios", "server-bios", health.ServerBios,
+         "Read the firmware settings of a server through its BMC, now."),
+    _get("getBmcCertificate", "/sites/{site}/bmc-certificate", "bmc-certificate",
+         health.BmcCertificate, "Look at the certificate that a BMC's address shows to a site.",
+         role="operator", query=ask.AddressQuery),
 )  # fmt: skip
 
 _WRITES: Final = (
@@ -374,6 +389,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     for operation in (
         *_READS,
         *_MESH,
+        *_BMC,
         *_WRITES,
         *_TEMPLATES,
         *_PEOPLE,

@@ -214,6 +214,12 @@ class TrustRequest(Closed):
     """Signed lists of what stands of the keys that it voids."""
 
 
+class AddressQuery(Closed):
+    """Which BMC."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=512, description="https://HOST[:PORT]")]
+
+
 class SecretRequest(Closed):
     """A secret to seal; ``kind`` bmc wants {"username", "password"} as JSON text."""
 

@@ -22,6 +22,7 @@ from node.proto import lifecycle
 from node.proto.hold import witnessed
 from node.proto.job import TERMINAL
 from node.work.agent_args import AgentArgs
+from node.work.bmc_desk import BmcDesk, Look
 from node.work.capabilities import Capabilities
 from node.work.discs import DiscDesk, Places
 from node.work.hand_on import CopyFor, HandOn
@@ -74,6 +75,7 @@ class Work:
         receipts: Receipts,
         open_order: OpenOrder,
         open_bmc: OpenBmc,
+        look: Look | None = None,
         credentials: Credentials,
         assets: Assets,
         cache: AssetCache,
@@ -91,9 +93,9 @@ class Work:
         self.rows = SiteRows(store, members, site, node_id)
         self.capabilities = Capabilities(secrets, site)
         self.peers, self.credentials = peers, credentials
+        self.bmcs = BmcDesk(self.rows, open_bmc, look, credentials, peers, self.now_ms)
         self._store = store
-        self._open_order = open_order
-        self._clock = clock
+        self._open_order, self._clock = open_order, clock
         self._start_s, self._start_ms = trio.current_time(), clock.now_ms()
         self.log = JobLog(store, self.limits.log_lines_max)
         store.local_schema(SCHEMA)
@@ -194,7 +196,7 @@ class Work:
 
     def rpc_handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
         """Return the calls that members may make on us."""
-        return {"job.logs": self._rpc_logs}
+        return {"job.logs": self._rpc_logs, **self.bmcs.rpc_handlers()}
 
     async def logs(self, job_id: str, after: int) -> list[Line]:
         """Return lines of a job's log with numbers above ``after``, from its runner."""

@@ -158,9 +158,10 @@ def new_password() -> str:
 
 
 def _same(bmc: Mapping[str, Any], url: str, logins: tuple[str, ...]) -> bool:
-    """Tell whether a server is behind the same BMC with one of these logins."""
-    ours, theirs = urlsplit(url), urlsplit(str(bmc.get("url")))
-    return ours[:2] == theirs[:2] and bmc.get("secret") in logins
+    """Tell whether a server is behind the same BMC, by any way, with one of these logins."""
+    ours, theirs = ({urlsplit(way)[:2] for way in ways.split(" ")}
+                    for ways in (url, str(bmc.get("url"))))  # fmt: skip
+    return bool(ours & theirs) and bmc.get("secret") in logins
 
 
 def _seen(yes: bool) -> Seen:

@@ -30,6 +30,9 @@ TROUBLE_POLL_S: Final = 2.0
 FETCH_STALL_S: Final = 60.0
 """An asset that is in trouble and does not come forward for so long fails its try."""
 
+WAYS_TOLD_MAX: Final = 6
+WAY_CHARS_MAX: Final = 300
+
 Progress = Callable[[int, int], Awaitable[None]]
 Says = Callable[[str | None], Awaitable[None]]
 
@@ -176,7 +179,7 @@ class Steps:
             seen = await self._read_back(bmc.power_state, word)
             if seen != word:
                 raise StepFailed(f"{bmc.url} took the order power {word} but says {seen}", True)
-        return {"power": word, "was": before}
+            return {"power": word, "was": before, **_ways(bmc)}
 
     async def _boot(self, doing: Doing, device: str) -> dict[str, Any]:
         assert device in ("network", "disk", "cd")
@@ -187,7 +190,7 @@ class Steps:
             seen = await self._read_back(bmc.boot_device, device)
             if seen != device:
                 raise StepFailed(f"{bmc.url} took boot device {device} but says {seen}", True)
-        return {"boot": device}
+            return {"boot": device, **_ways(bmc)}
 
     async def _disc(self, doing: Doing) -> dict[str, Any]:
         """Put the attempt's own disc into the virtual drive, or empty it."""
@@ -286,3 +289,11 @@ def _seen(yes: bool) -> Seen:
 
 def _power_word(on: bool) -> str:
     return "on" if on else "off"
+
+
+def _ways(bmc: Bmc) -> dict[str, Any]:
+    """Return the ways to a BMC that were tried, as evidence, when there was more than one."""
+    tried = [f"{one.verb} by {one.provider}, {one.seconds:g} s: {one.outcome}"[:WAY_CHARS_MAX]
+             for one in bmc.attempts]  # fmt: skip
+    several = len({one.provider for one in bmc.attempts}) > 1
+    return {"tried": tried[-WAYS_TOLD_MAX:]} if several else {}

@@ -20,6 +20,7 @@ from hub.front import WebSide
 from mesh.host.local_socket import listen_local
 from mesh.rest.operations import OPERATIONS
 from rackmesh import cli
+from tests.support.bmc_words import give_bmc
 from tests.support.hub_bench import Bench, fill, hub_bench, second_hub
 
 BY_PROGRAMS = {
@@ -38,7 +39,9 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("hub", "restore-report"), ("hub", "restore-report", "--dismiss"), ("hub", "list"),
     ("mesh", "status"), ("mesh", "peers"), ("mesh", "topology"), ("mesh", "lag"),
     ("status",), ("site", "list"), ("node", "list"), ("server", "list"),
-    ("server", "show", "web-1"), ("server", "inventory", "web-1"), ("server", "pending"),
+    ("server", "show", "web-1"), ("server", "inventory", "web-1"),
+    ("server", "sensors", "web-1"), ("server", "events", "web-1"),
+    ("server", "firmware", "web-1"), ("server", "bios", "show", "web-1"), ("server", "pending"),
     ("job", "list"), ("job", "show", "j2"), ("job", "logs", "j1"), ("job", "cancel", "j2"),
     ("job", "skip", "j1", "--reason", "seen to by hand"), ("job", "hold", "j2"),
     ("job", "unhold", "j2"), ("job", "kill", "j2", "--yes"), ("job", "archive", "j1"),
@@ -90,6 +93,7 @@ async def desk(folder: Path) -> AsyncGenerator[Desk]:
             server_name="web-1", state="blocked", waits_for="x", steps=[],
         )  # fmt: skip
         bench.rows.put("site:fra1", "inventory", "52:54:00:00:00:00", inventory={}, at_ms=1)
+        give_bmc(bench)
         bench.peers.answers["job.logs"] = lambda body: {
             "lines": [[1, 1, "a line"]] if body["after"] < 1 else []
         }
@@ -135,6 +139,10 @@ async def test_every_operation_has_a_verb(tmp_path: Path) -> None:
         words = "account", "password", "ann", "--password-file", "-"
         await at.run(*words, stdin="another horse battery")
         await at.run("secret", "set", "bmc-1", "--site", "fra1", stdin="value")
+        words = "secret", "set", "bmc-2", "--site", "fra1", "--username", "root"
+        pinned = "--bmc", "https://10.0.0.9", "--bmc-tls-sha256", "AB:" * 31 + "AB"
+        done = await at.run(*words, *pinned, stdin="value")
+        assert done.exit_code == 0, done.output
         seed = tmp_path / "preseed.cfg"
         seed.write_text("d-i netcfg/get_hostname string {{ hostname }}\n")
         done = await at.run("template", "add", "seed", str(seed))
@@ -296,3 +304,52 @@ def test_words_are_completed_without_importing_a_command(
     said = complete(cli, [], env=env, prog_name="rackmesh", complete_var="_RACKMESH_COMPLETE")
     assert said.output.split() == ["plain,deploy"]
     assert loaded == []
+
+
+async def test_a_bmc_is_asked_and_its_words_are_told_with_their_age(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        said = await at.run("server", "sensors", "web-1")
+        assert said.exit_code == 0, said.output
+        assert "CPU Temp  temperature  91.5 °C  warning  > 90/100" in said.output
+        assert "PSU 1     other        present  ok" in said.output
+        assert "ago by node" in said.output
+        said = await at.run("server", "events", "web-1")
+        assert "2025-11-28 01:00:00  critical  PSU 1: <failure>  2" in said.output
+        assert "clock not set        ok        log cleared       1" in said.output
+        assert "older entries" in said.output
+        said = await at.run("server", "firmware", "web-1", "--json")
+        assert json.loads(said.output)["item"]["components"] == [
+            {"name": "BIOS", "version": "2.4.1"}
+        ]
+        said = await at.run("server", "bios", "show", "web-1")
+        assert "BootMode  Uefi  Bios" in said.output
+        said = await at.run("server", "sensors", "web-2")
+        assert said.exit_code == 7
+        assert "web-2 has no BMC" in said.output
+
+
+async def test_a_certificate_is_pinned_when_somebody_has_compared_it(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        password = tmp_path / "password"
+        password.write_text("s3cret-word")
+        words = "secret", "set", "bmc-1", "--site", "fra1", "--username", "root"
+        seen = (*words, "--bmc", "https://10.0.0.9")
+        file = "--value-file", str(password)
+        said = await at.run(*seen, *file, stdin="n\n")
+        assert said.exit_code == 1
+        assert "CN=bmc-1, valid until 2030-03-17" in said.output
+        assert ":".join(["AB"] * 32) in said.output
+        assert not at.bench.services.secrets.list()
+        said = await at.run(*seen, *file, stdin="y\n")
+        assert said.exit_code == 0, said.output
+        assert [one["id"] for one in at.bench.services.secrets.list()] == ["bmc-1"]
+        assert "s3cret-word" not in said.output
+        for more, code, why in (
+            ((*seen[:-2], "--bmc-tls-sha256", "12"), 2, "64 hexadecimal"),
+            (seen, 2, "--value-file FILE"),
+            ((*seen, "--bmc-tls-sha256", "0" * 64), 7, "not the certificate"),
+            (("secret", "set", "x", "--site", "fra1", "--bmc", "https://h"), 2, "--username"),
+        ):
+            said = await at.run(*more, stdin="value")
+            assert said.exit_code == code, said.output
+            assert why in said.output

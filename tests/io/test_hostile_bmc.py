@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from drivers.api import Bmc, BmcCredentials, BmcLimits, open_bmc
+import drivers.certificate
+from drivers.api import Bmc, BmcCredentials, BmcLimits, open_bmc, shown_certificate
 from drivers.errors import DeviceLied, DeviceRefused, DeviceUnreachable, DriverError
 from tests.support.hostile_bmc import (
     CLOSE,
@@ -319,3 +320,33 @@ def self_signed(tmp_path: Path) -> tuple[ssl.SSLContext, str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     return context, certificate.fingerprint(hashes.SHA256()).hex()
+
+
+async def test_the_certificate_is_shown_before_any_login_and_then_pinned(
+    self_signed: tuple[ssl.SSLContext, str],
+) -> None:
+    context, fingerprint = self_signed
+    async with hostile_bmc(plausible, context) as service:
+        shown = await shown_certificate(service.url)
+        assert shown.sha256 == fingerprint.replace(":", "").lower()
+        assert shown.until_ms is not None
+        assert service.requests == []
+        who = BmcCredentials(username="admin", password=SECRET, tls_sha256=shown.sha256)
+        async with open_bmc(service.url + SYSTEM, who, limits=LIMITS) as bmc:
+            assert await bmc.power_state() == "off"
+
+
+async def test_where_no_certificate_is_shown_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drivers.certificate, "WAIT_S", 0.3)
+    async with hostile_bmc(plausible) as service:
+        plain = service.url.replace("http://", "https://")
+        with pytest.raises(DeviceUnreachable, match="no certificate within"):
+            await shown_certificate(plain)
+    with pytest.raises(DeviceUnreachable, match="shows no certificate"):
+        await shown_certificate("https://127.0.0.1:1")
+    for url in ("http://h", "ipmi://h", "https://u:p@h", ""):
+        with pytest.raises(DeviceRefused) as caught:
+            await shown_certificate(url)
+        assert "u:p" not in str(caught.value)

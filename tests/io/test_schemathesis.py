@@ -16,6 +16,7 @@ from hub.front import PlainStream, WebSide
 from hub.limits import Limits
 from mesh.rest.openapi import document
 from mesh.rest.operations import Server
+from tests.support.bmc_words import give_bmc
 from tests.support.hub_bench import API_TOKEN, NODE_A, fill, hub_bench
 from tests.support.node_api import node_api
 
@@ -38,6 +39,7 @@ async def test_a_client_that_knows_only_the_document_finds_no_fault(tmp_path: Pa
             bench.rows.put(
                 "site:fra1", "job", job, kind="server.power", state="succeeded", runner=NODE_A
             )
+        give_bmc(bench)
         bench.peers.answers["job.logs"] = lambda body: {
             "lines": [[1, 1, "a line"]] if body["after"] < 1 else []
         }

@@ -85,6 +85,7 @@ async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
             status=lambda: status_of(site),
             mesh=SeenMesh(site.node.node_id, "node", list, "lab"),
             submit=submit, job_logs=site.work.logs, new_id=site.new_id,
+            bmcs=site.work.bmcs,
             reader=lambda asset: None, alike=alike,
         )  # fmt: skip
         path = folder / "api.sock"

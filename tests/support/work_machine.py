@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from node.proto.agent_wire import signed_message
 from node.proto.first_boot import INFO
 from node.work.boot_desk import BootDesk
+from tests.support.bmc_words import BIOS, COMPONENTS, EVENTS, READINGS
 
 SHA256 = "cd" * 32
 MAC = "52:54:00:00:00:01"
@@ -78,6 +79,7 @@ class FakeBmc:
     password: str | None = None
     """The one that it takes; None: any."""
     orders: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
     told_uefi: list[bool | None] = field(default_factory=list)
     changed: trio.Event = field(default_factory=trio.Event)
     cut: Cut = field(default_factory=Cut)
@@ -147,6 +149,26 @@ class FakeBmc:
         self.password = password
         self.orders.append("password")
         self.cut.boundary()
+
+    attempts: tuple[Any, ...] = ()
+
+    async def sensors(self) -> Any:
+        return await self._read("sensors", READINGS)
+
+    async def events(self) -> Any:
+        return await self._read("events", EVENTS)
+
+    async def firmware(self) -> Any:
+        return await self._read("firmware", COMPONENTS)
+
+    async def bios(self) -> Any:
+        return await self._read("bios", BIOS)
+
+    async def _read(self, what: str, found: Any) -> Any:
+        self.reads.append(what)
+        await trio.lowlevel.checkpoint()
+        self._ask()
+        return found
 
     def switch(self, power: str) -> None:
         self.power = power

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from drivers.errors import DeviceRefused
+from drivers.errors import LoginRefused
 from mesh import answers
 from mesh.errors import Refused, StoreFull
 from mesh.host.clock import SystemClock
@@ -173,7 +173,7 @@ class WorkSite:
     async def _bmc(self, url: str, credentials: Mapping[str, object]) -> AsyncIterator[Any]:
         assert (url, credentials["username"]) == (self.bmc.url, "admin")
         if self.bmc.password not in (None, credentials["password"]):
-            raise DeviceRefused(f"{url}: the user name or password was refused")
+            raise LoginRefused(f"{url}: the user name or password was refused")
         yield self.bmc
 
     def _login(self, store: Any, node: Identity, secret: str) -> Mapping[str, object]:
