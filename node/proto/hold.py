@@ -63,3 +63,18 @@ def witnessed(job: Mapping[str, Any]) -> bool:
         step.get("state") == "done" and step.get("kind") != "observe" and not step.get("solo")
         for step in job.get("steps") or ()
     )
+
+
+def doubted(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's row as who takes it over in a site of two must write it.
+
+    There the one that is left works on alone, and tells nobody of its begins; the other, once
+    it is back and takes over, cannot know how far it came. So each one-shot step that is not
+    known to be done counts as begun: the job machine probes it, and parks without evidence.
+    """
+    steps: list[dict[str, Any]] = []
+    for step in job["steps"]:
+        begun = step["kind"] == "one-shot" and step["state"] == "waiting"
+        more = {"state": "running", "attempts": step["attempts"] + 1} if begun else {}
+        steps.append({**step, **more})
+    return {**job, "steps": steps}

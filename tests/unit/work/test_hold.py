@@ -1,6 +1,6 @@
 """After a start or a standstill a node waits for the others before it goes on alone."""
 
-from node.proto.hold import Hold, Met, witnessed
+from node.proto.hold import Hold, Met, doubted, witnessed
 
 
 def test_it_waits_until_the_others_were_linked_for_a_while() -> None:
@@ -44,3 +44,20 @@ def test_a_node_counts_as_met_when_it_was_linked_for_long_enough_without_a_break
     assert met.look({"c"}, 14.0) == {"c"}
     assert met.look({"b", "c"}, 14.1) == {"c"}  # b was away: what it did is on its way
     assert met.look({"b", "c"}, 16.1) == {"b", "c"}
+
+
+def test_a_one_shot_step_that_may_have_been_begun_counts_as_begun():
+    names = (("off", "set", "done"), ("flash", "one-shot", "waiting"), ("on", "set", "waiting"))
+    job = {
+        "id": "j",
+        "steps": [
+            {"id": name, "kind": kind, "state": state, "attempts": 0}
+            for name, kind, state in names
+        ],
+    }
+    row = doubted(job)
+    assert [step["state"] for step in row["steps"]] == ["done", "running", "waiting"]
+    assert [step["attempts"] for step in row["steps"]] == [0, 1, 0]
+    assert job["steps"][1]["state"] == "waiting", "the row that stands is left as it is"
+    row["steps"][1]["state"] = "done"
+    assert doubted(row) == row
