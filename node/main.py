@@ -37,6 +37,7 @@ from mesh.mdns import Mdns, site_tag
 from mesh.member_desk import MemberDesk
 from mesh.membership import Voice
 from mesh.observer import Observer, Who
+from mesh.proto.erase_record import sign_erase
 from mesh.proto.ids import uuid7
 from mesh.proto.naming import NameReader
 from mesh.proto.order import Order, open_order, sign_order
@@ -226,6 +227,8 @@ class Node:
             readable=Readable(self.store, register, self.identity).versions,
             copy_for=partial(copy_for, self.store, register, self.identity),
             make_copies=partial(make_copies, register, site),
+            sign_erase=partial(sign_erase, self.identity, register.root_fp),
+            ramdisk=(self.config.boot.files or self.config.data / "boot") / "initrd",
             assets=self.assets,
             cache=self.cache,
             secrets=self.secrets,

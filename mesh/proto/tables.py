@@ -46,6 +46,8 @@ SUBNET: Final = "subnet"  # merged; key = CIDR
 ORDER: Final = "order"  # merged; key = order id
 JOB: Final = "job"  # merged; key = job id (= id of its order)
 VERDICT: Final = "verdict"  # merged; key = MAC of a machine that is not accepted
+CLEANUP: Final = "cleanup"  # merged; key = "site" or server id; written by operators
+ERASE_RECORD: Final = "erase_record"  # merged; key = record id; never swept
 PORT_LOCK: Final = "port_lock"  # merged; key = server id; written by operators
 SITE_SECRET: Final = "site_secret"  # per author; key = "<member node id>/<epoch>"
 BUDGET: Final = "budget"  # per author; key = order id; destructive work begun
@@ -287,6 +289,26 @@ class PortLockRow(TypedDict, total=False):
 
     port: str  # as relays say it and sightings show it: remote id, circuit id
     by: str
+    at_ms: int
+
+
+class CleanupRow(TypedDict, total=False):
+    """How disks are erased (mesh/proto/cleanup.py), of a site or of one server."""
+
+    level: str
+    methods: list[str]
+    fallback: list[str]
+    samples: int
+    by: str
+    at_ms: int
+    removed_ms: int  # a server's: it goes by its site's again
+
+
+class EraseRecordRow(TypedDict, total=False):
+    """A record of an erase, as its node signed it (mesh/proto/erase_record.py)."""
+
+    signed: bytes
+    server: str
     at_ms: int
 
 

@@ -24,7 +24,9 @@ CAPABILITY_CHARS_MAX: Final = 256
 STEP_CHARS_MAX: Final = 64
 ERROR_CHARS_MAX: Final = 300
 SIZE_MAX: Final = 1 << 60
-_DISK_FIELDS: Final = ("name", "serial", "bytes", "fixed", "writable")
+_DISK_FIELDS: Final = (
+    "name", "serial", "bytes", "fixed", "writable", "model", "rotational", "erase",
+)  # fmt: skip
 _CONTEXT: Final = b"rackmesh/agent/1\0"
 
 

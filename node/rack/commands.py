@@ -26,6 +26,12 @@ MIB = 1 << 20
 @click.option("--data", type=FOLDER, help="The rack's own folder; default: NODE_DATA/rack.")
 @click.option("--name-prefix", default="sim", show_default=True, help="sim: sim-1, sim-2, ...")
 @click.option("--disk-mib", type=int, default=512, show_default=True, help="Disk per server.")
+@click.option(
+    "--disk-kind",
+    default="block",
+    show_default=True,
+    help="How the disks are erased: block, nvme, ata, ata-frozen, or a kind that lies.",
+)
 @click.option("--seed", type=int, help="Fixes MAC addresses and serial numbers.")
 @click.option(
     "--power-on/--power-off",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from mesh.errors import Refused
+from node.rack.drive import KINDS
 
 SERVERS_MAX: Final = 500
 DISK_BYTES_LEAST: Final = 16 << 20
@@ -33,6 +34,8 @@ class RackConfig:
     """Lower-case letters, digits and dashes."""
     disk_bytes: int = 512 << 20
     """Size of each server's one disk, a sparse file; whole MiB."""
+    disk_kind: str = "block"
+    """How the disks of new servers are erased: one of node.rack.drive.KINDS; some lie."""
     seed: int | None = None
     """Names the MAC addresses, UUIDs and serial numbers; None: made once, then kept."""
     power_on: bool = False
@@ -64,6 +67,8 @@ class RackConfig:
             raise Refused(
                 f"a disk has 16 MiB to 4 TiB, not {self.disk_bytes / DISK_UNIT:g} MiB"
             )
+        if self.disk_kind not in KINDS:
+            raise Refused(f"a disk is of the kind {', '.join(KINDS)}, not {self.disk_kind!r}")
         if self.disk_bytes % DISK_UNIT:
             raise Refused(f"a disk has whole MiB, not {self.disk_bytes} bytes")
         if self.seed is not None and not 0 <= self.seed < 1 << 64:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from node.rack.drive import SimulatedDrive
 from node.rack.state import ServerRecord
-from node.ramdisk.hardware import Disk
+from node.ramdisk.hardware import Disk, Drive
 
 MEMORY_BYTES: Final = 16 << 30
 KERNEL: Final = "6.1.0-simulated"
@@ -20,11 +21,20 @@ KERNEL: Final = "6.1.0-simulated"
 class FakeHardware:
     """The agent's hardware port (node.ramdisk.hardware.Hardware) over a sparse file."""
 
-    def __init__(self, server: ServerRecord, disk: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        server: ServerRecord,
+        disk: Path,
+        say: Callable[[str], None],
+        *,
+        thawed: bool = False,
+    ) -> None:
+        """``thawed``: the power was off and on again since the rack began."""
         self.boot_mac = server.mac
         self._server = server
         self._disk = disk
         self._say = say
+        self._thawed = thawed
         self._started = time.monotonic()
         self._pulled = threading.Event()
 
@@ -47,6 +57,10 @@ class FakeHardware:
                 model="Simulated disk",
             )
         ]
+
+    def drive(self, disk: Disk) -> Drive:
+        """Return the port to the disk, which may be told to lie (SimulatedDrive)."""
+        return SimulatedDrive(disk, self._server.disk_kind, thawed=self._thawed)
 
     def inventory(self) -> dict[str, Any]:
         """Describe the machine in the shape of node.ramdisk.inventory."""
@@ -73,6 +87,7 @@ class FakeHardware:
                     "bus": "virtio",
                     "fixed": True,
                     "writable": True,
+                    "erase": self.drive(disk).capabilities().dump(),
                 }
             ],
             "nics": [

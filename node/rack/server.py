@@ -86,6 +86,8 @@ class SimServer:
         self.serial = SerialPort(rack.state.console_text(record).replace(b"\n", b"\r\n"))
         self._changed = trio.Event()
         self._running = False
+        self._booted_ramdisk = False
+        """Since this process began; a frozen disk thaws then."""
         self._plug = trio.CancelScope()
         self._clock = SystemClock()
 
@@ -312,7 +314,9 @@ class SimServer:
         """Run the ramdisk agent, the same one as on real machines, in a thread."""
         from node.ramdisk.main import run_agent
 
-        hardware = FakeHardware(self.record, self._rack.state.disk(self.record), self._say)
+        disk = self._rack.state.disk(self.record)
+        hardware = FakeHardware(self.record, disk, self._say, thawed=self._booted_ramdisk)
+        self._booted_ramdisk = True
         mac = words.get("rackmesh.mac", self.record.mac)
         capability = words.get("rackmesh.cap") or None
         urls = [url for url in words.get("rackmesh.url", "").split(",") if url]

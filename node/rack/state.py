@@ -35,6 +35,7 @@ class ServerRecord:
     uuid: str
     serial: str
     disk_bytes: int
+    disk_kind: str = "block"
     power: bool = False
     target: str = "None"
     enabled: str = "Disabled"
@@ -176,6 +177,7 @@ class RackState:
             uuid=f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}",
             serial=f"SIM{raw[24:29].hex().upper()}",
             disk_bytes=config.disk_bytes,
+            disk_kind=config.disk_kind,
             power=config.power_on,
         )
 

@@ -90,6 +90,20 @@ class DiskHandle:
         for at in range(offset, offset + length, IO_BYTES):
             self._drain(at, bytes(min(IO_BYTES, offset + length - at)))
 
+    def write_zeros(self, begin: int, end: int) -> Iterator[int]:
+        """Write zeros ourselves, from an aligned offset; yield the length of each piece."""
+        assert begin % ALIGN == 0, "an overwrite begins aligned"
+        self._buffer[:] = bytes(IO_BYTES)
+        offset = begin
+        while offset < end:
+            piece = min(IO_BYTES, end - offset)
+            with memoryview(self._buffer) as view:
+                done = 0
+                while done < piece:
+                    done += self._transfer_out(view[done:piece], offset + done)
+            offset += piece
+            yield piece
+
     def sync(self) -> None:
         """Return when everything written is on stable storage."""
         os.fsync(self._fd)

@@ -33,5 +33,9 @@ class StepFailed(RamdiskError):
     """
 
 
+class MethodRefused(StepFailed):
+    """The drive, or its state, refuses a method; the data on it are as they were."""
+
+
 class HttpError(RamdiskError):
     """The connection failed or the peer spoke no HTTP; the connection is of no more use."""

@@ -5,8 +5,9 @@ cannot be read is left out or None, never guessed, and no odd machine makes it r
 
 Shape: {"system": {vendor, product, serial, uuid, board}, "firmware": {type, vendor, version,
 date}, "cpu": {model, sockets, cores, threads}, "memory": {bytes}, "disks": [{name, serial,
-model, bytes, sector_bytes, rotational, bus, fixed, writable}], "nics": [{name, mac, link,
-speed_mbps, driver, boot}], "kernel": str, "uptime_s": float}.
+model, bytes, sector_bytes, rotational, bus, fixed, writable, erase (real.py adds it: {methods,
+frozen, locked})}], "nics": [{name, mac, link, speed_mbps, driver, boot}], "kernel": str,
+"uptime_s": float}.
 """
 
 import os
@@ -125,6 +126,7 @@ def usable_disks(disks: list[dict[str, Any]]) -> list[Disk]:
             sector_bytes=disk["sector_bytes"],
             rotational=disk["rotational"],
             model=disk["model"],
+            bus=disk["bus"],
         )
         for disk in disks
         if disk["fixed"] and disk["writable"] and disk["sector_bytes"] in (512, 4096)

@@ -4,13 +4,19 @@ It knows that it runs in our initramfs, where busybox is at /bin/busybox. Rule: 
 goes, everything written is on the disks.
 """
 
+import contextlib
 import os
 import sys
 import time
 from typing import Any, Final, NoReturn
 
-from node.ramdisk.hardware import Disk
+from node.ramdisk.ata import AtaDrive
+from node.ramdisk.drive import BlockDrive
+from node.ramdisk.errors import StepFailed
+from node.ramdisk.hardware import Disk, Drive
 from node.ramdisk.inventory import read_disks, read_inventory, usable_disks
+from node.ramdisk.nvme import NvmeDrive
+from node.ramdisk.passthrough import AtaPort, NvmePort
 
 BUSYBOX: Final = "/bin/busybox"
 
@@ -20,14 +26,40 @@ class RealHardware:
 
     def __init__(self, boot_mac: str) -> None:
         self.boot_mac = boot_mac
+        self._drives: dict[tuple[str, str], Drive] = {}
 
     def disks(self) -> list[Disk]:
         """Return the writable, fixed disks."""
         return usable_disks(read_disks())
 
+    def drive(self, disk: Disk) -> Drive:
+        """Return the port to a disk by its bus; any other is a plain block device."""
+        known = self._drives.get((disk.name, disk.serial))
+        if known is None:
+            known = self._drives[(disk.name, disk.serial)] = self._made(disk)
+        return known
+
+    def _made(self, disk: Disk) -> Drive:
+        try:
+            if disk.bus == "nvme":
+                port = NvmePort(disk.path)
+                return NvmeDrive(disk, port, port.namespace, port.reset, self.sleep)
+            if disk.bus == "ata":
+                return AtaDrive(disk, AtaPort(disk.path))
+        except OSError as exc:
+            self.say(f"{disk.name} cannot be asked: {exc}")
+        return BlockDrive(disk)
+
     def inventory(self) -> dict[str, Any]:
-        """Describe the machine."""
-        return read_inventory(self.boot_mac)
+        """Describe the machine; of each usable disk also how it can be erased."""
+        found = read_inventory(self.boot_mac)
+        usable = {disk.name: disk for disk in usable_disks(found["disks"])}
+        for entry in found["disks"]:
+            disk = usable.get(entry["name"])
+            if disk is not None:
+                with contextlib.suppress(OSError, StepFailed):
+                    entry["erase"] = self.drive(disk).capabilities().dump()
+        return found
 
     def reboot(self) -> NoReturn:
         """Restart at once."""

@@ -1,8 +1,8 @@
 """The steps that a node may order: from their JSON arguments to work on a disk and evidence.
 
 It knows which disk is meant and what the arguments look like; how bytes get on a disk is the
-business of ``image.py``, ``cidata.py`` and ``wipe.py``. Rule: each step looks at what is there
-first and may be begun again at any time.
+business of ``image.py``, ``cidata.py``, ``wipe.py`` and ``erase.py``. Rule: each step looks at
+what is there first and may be begun again at any time.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from node.ramdisk.cidata import open_first_boot, write_cidata
 from node.ramdisk.disk import DiskHandle
+from node.ramdisk.erase import Wish, erase_disk
 from node.ramdisk.errors import StepFailed
 from node.ramdisk.fetch import HttpSource
 from node.ramdisk.hardware import Disk, Hardware
@@ -124,9 +125,43 @@ def _wipe(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _erase(context: StepContext, args: Mapping[str, Any]) -> dict[str, Any]:
+    disk = wait_disk(context, args.get("disk"))
+    began = context.hardware.now()
+    wish = Wish(
+        serial=str(args["serial"]),
+        bytes=int(args["bytes"]),
+        methods=tuple(str(method) for method in args["methods"]),
+        samples=int(args["samples"]),
+        seed=str(args["seed"]),
+    )
+    done = erase_disk(disk, context.hardware.drive(disk), wish, context.progress)
+    with DiskHandle(disk.path, disk.sector_bytes) as handle:
+        handle.reread_partitions()
+    return {
+        "disk": disk.serial or disk.name,
+        "model": done.identity.model,
+        "serial": done.identity.serial,
+        "bytes": done.identity.bytes,
+        "method": done.method,
+        "attempts": done.attempts,
+        "said": done.said,
+        "samples": done.samples,
+        "markers": done.markers,
+        "telling": done.telling,
+        "kept": 0,
+        "pattern": done.pattern,
+        "verified_bytes": done.verified_bytes,
+        "seed": wish.seed,
+        "seconds": round(context.hardware.now() - began, 1),
+        "direct": done.direct,
+    }
+
+
 STEPS: Final[dict[str, Step]] = {
     "write_image": _write_image,
     "first_boot": _first_boot,
     "wipe": _wipe,
+    "erase": _erase,
 }
 """Name on the wire -> what does it. ``reboot`` and ``poweroff`` end the loop (``work.py``)."""

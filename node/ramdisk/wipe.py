@@ -1,4 +1,4 @@
-"""Overwrite a disk with zeros, then read all of it back: the evidence of an erase.
+"""Overwrite a disk with zeros, and read all of it back.
 
 It knows the disk as a row of bytes. Rule: the last byte counts as much as the first, and the
 erase is only as good as what was read back. What a drive keeps outside its addressable sectors
@@ -25,19 +25,27 @@ class Wiped:
 
 
 def wipe_disk(disk: DiskHandle, progress: Progress) -> Wiped:
-    """Write zeros over the whole disk and read it back; StepFailed when a byte is not zero.
+    """Write zeros over the whole disk and read it back; StepFailed when a byte is not zero."""
+    progress.begin(2 * disk.size)
+    overwrite(disk, progress)
+    return read_zeros(disk, progress)
+
+
+def overwrite(disk: DiskHandle, progress: Progress) -> None:
+    """Write zeros over the whole disk.
 
     The holes of a sparse file (a simulated disk) hold nothing that could be overwritten.
     """
-    progress.begin(2 * disk.size)
     for begin, end in disk.data_extents():
         progress.done = begin
-        for offset in range(begin, end, IO_BYTES):
-            piece = min(IO_BYTES, end - offset)
-            disk.write(offset, ZEROS[:piece])
-            progress.add(piece)
+        for done in disk.write_zeros(begin, end):
+            progress.add(done)
     disk.sync()
     progress.done = disk.size
+
+
+def read_zeros(disk: DiskHandle, progress: Progress) -> Wiped:
+    """Read the whole disk; StepFailed when a byte is not zero."""
     verified, nonzero, first_bad = 0, 0, -1
     for data in disk.blocks():
         bad = 0 if data == ZEROS[: len(data)] else len(data) - data.count(0)

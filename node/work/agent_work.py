@@ -7,8 +7,16 @@ its work; the first that has not fails the step."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mesh.proto.cleanup import DEFAULT, CleanupPolicy
 from node.proto.agent_desk import Command, Reported
-from node.proto.evidence import missing_proof
+from node.proto.erase_policy import (
+    ErasePlan,
+    Held,
+    after_power_cycle,
+    erase_seed,
+    plan_disk,
+)
+from node.proto.evidence import missing_erase, missing_proof
 from node.proto.plan import Step
 
 
@@ -22,6 +30,7 @@ class AgentWork:
         asset: Mapping[str, Any],
         inventory: Mapping[str, Any] | None,
         tries: int,
+        policy: CleanupPolicy = DEFAULT,
     ) -> None:
         """``asset`` is the evidence of the fetch step: bytes, sha256.
 
@@ -29,9 +38,14 @@ class AgentWork:
         """
         self.step = step
         self.name = str(job.get("server_name"))
+        self.policy = policy
         self._asset = asset
-        self.commands = self._commands(job, inventory or {}, tries)
         self.refusal: str | None = None
+        self.frozen: str | None = None
+        """Why nothing can be erased before the machine was switched off and on."""
+        self.plans: list[ErasePlan] = []
+        """Of each command of a wipe, how its disk is erased."""
+        self.commands = self._commands(job, inventory or {}, tries)
         cut = (inventory or {}).get("disks_cut")
         if inventory is None and step.args["do"] == "wipe":
             self.refusal = f"{self.name} has not named its disks in this job; retry the job"
@@ -51,8 +65,11 @@ class AgentWork:
         assert report.command == self.command.id
         if not report.ok:
             return True, f"{self.name}: {report.error or 'the ramdisk gave no reason'}"
-        size, sha256 = self._asset.get("bytes"), self._asset.get("sha256")
-        lacking = missing_proof(self.command.do, self.name, report.evidence, size, sha256)
+        if self.command.do == "erase":
+            lacking = missing_erase(self.name, self.command.args, report.evidence)
+        else:
+            size, sha256 = self._asset.get("bytes"), self._asset.get("sha256")
+            lacking = missing_proof(self.command.do, self.name, report.evidence, size, sha256)
         if lacking is not None:
             return True, lacking
         self._done.append(report.evidence)
@@ -69,13 +86,14 @@ class AgentWork:
 
     def evidence(self) -> dict[str, Any]:
         """Return the evidence of all commands as one."""
-        if len(self._done) == 1:
+        if len(self._done) == 1 and self.step.args["do"] != "wipe":
             return self._done[0]
         sums = {
             key: sum(item.get(key) or 0 for item in self._done)
-            for key in ("bytes", "verified_bytes", "nonzero", "seconds")
+            for key in ("bytes", "verified_bytes", "nonzero", "samples", "seconds")
         }
-        return {**sums, "disks": len(self._done)}
+        methods = dict.fromkeys(str(item.get("method") or "overwrite") for item in self._done)
+        return {**sums, "disks": len(self._done), "methods": ", ".join(methods)}
 
     def _commands(
         self, job: Mapping[str, Any], inventory: Mapping[str, Any], tries: int
@@ -86,10 +104,7 @@ class AgentWork:
         base = f"{self.step.id}.{job['attempt']}.{tries}"
         match do:
             case "wipe":
-                return [
-                    Command(id=f"{base}.{n}", do=do, args={"disk": disk})
-                    for n, disk in enumerate(disks_to_wipe(inventory))
-                ]
+                return self._erases(job, inventory, base)
             case "write_image":
                 args: dict[str, Any] = {"asset": job["params"]["asset"]}
                 args |= {"disk": {"first": True}, "size": self._asset.get("bytes")}
@@ -100,6 +115,35 @@ class AgentWork:
             case _:
                 args = {}
         return [Command(id=base, do=do, args=args)]
+
+    def _erases(
+        self, job: Mapping[str, Any], inventory: Mapping[str, Any], base: str
+    ) -> list[Command]:
+        """Return a command a disk; where one cannot be erased as wanted, none is touched."""
+        found: list[Command] = []
+        disks = _disks(inventory)
+        decide = after_power_cycle if job.get("unfreeze_ms") else plan_disk
+        for n, selector in enumerate(disks_to_wipe(inventory)):
+            disk = disks[n] if n < len(disks) else {}
+            plan, id_ = decide(disk, self.policy), f"{base}.{n}"
+            if isinstance(plan, Held):
+                why = f"{self.name}: {plan.reason}"
+                if plan.power_cycle:
+                    self.frozen = self.frozen or why
+                else:
+                    self.refusal = self.refusal or why
+                plan = ErasePlan((), False)
+            self.plans.append(plan)
+            args: dict[str, Any] = {"disk": selector}
+            if not plan.old_agent:
+                args |= {
+                    "serial": str(disk.get("serial") or ""), "bytes": disk.get("bytes"),
+                    "methods": list(plan.methods), "samples": self.policy.samples,
+                    "seed": erase_seed(str(job["id"]), id_),
+                }  # fmt: skip
+            do = "wipe" if plan.old_agent else "erase"
+            found.append(Command(id=id_, do=do, args=args))
+        return found
 
 
 def _disks(inventory: Mapping[str, Any]) -> list[Mapping[str, Any]]:

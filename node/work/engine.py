@@ -7,6 +7,7 @@ orders and jobs stand still, and go on from their rows when there is room."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -25,10 +26,12 @@ from node.work.agent_args import AgentArgs
 from node.work.bmc_desk import BmcDesk, Look
 from node.work.capabilities import Capabilities
 from node.work.discs import DiscDesk, Places
+from node.work.erases import Erases
 from node.work.hand_on import CopyFor, HandOn
 from node.work.keyring import Keyring
 from node.work.log import SCHEMA, JobLog, Line
 from node.work.logins import Logins, MakeCopies
+from node.work.means import Means
 from node.work.net_boot import assets_of
 from node.work.orders import Orders, Verdict, ended
 from node.work.ports import (
@@ -46,7 +49,7 @@ from node.work.ports import (
     Tx,
 )
 from node.work.rows import SiteRows
-from node.work.runner import JobRunner, Means
+from node.work.runner import JobRunner
 from node.work.standstill import Standstill
 from node.work.steps import Steps
 from node.work.verbs import Verbs
@@ -83,7 +86,9 @@ class Work:
         readable: Callable[[], Mapping[str, int]],
         copy_for: CopyFor,
         make_copies: MakeCopies,
+        sign_erase: Callable[[Mapping[str, Any]], bytes],
         clock: Clock,
+        ramdisk: Path | None = None,
         destructive_per_hour: int = 5,
         limits: Limits | None = None,
         places: Places | None = None,
@@ -116,6 +121,7 @@ class Work:
             cache=cache, limits=self.limits,
             logins=Logins(self.rows, open_bmc, credentials, make_copies), discs=self.discs,
         )  # fmt: skip
+        self.erases = Erases(self.rows, sign_erase, ramdisk)
         self._means = self._make_means(receipts, steps)
         self._runners: dict[str, JobRunner] = {}
         self._refused: dict[str, str] = {}
@@ -141,6 +147,7 @@ class Work:
             now_ms=self.now_ms,
             others_connected=lambda: bool(self._connected()),
             stood_still=self._still.stood_still,
+            erases=self.erases,
             args_for=args.args_for,
         )
 
@@ -244,6 +251,7 @@ class Work:
         self._settled |= {key for key, _ in jobs}
         async with trio.open_nursery() as self._nursery:
             await self._look_unless_full()
+            self._nursery.start_soon(self.erases.learn_ramdisk)
             task_status.started()
             while True:
                 version, self._bell = self._store.version, trio.Event()

@@ -22,9 +22,9 @@ from node.proto.job import ENDED, SENTENCE_CHARS_MAX, TERMINAL, held_sentence, n
 from node.proto.plan import plan
 from node.proto.server_view import server_view
 from node.work.discs import by_media
+from node.work.means import put_server_view
 from node.work.ports import Limits, Tx
 from node.work.rows import SiteRows, plan_of
-from node.work.runner import put_server_view
 
 log = get_log("jobs")
 

@@ -8,7 +8,6 @@ stops a job as a power cut would: it goes on from its row when there is room.
 
 import copy
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -29,10 +28,11 @@ from node.proto.plan import Step
 from node.proto.server_view import server_view
 from node.work import net_boot
 from node.work.agent_work import AgentWork
-from node.work.log import JobLog
-from node.work.ports import Limits, Receipts, Tx
-from node.work.rows import SiteRows, plan_of
-from node.work.steps import Doing, StepFailed, Steps
+from node.work.erases import Finished, PolicyBroken
+from node.work.means import Means, StoodStill, Superseded, put_server_view
+from node.work.ports import Tx
+from node.work.rows import plan_of
+from node.work.steps import Doing, StepFailed
 
 log = get_log("jobs")
 
@@ -41,33 +41,6 @@ LOOK_S: Final = 5.0
 """Longest sleep of the loop: silence of a machine is seen this late."""
 
 Event = Callable[[int], list[job_core.Effect]]
-ArgsFor = Callable[[Job, AgentDesk, desk_core.Command], Mapping[str, Any]]
-
-
-class Superseded(Exception):
-    """The job's row names another runner; nothing was written."""
-
-
-class StoodStill(Exception):
-    """This process stood still and nobody else is known to know of the job: look again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Means:
-    """What all runners of a node share."""
-
-    rows: SiteRows
-    receipts: Receipts
-    steps: Steps
-    log: JobLog
-    limits: Limits
-    now_ms: Callable[[], int]
-    others_connected: Callable[[], bool]
-    """Whether another node of the site can be asked for a receipt."""
-    stood_still: Callable[[], bool]
-    """Whether others may have taken over meanwhile what they knew no job row of."""
-    args_for: ArgsFor
-    """Arguments of an agent's command for its session."""
 
 
 class JobRunner:
@@ -91,6 +64,9 @@ class JobRunner:
         )
         self._tasks: dict[str, trio.CancelScope] = {}
         self._agent: AgentWork | None = None
+        self._began_ms = 0
+        self._records: dict[str, dict[str, Any]] = {}
+        """Of disks that this job erased; written with its row."""
         self._lacking: str | None = None
         self._over = trio.Event()
         self._nursery: trio.Nursery
@@ -269,6 +245,7 @@ class JobRunner:
         row["agent"] = self.desk.agent_row()
         lines = self._means.log.take(self.id)
         view = server_view(row, self.job.plan) if urgent else {}
+        records = dict(self._records)
 
         def fn(tx: Tx) -> None:
             known = tx.get(scope, tables.JOB, self.id)
@@ -278,10 +255,13 @@ class JobRunner:
                 raise Superseded
             tx.put(scope, tables.JOB, self.id, row)
             put_server_view(tx, scope, row, view)
+            for key, body in records.items():
+                tx.put(scope, tables.ERASE_RECORD, key, body)
             self._means.log.write_lines(tx, self.id, lines)
 
         try:
             await self._means.rows.store.write(fn)
+            self._records = {k: b for k, b in self._records.items() if k not in records}
         except StoreFull:
             self._means.log.give_back(self.id, lines)
             if urgent:
@@ -396,11 +376,25 @@ class JobRunner:
             (e["evidence"] for e in row["steps"] if e["id"] == "fetch"), {}
         )
         tries = self.job.entry(step.id)["attempts"]
-        work = AgentWork(step, row, fetched, self.desk.inventory, tries)
+        try:
+            policy = self._means.erases.policy_for(str(row["server"]))
+        except PolicyBroken as exc:
+            return self.job.on_failed(step.id, str(exc), False, now)
+        work = AgentWork(step, row, fetched, self.desk.inventory, tries, policy)
         if work.refusal is not None:
             return self.job.on_failed(step.id, work.refusal, False, now)
-        self._agent, self.desk.command = work, work.command
+        if work.frozen is not None:
+            return self._unfreeze(step, work.frozen, now)
+        self._agent, self.desk.command, self._began_ms = work, work.command, now
         return []
+
+    def _unfreeze(self, step: Step, why: str, now: int) -> list[job_core.Effect]:
+        """Switch the machine off and on, once a job, since that may free its disks."""
+        if not self.job.row.get("bmc"):
+            why += "; switch it off and on by hand, then retry the job"
+            return self.job.on_failed(step.id, why, False, now)
+        self.job.row["unfreeze_ms"] = now
+        return self.job.on_lost(step.id, f"{why}; it is switched off and on once", now)
 
     async def _at_desk(self, act: Callable[[int], list[desk_core.Effect]]) -> Answer:
         answers: list[Answer] = []
@@ -445,7 +439,14 @@ class JobRunner:
         work = self._agent
         if work is None or work.command.id != report.command:
             return []
+        command, began_ms = work.command, self._began_ms
         over, error = work.on_report(report)
+        self._began_ms = now
+        if error is None and command.do in ("wipe", "erase"):
+            plan = work.plans[work.commands.index(command)]
+            done = Finished(command, plan, work.policy, report.evidence, began_ms)
+            key, body = self._means.erases.record(self.job.row, self.desk, done, now)
+            self._records[key] = body
         if not over:
             self.desk.command = work.command
             return []
@@ -474,18 +475,6 @@ class JobRunner:
             lacking, self._lacking = self._lacking, None
             return self.job.on_waits(step.id, lacking and f"waits: {lacking}", now)
         return self.job.on_waits(step.id, f"waits for the ramdisk of {name}: it is silent", now)
-
-
-def put_server_view(
-    tx: Tx, scope: str, job: Mapping[str, Any], view: Mapping[str, Any]
-) -> None:
-    """Write what a job makes of its server, unless another job has the server now."""
-    server = tx.get(scope, tables.SERVER, job["server"]) if view and job.get("server") else None
-    if server is None or server.body.get("job") not in (None, job["id"]):
-        return
-    body = {**server.body, **view}
-    if body != server.body:
-        tx.put(scope, tables.SERVER, job["server"], {**body, "changed_ms": tx.now_ms})
 
 
 def _strayed(name: str) -> Answer:

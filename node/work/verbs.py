@@ -29,10 +29,11 @@ from node.proto.job import cancel_row
 from node.proto.plan import Step
 from node.proto.server_view import server_view
 from node.work.log import JobLog
+from node.work.means import put_server_view
 from node.work.orders import Orders
 from node.work.ports import Tx
 from node.work.rows import SiteRows, plan_of
-from node.work.runner import JobRunner, put_server_view
+from node.work.runner import JobRunner
 
 log = get_log("jobs")
 

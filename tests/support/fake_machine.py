@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from node.ramdisk.hardware import Disk
+from node.ramdisk.drive import BlockDrive
+from node.ramdisk.hardware import Disk, Drive
 from node.ramdisk.manifest import Manifest, parse_core
 from tests.support.agent_peer import PeerAsset
 
@@ -24,6 +25,9 @@ class FakeMachine:
 
     def disks(self) -> list[Disk]:
         return self._disks
+
+    def drive(self, disk: Disk) -> Drive:
+        return BlockDrive(disk)
 
     def inventory(self) -> dict[str, Any]:
         return {"nics": [{"name": "eth0", "mac": MAC}], "disks": []}

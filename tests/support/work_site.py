@@ -18,6 +18,7 @@ from mesh.errors import Refused, StoreFull
 from mesh.host.clock import SystemClock
 from mesh.identity import Identity
 from mesh.proto import tables
+from mesh.proto.erase_record import sign_erase
 from mesh.proto.ids import uuid7
 from mesh.proto.order import DESTRUCTIVE, NORMAL, Order, open_order, sign_order
 from mesh.proto.rendezvous import owner
@@ -207,6 +208,7 @@ class WorkSite:
             },
             copy_for=self._copy,
             make_copies=partial(make_copies, self.org.register, "lab"),
+            sign_erase=partial(sign_erase, node, self.org.root_fp),
             clock=self.clock,
             destructive_per_hour=self.per_hour,
             limits=self.limits,

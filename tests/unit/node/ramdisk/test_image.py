@@ -142,13 +142,14 @@ def test_a_sparse_disk_stays_sparse_when_it_is_wiped(tmp_path):
 
 def test_a_byte_that_survives_the_wipe_is_found(tmp_path, monkeypatch):
     made = file_disk(tmp_path / "stubborn", 8 * MIB, fill=b"x" * MIB)
-    keep = DiskHandle.write
+    keep = DiskHandle.write_zeros
+
+    def stubborn(self, begin, end):
+        yield from keep(self, begin, end)
+        self.write(0, bytes(100) + b"!")
+
     with DiskHandle(made.path) as handle:
-        monkeypatch.setattr(
-            DiskHandle,
-            "write",
-            lambda self, at, data: keep(self, at, data[:100] + b"!" + data[101:]),
-        )
+        monkeypatch.setattr(DiskHandle, "write_zeros", stubborn)
         with pytest.raises(StepFailed, match="first at 100"):
             wipe_disk(handle, NoProgress())
 
