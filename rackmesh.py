@@ -16,6 +16,7 @@ _NOUNS, _VERBS, _ASSETS = "mesh.cli.nouns", "mesh.cli.verbs", "mesh.cli.assets"
 _JOBS = "mesh.cli.jobs"
 _SHELF, _BUNDLE = "mesh.cli.shelf", "node.bundle_commands"
 _TEMPLATES = "mesh.cli.templates"
+_ERASES = "mesh.cli.erases"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
 _UPKEEP, _ROOT = "hub.upkeep_commands", "hub.root_commands"
 _MEMBERS, _MESH = "mesh.cli.members", "mesh.cli.mesh"
@@ -148,6 +149,22 @@ TABLE: dict[str, Any] = {
             "remove": (f"{_ASSETS}:asset_remove", "Take a name away."),
         },
         "Images and files.",
+    ),
+    "erase": (
+        {
+            "list": (f"{_ERASES}:erase_list", "List disks that were erased."),
+            "show": (f"{_ERASES}:erase_show", "Show a record."),
+            "export": (f"{_ERASES}:erase_export", "Write the file that proves a record."),
+            "verify": (f"{_ERASES}:erase_verify", "Check such a file, offline."),
+        },
+        "Erased disks, and the proof of it.",
+    ),
+    "cleanup-policy": (
+        {
+            "show": (f"{_ERASES}:policy_show", "Show how disks are erased."),
+            "set": (f"{_ERASES}:policy_set", "Say how disks are erased."),
+        },
+        "How disks are erased when a server is released.",
     ),
     "template": (
         {

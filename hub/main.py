@@ -53,6 +53,7 @@ from mesh.observer import Observer, Who
 from mesh.proto import tables
 from mesh.rest.alike import Alike
 from mesh.rest.bundle_alike import seal_handlers
+from mesh.rest.erase_alike import EraseAlike
 from mesh.rest.shelf_alike import ShelfAlike
 from mesh.secrets import exposed_secrets
 from mesh.store import Tx
@@ -130,6 +131,7 @@ def compose(ground: founding.Ground) -> Parts:
     alike = _make_alike(ground, peers)
     on_disk = ShelfAlike(ground.cache, store, register.register).handlers()
     on_disk |= seal_handlers(own.signer, register.register.root_fp, clock)
+    on_disk |= EraseAlike(store, register.register, partial(_sites, ground)).handlers()
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
@@ -171,6 +173,13 @@ def _observer(ground: founding.Ground, peers: Peers, replication: Replication) -
         who, register=ground.register.register, store=ground.store, peers=peers,
         replication=replication, clock=ground.clock,
     )  # fmt: skip
+
+
+def _sites(ground: founding.Ground) -> list[str]:
+    """Return every site that there is or was."""
+    members = {member.site for member in ground.register.register.members()}
+    named = {row.key for row in ground.store.rows(tables.FLEET, tables.SITE)}
+    return sorted((named | members) - {""})
 
 
 def _make_alike(ground: founding.Ground, peers: Peers) -> Alike:

@@ -59,6 +59,7 @@ from node.bundles import bundle_handlers
 from node.clear import ClearServer
 from node.config import NodeConfig
 from node.disk import keep_room
+from node.erase_api import erase_handlers
 from node.job_limits import job_limits
 from node.joining import KEYS, REGISTER, Joined, read_joined
 from node.proto.site_view import SiteView
@@ -273,7 +274,8 @@ class Node:
 
     def _facts(self) -> NodeFacts:
         self.store.local_schema(ANSWERS_SCHEMA)
-        on_disk = ShelfAlike(self.cache, self.store, self.register.register)
+        on_disk = ShelfAlike(self.cache, self.store, self.register.register).handlers()
+        on_disk |= bundle_handlers(self) | erase_handlers(self)
         return NodeFacts(
             resources=Resources(
                 node=self.identity.node_id,
@@ -292,7 +294,7 @@ class Node:
             bmcs=self.work.bmcs,
             reader=self.cache.reader,
             new_id=self.new_id,
-            alike=self._make_alike().handlers() | on_disk.handlers() | bundle_handlers(self),
+            alike=self._make_alike().handlers() | on_disk,
         )
 
     def _make_alike(self) -> Alike:

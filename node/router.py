@@ -97,7 +97,8 @@ class NodeApi:
         self._handlers |= facts.alike
         self._handlers |= {name: self._bmc(what) for name, what in OPERATION_OF.items()}
         here = {name: o for name, o in OPERATIONS.items() if "node" in o.at}
-        self._handlers |= {n: self._list for n, o in here.items() if o.form == "list"}
+        lists = {n for n, o in here.items() if o.form == "list"} - facts.alike.keys()
+        self._handlers |= dict.fromkeys(lists, self._list)
         assert here.keys() == self._handlers.keys(), sorted(here.keys() ^ self._handlers.keys())
         routes = [
             Route(ANY, f"{PREFIX}/", self._serve_call, quiet=True),

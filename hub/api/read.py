@@ -135,7 +135,7 @@ def bind(on: Bindings, services: Services) -> None:
         return listed(services, call.plan)
 
     for operation in OPERATIONS.values():
-        if operation.form == "list":
+        if operation.form == "list" and operation.id not in services.alike:
             on.on(operation.id)(show_list)
 
     @on.on("getVersion")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mesh.rest import filters, template_types, types
+from mesh.rest import erase_types, filters, template_types, types
 from mesh.rest.problems import RequestProblem
 from mesh.rest.requests import CURSOR_CHARS_MAX, ListQuery
 
@@ -134,6 +134,14 @@ LISTS: Final[Mapping[str, ListOf]] = {
             noun="templates", item=template_types.Template,
             keys={"name": "name", "format": "format"}, text=("name",), order="name",
             identity=("name",), sorts={"name": "", "format": "", "changed_ms": -1},
+        ),
+        ListOf(
+            noun="erase-records", item=erase_types.EraseRecord,
+            keys={"site": "site", "server": "server", "name": "server_name", "job": "job",
+                  "serial": "serial", "method": "method", "level": "level",
+                  "proved": "proved", "node": "node"},
+            text=("id", "server_name", "serial", "method", "author"), order="-ended_ms",
+            sorts={"ended_ms": -1, "site": "", "server_name": "", "serial": "", "method": ""},
         ),
         ListOf(
             noun="accounts", item=types.Account,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from mesh.rest import erase_types as erase
 from mesh.rest import health_types as health
 from mesh.rest import mesh_types as mesh
 from mesh.rest import requests as ask
@@ -255,6 +256,27 @@ _TEMPLATES: Final = (
     ),
 )  # fmt: skip
 
+_ERASES: Final = (
+    _list("erase-records", erase.EraseRecord, "List disks that were erased."),
+    _get("getEraseRecord", "/erase-records/{record}", "erase-record", erase.EraseRecordFile,
+         "Show an erase record with the file that proves it offline."),
+    _get("getCleanupPolicy", "/sites/{site}/cleanup-policy", "cleanup-policy",
+         erase.CleanupPolicy, "Show how a site erases disks."),
+    Operation(
+        id="setCleanupPolicy", method="PUT", path="/sites/{site}/cleanup-policy",
+        role="admin", noun="cleanup-policy", summary="Say how a site erases disks.",
+        body=ask.CleanupRequest, answer=erase.CleanupPolicy,
+    ),
+    _get("getServerCleanupPolicy", "/servers/{server}/cleanup-policy", "cleanup-policy",
+         erase.CleanupPolicy, "Show how a server's disks are erased."),
+    Operation(
+        id="setServerCleanupPolicy", method="PUT", path="/servers/{server}/cleanup-policy",
+        role="admin", noun="cleanup-policy", body=ask.CleanupRequest,
+        summary="Say how a server's disks are erased, or that it goes by its site's.",
+        answer=erase.CleanupPolicy,
+    ),
+)  # fmt: skip
+
 _PEOPLE: Final = (
     _list("accounts", show.Account, "List who may sign in.", at=HUB, role="admin"),
     _get("getAccount", "/accounts/{account}", "account", show.Account,
@@ -392,6 +414,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         *_BMC,
         *_WRITES,
         *_TEMPLATES,
+        *_ERASES,
         *_PEOPLE,
         *_UPKEEP,
         *_TRUST,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
+from mesh.proto.cleanup import LEVELS, METHODS, SAMPLES_LEAST, SAMPLES_MOST
 from mesh.proto.content import KINDS as KINDS_OF_ASSET
 from mesh.proto.order import GROUPED, KINDS
 from mesh.proto.references import CMDLINE_CHARS_MAX, MEMBERS_MAX
@@ -72,6 +73,8 @@ ValidS = Annotated[
         description="seconds in which the site must begin it, else it runs out; default a day",
     ),
 ]
+Word = Annotated[str, Meta(max_length=64)]
+Methods = Annotated[list[Word], Meta(max_length=16, description="of " + ", ".join(METHODS))]
 RoleName = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
 Password = Annotated[
     str,
@@ -82,7 +85,6 @@ Password = Annotated[
     ),
 ]
 
-Word = Annotated[str, Meta(max_length=64)]
 LastEvent = Annotated[str, Meta(max_length=100, description="id of the last event had")]
 
 
@@ -325,6 +327,17 @@ class TemplateRequest(Closed):
 
     format: Annotated[str, Meta(extra_json_schema={"enum": list(FORMATS)})]
     text: Annotated[str, Meta(min_length=1, max_length=TEXT_BYTES_MAX)]
+
+
+class CleanupRequest(Closed):
+    """How disks are erased; what is not given stays as it is."""
+
+    level: Annotated[str, Meta(extra_json_schema={"enum": list(LEVELS)})] | None = None
+    methods: Methods | None = None
+    fallback: Methods | None = None
+    samples: Annotated[int, Meta(ge=SAMPLES_LEAST, le=SAMPLES_MOST)] | None = None
+    inherit: bool | None = None
+    """Of a server: go by its site's again."""
 
 
 class RenderRequest(Closed):

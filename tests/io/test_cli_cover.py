@@ -20,6 +20,7 @@ from hub.front import WebSide
 from mesh.host.local_socket import listen_local
 from mesh.rest.operations import OPERATIONS
 from rackmesh import cli
+from tests.support.alike import ERASED
 from tests.support.bmc_words import give_bmc
 from tests.support.hub_bench import Bench, fill, hub_bench, second_hub
 
@@ -47,6 +48,11 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("job", "unhold", "j2"), ("job", "kill", "j2", "--yes"), ("job", "archive", "j1"),
     ("job", "confirm", "j1", "--done", "--reason", "seen"), ("job", "list", "--all"),
     ("template", "list"), ("template", "show", "seed"), ("template", "remove", "seed"),
+    ("erase", "list"), ("erase", "show", ERASED["id"]),
+    ("cleanup-policy", "show", "--site", "fra1"),
+    ("cleanup-policy", "show", "--server", "web-1"),
+    ("cleanup-policy", "set", "--site", "fra1", "--samples", "512"),
+    ("cleanup-policy", "set", "--server", "web-1", "--inherit"),
     ("group", "list"), ("group", "show", "g1"), ("group", "cancel", "g1", "--yes"),
     ("group", "retry", "g1"), ("asset", "list"), ("asset", "show", "debian-12"),
     ("asset", "add", "x", "http://127.0.0.1/x"), ("asset", "want", "debian-12", "fra1"),

@@ -1,23 +1,64 @@
 """Handlers of what hub and node do alike, with nothing behind them."""
 
 from base64 import b64encode
+from types import SimpleNamespace
 from typing import Any
 
 import trio
 
 from mesh.errors import Refused
 from mesh.proto.courier import make_piece
+from mesh.proto.erase_record import record_id, sign_erase
 from mesh.proto.sync_wire import Records
 from mesh.rest.calls import Call
+from mesh.rest.erase_alike import EraseAlike
 from mesh.rest.shelf_types import AssetChecked, AssetsFreed, BundleSealed, FreedAsset
 from mesh.rest.trust_types import KeyRotated, MemberChanged, StatePiece, StateTaken
 from mesh.rest.types import Holdings
+from tests.support.trust import Org, identity
 
+ORG = Org("erased")
+ORG.register.merge(ORG.roster(identity("eraser"), "fra1"))
+ERASED: dict[str, Any] = {
+    "id": record_id("j1", "wipe.1.1.0"), "site": "fra1", "server": "s1", "server_name": "web-1",
+    "job": "j1", "author": "ann@hub", "command": "wipe.1.1.0", "attempt": 1,
+    "disk": {"model": "M", "serial": "D1", "bytes": 1 << 30}, "method": "overwrite",
+    "level": "clear", "wanted": "clear", "fallback": False, "attempts": [], "said": {},
+    "samples": 256, "markers": 129, "telling": 1032, "pattern": "zeros", "seed": "ab" * 32,
+    "verified_bytes": 1 << 30, "direct": True, "proved": True, "started_ms": 1, "ended_ms": 2,
+    "session_key": "00" * 32, "machine": {"uuid": "u", "serial": "x"}, "ramdisk": "",
+    "policy": {}, "on_hardware": "", "node": identity("eraser").node_id,
+}  # fmt: skip
+SIGNED = sign_erase(identity("eraser").signer, ORG.root_fp, ERASED)
 EMPTY = b64encode(make_piece(Records(0, (), False))).decode()
 STATUS = {
     "revokeNode": "revoked", "suspendNode": "suspended", "resumeNode": "member",
     "allowRelay": "member", "denyRelay": "member",
 }  # fmt: skip
+
+
+class OneRecord:
+    """A store with one server, one erase record, and policies that are kept."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[tuple[str, str], dict[str, Any]] = {
+            ("server", "s1"): {"name": "web-1"},
+            ("erase_record", ERASED["id"]): {"signed": SIGNED},
+        }
+
+    def get(self, _scope: str, table: str, key: str) -> Any:
+        body = self.bodies.get((table, key))
+        return None if body is None else SimpleNamespace(key=key, body=body)
+
+    def rows(self, scope: str, table: str) -> list[Any]:
+        return [self.get(scope, table, key) for of, key in self.bodies if of == table]
+
+    async def write(self, fn: Any) -> None:
+        def put(_scope: str, table: str, key: str, body: dict[str, Any]) -> None:
+            self.bodies[table, key] = body
+
+        await trio.lowlevel.checkpoint()
+        fn(SimpleNamespace(put=put, now_ms=5))
 
 
 def fake_alike(node: str) -> dict[str, Any]:
@@ -69,7 +110,8 @@ def fake_alike(node: str) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
         return BundleSealed(node=node, seal="AAAA")
 
+    erases = EraseAlike(OneRecord(), ORG.register, lambda: ["fra1"]).handlers()
     changes = {operation: change(operation) for operation in STATUS}
     rest = {"rotateKey": rotate, "exportState": give, "importState": take, "getHoldings": hold}
     shelf = {"verifyAsset": verify, "collectAssets": collect, "sealBundle": seal}
-    return {**changes, **rest, **shelf}
+    return {**changes, **rest, **shelf, **erases}
