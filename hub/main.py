@@ -131,14 +131,13 @@ def compose(ground: founding.Ground) -> Parts:
     alike = _make_alike(ground, peers)
     on_disk = ShelfAlike(ground.cache, store, register.register).handlers()
     on_disk |= seal_handlers(own.signer, register.register.root_fp, clock)
-    on_disk |= EraseAlike(store, register.register, partial(_sites, ground)).handlers()
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
         secrets=secrets, assets=assets, templates=TemplateDesk(store, reports, clock),
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         exports=exports, backups=backups, restored=restored, trust=trust, mesh=observer,
-        alike=alike.handlers() | on_disk,
+        alike=alike.handlers() | on_disk | _erases(ground),
         not_ready=lambda: store.not_ready or trust.read_only(),
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,
@@ -175,11 +174,16 @@ def _observer(ground: founding.Ground, peers: Peers, replication: Replication) -
     )  # fmt: skip
 
 
-def _sites(ground: founding.Ground) -> list[str]:
-    """Return every site that there is or was."""
-    members = {member.site for member in ground.register.register.members()}
-    named = {row.key for row in ground.store.rows(tables.FLEET, tables.SITE)}
-    return sorted((named | members) - {""})
+def _erases(ground: founding.Ground) -> dict[str, Any]:
+    """Return what this hub says about erases, of every site that there is or was."""
+    store, register = ground.store, ground.register.register
+
+    def sites() -> list[str]:
+        members = {member.site for member in register.members()}
+        named = {row.key for row in store.rows(tables.FLEET, tables.SITE)}
+        return sorted((named | members) - {""})
+
+    return EraseAlike(store, register, sites).handlers()
 
 
 def _make_alike(ground: founding.Ground, peers: Peers) -> Alike:

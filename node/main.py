@@ -37,7 +37,6 @@ from mesh.mdns import Mdns, site_tag
 from mesh.member_desk import MemberDesk
 from mesh.membership import Voice
 from mesh.observer import Observer, Who
-from mesh.proto.erase_record import sign_erase
 from mesh.proto.ids import uuid7
 from mesh.proto.naming import NameReader
 from mesh.proto.order import Order, open_order, sign_order
@@ -59,7 +58,7 @@ from node.bundles import bundle_handlers
 from node.clear import ClearServer
 from node.config import NodeConfig
 from node.disk import keep_room
-from node.erase_api import erase_handlers
+from node.erase_api import erase_handlers, erase_ports
 from node.job_limits import job_limits
 from node.joining import KEYS, REGISTER, Joined, read_joined
 from node.proto.site_view import SiteView
@@ -228,8 +227,7 @@ class Node:
             readable=Readable(self.store, register, self.identity).versions,
             copy_for=partial(copy_for, self.store, register, self.identity),
             make_copies=partial(make_copies, register, site),
-            sign_erase=partial(sign_erase, self.identity, register.root_fp),
-            ramdisk=(self.config.boot.files or self.config.data / "boot") / "initrd",
+            **erase_ports(self),
             assets=self.assets,
             cache=self.cache,
             secrets=self.secrets,
