@@ -5,6 +5,7 @@ from typing import Any
 
 from mesh.proto.erase_record import sign_erase
 from mesh.rest.erase_alike import EraseAlike
+from node.job_limits import job_limits
 
 
 def erase_handlers(node: Any) -> dict[str, Any]:
@@ -13,8 +14,12 @@ def erase_handlers(node: Any) -> dict[str, Any]:
     return EraseAlike(node.store, node.register.register, lambda: [site]).handlers()
 
 
-def erase_ports(node: Any) -> dict[str, Any]:
-    """Return what jobs need of a node to sign what was erased (node/work/engine.py)."""
-    files = node.config.boot.files or node.config.data / "boot"
-    sign = partial(sign_erase, node.identity, node.register.register.root_fp)
-    return {"sign_erase": sign, "ramdisk": files / "initrd"}
+def work_ports(node: Any) -> dict[str, Any]:
+    """Return what jobs need of a node's configuration and key (node/work/engine.py)."""
+    policy, files = node.config.policy, node.config.boot.files or node.config.data / "boot"
+    return {
+        "sign_erase": partial(sign_erase, node.identity, node.register.register.root_fp),
+        "ramdisk": files / "initrd",
+        "destructive_per_hour": policy.destructive_per_hour,
+        "limits": job_limits(node.config),
+    }

@@ -58,8 +58,7 @@ from node.bundles import bundle_handlers
 from node.clear import ClearServer
 from node.config import NodeConfig
 from node.disk import keep_room
-from node.erase_api import erase_handlers, erase_ports
-from node.job_limits import job_limits
+from node.erase_api import erase_handlers, work_ports
 from node.joining import KEYS, REGISTER, Joined, read_joined
 from node.proto.site_view import SiteView
 from node.resources import Resources
@@ -227,13 +226,11 @@ class Node:
             readable=Readable(self.store, register, self.identity).versions,
             copy_for=partial(copy_for, self.store, register, self.identity),
             make_copies=partial(make_copies, register, site),
-            **erase_ports(self),
             assets=self.assets,
             cache=self.cache,
             secrets=self.secrets,
             clock=self.clock,
-            destructive_per_hour=self.config.policy.destructive_per_hour,
-            limits=job_limits(self.config),
+            **work_ports(self),
             places=places_of(lambda: self.boot),
         )
 

@@ -92,3 +92,33 @@ def test_a_machine_that_is_reset_while_it_is_written_goes_on_where_it_stopped(
         assert 0 < evidence["fetched_bytes"] < image.stat().st_size - told["done"] + MIB
         with machine.disk.open("rb") as disk:
             assert disk.read(image.stat().st_size) == image.read_bytes()
+
+
+def test_an_nvme_format_is_really_done_and_proved(ramdisk, tmp_path):
+    if not shutil.which("dnsmasq"):
+        pytest.skip("dnsmasq is missing: apt-get install dnsmasq-base")
+    with Lab("format", tmp_path / "lab") as lab:
+        machine = lab.machine("srv1", 64 * MIB, disk="nvme")
+        machine.disk.write_bytes(b"old data" * (8 * MIB))
+        erase = {
+            "do": "erase", "disk": FIRST, "serial": machine.disk_serial, "bytes": 64 * MIB,
+            "methods": ["nvme-sanitize-crypto", "nvme-format-user-data"], "samples": 64,
+            "seed": "5a" * 32,
+        }  # fmt: skip
+        config = {"listen": [NODE, 8470], "url": URL, "plan": [erase, {"do": "poweroff"}]}
+        log = start_node(lab.host("node", NODE), config)
+        start_ramdisk(machine, ramdisk, "capability-1")
+        machine.wait_off(UP_S + WORK_S)
+        done = wait_event(log, "done", 1, PEER_S)[0]
+        assert done["error"] is None
+        seen = done["evidence"]
+        assert (seen["method"], seen["serial"]) == (
+            "nvme-format-user-data",
+            machine.disk_serial,
+        )
+        assert seen["attempts"][0]["method"] == "nvme-sanitize-crypto"
+        assert (seen["samples"], seen["kept"], seen["pattern"]) == (64, 0, "zeros")
+        assert (seen["direct"], seen["said"]["status"]) == (True, 0)
+        assert machine.disk_is_empty()
+        told = wait_event(log, "hello", 1, PEER_S)[0]["inventory"]["disks"][0]["erase"]
+        assert "nvme-format-user-data" in told["methods"]
