@@ -106,13 +106,10 @@ class Work:
         store.local_schema(SCHEMA)
         self._keyring = Keyring(self.rows, readable)
         self._orders = Orders(
-            self.rows,
-            limits=self.limits,
-            destructive_per_hour=destructive_per_hour,
-            started_ms=self._start_ms,
-            connected=self._connected,
+            self.rows, limits=self.limits, destructive_per_hour=destructive_per_hour,
+            started_ms=self._start_ms, connected=self._connected,
             holders=self._keyring.holders,
-        )
+        )  # fmt: skip
         self._still = Standstill(self.rows, receipts, self.limits, clock, self._connected)
         self._hand_on = HandOn(self.rows, self._orders, self._keyring.holders, copy_for)
         self.discs = DiscDesk(self.rows, self.capabilities, places or Places(), self.now_ms)
