@@ -42,7 +42,7 @@ def test_each_server_gets_an_order_or_a_reason() -> None:
 @pytest.mark.parametrize(
     ("kind", "params", "servers", "code", "says"),
     [
-        ("server.accept", {}, SERVERS, "bad-request", "groups are of server.deploy, "),
+        ("server.accept", {}, SERVERS, "bad-request", "groups are of server.boot-by, "),
         ("server.release", {}, [], "not-found", "nothing passes the filter"),
         ("server.release", {}, SERVERS[:1] * 1001, "too-large", "at most 1000 servers"),
         ("server.release", {}, SERVERS[3:], "conflict", "no server can take the order: web-3"),
