@@ -44,8 +44,9 @@ DHCP = int(MORE or 34_000)
 TFTP = int(MORE or 50_000)
 HTTP = int(MORE or 50_000)
 RACK = int(MORE or 12_500)
-GAIN_BYTES_MAX = 128
-"""A DHCP reply is at most so much longer than its packet."""
+GAIN_BYTES_MAX = 128 + 64 + 128
+"""A DHCP reply is at most so much longer than its packet: 128 for what we say, and what the
+packet had in ``sname`` and ``file`` (option 52), which a short reply echoes in its options."""
 SITE = full_site()
 REQUESTS = dhcp_requests()
 HEAD = encode(packet(giaddr=RELAY))[:OPTIONS_AT]
