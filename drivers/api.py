@@ -113,6 +113,22 @@ class Inventory(Protocol):
         ...
 
 
+class Fence(Protocol):
+    """Shutting out whoever used our account on one device before."""
+
+    @property
+    def fences(self) -> bool:
+        """Whether the device was seen to have sessions that ``fence`` can end."""
+        ...
+
+    async def fence(self) -> bool:
+        """End all other sessions of our account; what they send from now on is refused.
+
+        False when the device has no sessions: what is under way to it cannot be stopped.
+        """
+        ...
+
+
 class OwnPassword(Protocol):
     """The account that we speak to one device with."""
 
@@ -124,7 +140,9 @@ class OwnPassword(Protocol):
         ...
 
 
-class Bmc(PowerControl, BootOverride, VirtualMedia, Inventory, OwnPassword, Health, Protocol):
+class Bmc(
+    PowerControl, BootOverride, VirtualMedia, Inventory, Fence, OwnPassword, Health, Protocol
+):
     """A server's management controller."""
 
     @property
@@ -181,6 +199,11 @@ class BmcCredentials:
         return cls(username=username, password=password, tls_sha256=digits)
 
 
+def always() -> bool:
+    """Let everything be sent."""
+    return True
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BmcLimits:
     """How long a BMC may take. Every verb ends within the sum of what it does."""
@@ -199,6 +222,9 @@ class BmcLimits:
     """All sensors, an event log or another list; begun requests are let end."""
     poll_s: float = 1.0
     """Between two looks at a state that we wait for; the first looks come sooner."""
+    may_send: Callable[[], bool] = always
+    """Asked right before each message, also from other threads; False ends the verb with
+    DeviceRefused, since somebody else may drive the device by now."""
 
 
 @asynccontextmanager

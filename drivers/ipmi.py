@@ -9,6 +9,7 @@ given up, said so, and counts against the limiter until it ends.
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import trio
@@ -162,6 +163,15 @@ class IpmiBmc:
             f"{self.url}: IPMI has no virtual media; use the BMC's Redfish address, or boot by"
             " network"
         )
+
+    @property
+    def fences(self) -> bool:
+        """False: see ``fence``."""
+        return False
+
+    async def fence(self) -> bool:
+        """Return False: IPMI has no way to end what another session has sent."""
+        return False
 
     async def set_password(self, password: str) -> None:
         """Change the password of the user that we log in as."""
@@ -367,11 +377,12 @@ async def open_ipmi(
     *,
     local_address: str | None = None,
     limits: BmcLimits,
-    session_factory: SessionFactory = LanSession,
+    session_factory: SessionFactory | None = None,
 ) -> AsyncGenerator[IpmiBmc]:
     """Give the driver for one address; nothing is sent before the first verb."""
     address = checked_address(url, credentials)
-    bmc = IpmiBmc(address, credentials, limits, local_address, session_factory)
+    factory = session_factory or partial(LanSession, may_send=limits.may_send)
+    bmc = IpmiBmc(address, credentials, limits, local_address, factory)
     try:
         yield bmc
     finally:

@@ -10,11 +10,13 @@ import secrets
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from pyghmi.exceptions import IpmiException
 from pyghmi.ipmi.private import simplesession
 
+from drivers.api import always
 from drivers.errors import (
     DeviceLied,
     DeviceRefused,
@@ -46,9 +48,12 @@ class LanSession(simplesession.Session):  # type: ignore[misc]  # pyghmi has no 
     sessioncontext: str | None
     lastpayload: Any
 
-    def __init__(self, sock: socket.socket, where: str) -> None:
+    def __init__(
+        self, sock: socket.socket, where: str, may_send: Callable[[], bool] = always
+    ) -> None:
         """Take a connected UDP socket; nothing is sent before `log_in`."""
         self.where = where
+        self.may_send = may_send
         self.stopped = False
         self.entered = False
         self.dropped = 0
@@ -141,6 +146,8 @@ class LanSession(simplesession.Session):  # type: ignore[misc]  # pyghmi has no 
             self.sequencenumber += 1
         pause = RESEND_S[min(self._silences, len(RESEND_S) - 1)]
         self._resend_at = time.monotonic() + pause
+        if not self.may_send():
+            raise DeviceRefused(f"{self.where}: not sent, another node may have the job by now")
         try:
             self._lan.send(self.netpacket)
         except BlockingIOError:

@@ -33,6 +33,7 @@ SESSION_END_S: Final = 2.0
 
 _WRONG_TAG: Final = frozenset({412, 428})
 _WRONG_VALUE: Final = 400
+_GONE: Final = 404
 
 
 class RedfishBmc:
@@ -159,6 +160,31 @@ class RedfishBmc:
         """Read what the server is made of."""
         path = self._path or await self._discover()
         return await read_inventory(self.url, path, self.call, read_object)
+
+    @property
+    def fences(self) -> bool:
+        """Whether we speak in a session of which the service told us the place."""
+        return None not in (self._token, self._session, self._sessions)
+
+    async def fence(self) -> bool:
+        """End the other sessions of our account (DSP0266 section 13.3.4)."""
+        if self._path is None:
+            await self._discover()
+        if self._sessions is None or not self.fences:
+            return False
+        listed = read_object(await self._call("GET", self._sessions))
+        for path in core.parse_members(listed):
+            if path == self._session:
+                continue
+            answer = await self._call("GET", path)
+            if not answer.ok or not core.is_account(
+                read_object(answer), self._credentials.username
+            ):
+                continue
+            ended = await self._call("DELETE", path)
+            if not ended.ok and ended.status != _GONE:
+                raise complain(ended)
+        return True
 
     async def set_password(self, password: str) -> None:
         """Change the password of the account that we log in with (DSP2046 ManagerAccount)."""
@@ -363,7 +389,7 @@ async def open_redfish(
     if pin is not None and not address.tls:
         raise DeviceRefused(f"{url}: tls_sha256 was given, but the address is not https://")
     factory = client_factory or (lambda: make_client(pin, local_address))
-    async with open_http(address, factory, pin, limits.request_s) as http:
+    async with open_http(address, factory, pin, limits) as http:
         bmc = RedfishBmc(address, http, credentials, limits)
         try:
             yield bmc

@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 import trio
 
+from drivers.api import BmcLimits
 from drivers.errors import DeviceLied, DeviceRefused, DeviceUnreachable, LoginRefused
 from drivers.proto.redfish import MAX_BODY_BYTES, Address, clip, link, refusal
 
@@ -89,11 +90,11 @@ class BmcHttp:
     """Requests to one service; not for concurrent use."""
 
     def __init__(
-        self, address: Address, client: httpx2.AsyncClient, pin: str | None, request_s: float
+        self, address: Address, client: httpx2.AsyncClient, pin: str | None, limits: BmcLimits
     ) -> None:
         self._origin = address.origin
         self._client = client
-        self._request_s = request_s
+        self._request_s, self._may_send = limits.request_s, limits.may_send
         self._extensions = {"trace": _pin_check(pin)} if pin is not None else {}
 
     async def request(
@@ -154,6 +155,8 @@ class BmcHttp:
         send = {"accept": "application/json", "accept-encoding": "identity", **headers}
         if content:
             send["content-type"] = "application/json"
+        if not self._may_send():
+            raise DeviceRefused(f"{said}: not sent, another node may have the job by now")
         try:
             with trio.fail_after(self._request_s):
                 async with self._client.stream(
@@ -265,12 +268,12 @@ def complain(answer: Answer) -> DeviceRefused:
 
 @asynccontextmanager
 async def open_http(
-    address: Address, client_factory: ClientFactory, pin: str | None, request_s: float
+    address: Address, client_factory: ClientFactory, pin: str | None, limits: BmcLimits
 ) -> AsyncGenerator[BmcHttp]:
     """Give a `BmcHttp` and close its connections in the end."""
     client = client_factory()
     try:
-        yield BmcHttp(address, client, pin, request_s)
+        yield BmcHttp(address, client, pin, limits)
     finally:
         with trio.move_on_after(1, shield=True):
             await client.aclose()

@@ -14,6 +14,7 @@ from typing import Any, Final
 from node.proto import rack_health
 from node.proto.rack_inventory import links, part
 from node.proto.rack_reply import Reply, Shown, not_allowed, refuse
+from node.proto.rack_sessions import SERVICE, SESSIONS
 
 BODY_BYTES_MAX: Final = 16 << 10
 ROOT: Final = "/redfish/v1"
@@ -244,6 +245,8 @@ def _root() -> dict[str, Any]:
         "Vendor": "Rackmesh",
         "Systems": {"@odata.id": SYSTEMS},
         "AccountService": {"@odata.id": ACCOUNT_SERVICE},
+        "SessionService": {"@odata.id": SERVICE},
+        "Links": {"Sessions": {"@odata.id": SESSIONS}},
         "Chassis": {"@odata.id": rack_health.CHASSIS},
         "UpdateService": {"@odata.id": rack_health.UPDATES},
         "ProtocolFeaturesSupported": {"ExpandQuery": {"NoLinks": True}},

@@ -33,6 +33,7 @@ from node.proto.rack_bmc import (
 )
 from node.proto.rack_health import BiosOrder
 from node.proto.rack_reply import Reply
+from node.proto.rack_sessions import RackSessions, SessionReply
 from node.rack.server import SimServer
 from node.rack.state import Credentials
 
@@ -58,6 +59,7 @@ class BmcService:
         self._credentials = credentials
         self._keep = keep
         self._consoles: Counter[str] = Counter()
+        self._sessions = RackSessions()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end."""
@@ -104,16 +106,25 @@ class BmcService:
                 return
             connection.start_next_cycle()
 
-    async def _answer(self, head: h11.Request, body: bytes) -> Reply:
-        headers = dict(head.headers)
+    async def _answer(self, head: h11.Request, body: bytes) -> Reply | SessionReply:
+        headers, now = dict(head.headers), trio.current_time()
         given = headers.get(b"authorization", b"")
+        token = headers.get(b"x-auth-token", b"").decode("latin-1")
         match = headers.get(b"if-match")
+        method, path = head.method.decode("latin-1"), head.target.decode("latin-1")
+        known = hmac.compare_digest(given, _basic(self._credentials)) or (
+            bool(token) and self._sessions.authorised(token, now)
+        )
+        login = self._credentials.username, self._credentials.password
+        about_sessions = self._sessions.respond(method, path, body, login, known, now)
+        if about_sessions is not None:
+            return about_sessions
         reply = respond(
-            head.method.decode("latin-1"),
-            head.target.decode("latin-1"),
+            method,
+            path,
             body,
             match.decode("latin-1") if match is not None else None,
-            hmac.compare_digest(given, _basic(self._credentials)),
+            known,
             [server.shown() for server in self._servers.values()],
             self._credentials.username,
             is_upgrade(head.headers),
@@ -138,6 +149,7 @@ class BmcService:
                 changed = Credentials(self._credentials.username, password)
                 await trio.to_thread.run_sync(self._keep, changed)
                 self._credentials = changed
+                self._sessions.end_all()
             case other:
                 assert other is None
         return reply
@@ -191,12 +203,17 @@ async def _event(connection: h11.Connection, stream: trio.SocketStream) -> Any:
     return event
 
 
-async def _send(connection: h11.Connection, stream: trio.SocketStream, reply: Reply) -> None:
+async def _send(
+    connection: h11.Connection, stream: trio.SocketStream, reply: Reply | SessionReply
+) -> None:
     body = b"" if reply.body is None else json.dumps(reply.body).encode()
     headers = [("OData-Version", "4.0"), ("Cache-Control", "no-cache")]
     if reply.status != 204:
         headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    if reply.etag is not None:
+    if isinstance(reply, SessionReply):
+        if reply.token is not None and reply.location is not None:
+            headers += [("X-Auth-Token", reply.token), ("Location", reply.location)]
+    elif reply.etag is not None:
         headers.append(("ETag", reply.etag))
     if reply.status == 401:
         headers.append(("WWW-Authenticate", 'Basic realm="simulated BMC"'))
