@@ -347,9 +347,12 @@ class Dialler:
     def __init__(self, local_address: str | None) -> None:
         self._local_address = local_address
 
-    def open(self, url: str, login: Mapping[str, object]) -> AbstractAsyncContextManager[Bmc]:
-        """See `open_bmc`."""
-        return open_bmc(url, login, local_address=self._local_address)
+    def open(
+        self, url: str, login: Mapping[str, object], may_send: Callable[[], bool]
+    ) -> AbstractAsyncContextManager[Bmc]:
+        """See `open_bmc`, and `BmcLimits` for ``may_send``."""
+        limits = BmcLimits(may_send=may_send)
+        return open_bmc(url, login, local_address=self._local_address, limits=limits)
 
     async def certificate(self, url: str) -> Certificate:
         """See `shown_certificate`."""

@@ -87,6 +87,24 @@ class Providers:
         """Return what the server is made of."""
         return await self._first("inventory", lambda p: p.inventory())
 
+    @property
+    def fences(self) -> bool:
+        """Whether each way is one that ``fence`` can shut."""
+        return all(provider.fences for provider in self._providers)
+
+    async def fence(self) -> bool:
+        """Shut every way that can be shut; False when one stays open."""
+        failed: DriverError | None = None
+        shut: list[bool] = []
+        for provider in self._providers:
+            try:
+                shut.append(await self._try(provider, "fence", lambda p: p.fence()))
+            except DeviceUnreachable as exc:
+                failed = exc
+        if not shut and failed is not None:
+            raise failed
+        return len(shut) == len(self._providers) and all(shut)
+
     async def set_password(self, password: str) -> None:
         """Give our own account another password."""
         await self._first("set_password", lambda p: p.set_password(password))

@@ -172,16 +172,16 @@ class RedfishBmc:
             await self._discover()
         if self._sessions is None or not self.fences:
             return False
-        listed = read_object(await self._call("GET", self._sessions))
+        listed = read_object(await self.call("GET", self._sessions))
         for path in core.parse_members(listed):
             if path == self._session:
                 continue
-            answer = await self._call("GET", path)
+            answer = await self.call("GET", path)
             if not answer.ok or not core.is_account(
                 read_object(answer), self._credentials.username
             ):
                 continue
-            ended = await self._call("DELETE", path)
+            ended = await self.call("DELETE", path)
             if not ended.ok and ended.status != _GONE:
                 raise complain(ended)
         return True

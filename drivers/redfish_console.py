@@ -114,7 +114,7 @@ async def open_web_console(
     def client() -> Any:
         return make_client(pin, local_address)
 
-    async with open_http(address, client, pin, limits.request_s) as http:
+    async with open_http(address, client, pin, limits) as http:
         bmc = ConsoleBmc(address, http, credentials, limits)
         socket: MessageSocket | None = None
         try:

@@ -95,7 +95,7 @@ class BmcService:
             if not isinstance(event, h11.EndOfMessage):
                 return
             reply = await self._answer(head, bytes(body))
-            if reply.console is not None:
+            if isinstance(reply, Reply) and reply.console is not None:
                 target = head.target.decode("latin-1")
                 trailing = connection.trailing_data[0]
                 socket = await accept_web_socket(stream, head.headers, target, trailing)

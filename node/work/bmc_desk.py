@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import trio
 
-from drivers.api import Attempt, Bmc, Certificate, Events, Reading
+from drivers.api import Attempt, Bmc, Certificate, Events, Reading, always
 from drivers.errors import DriverError, LoginRefused
 from mesh.errors import Refused, RemoteRefused, Unreachable
 from mesh.rest.health_types import BmcCertificate
@@ -194,7 +194,7 @@ class BmcDesk:
 
     async def _ask(self, url: str, login: Mapping[str, object], what: Asked) -> dict[str, Any]:
         try:
-            async with self._open_bmc(url, login) as bmc:
+            async with self._open_bmc(url, login, always) as bmc:
                 found = await _VERBS[what](bmc)
                 attempts = [_attempt(one) for one in bmc.attempts]
         except LoginRefused as exc:

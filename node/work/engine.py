@@ -1,9 +1,10 @@
 """The work service of a node: takes orders, begins jobs, resumes them, answers about them.
 
 It knows when to look and whom to tell; the rules are in ``orders.py`` and the cores. Rules: a
-job runs only at the node that stands in its row; on start every job of ours that has not ended
-goes on; on shutdown nothing is written, a job is resumable at any time; while the disk is full
-orders and jobs stand still, and go on from their rows when there is room."""
+job runs only at the node that stands in its row, while the site renews that node's lease; on
+start every job of ours that has not ended goes on; on shutdown nothing is written, a job is
+resumable at any time; while the disk is full orders and jobs stand still, and go on from their
+rows when there is room."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
@@ -52,11 +53,14 @@ from node.work.rows import SiteRows
 from node.work.runner import JobRunner
 from node.work.standstill import Standstill
 from node.work.steps import Steps
+from node.work.takeover import Takeover
+from node.work.tenure import SiteTenure, ours
 from node.work.verbs import Verbs
 
 log = get_log("jobs")
 
 FOLLOW_POLL_S: Final = 0.5
+TAKEOVER_S: Final = 1.0
 REFUSED_MAX: Final = 10_000
 """Orders that are remembered as refused; beyond it all are looked at again."""
 
@@ -113,10 +117,17 @@ class Work:
         self._still = Standstill(self.rows, receipts, self.limits, clock, self._connected)
         self._hand_on = HandOn(self.rows, self._orders, self._keyring.holders, copy_for)
         self.discs = DiscDesk(self.rows, self.capabilities, places or Places(), self.now_ms)
+        self._tenure = SiteTenure(self.rows, peers, self.limits.tenure, self._tenure_changed)
+        self._takeover = Takeover(
+            self.rows, self._tenure, self._orders.able_to_run, self._took_over
+        )
+        self._could_work = False
+        holds = self._tenure.holds
         steps = Steps(
             rows=self.rows, open_bmc=open_bmc, credentials=credentials, assets=assets,
-            cache=cache, limits=self.limits,
-            logins=Logins(self.rows, open_bmc, credentials, make_copies), discs=self.discs,
+            cache=cache, limits=self.limits, holds=holds,
+            logins=Logins(self.rows, open_bmc, credentials, make_copies, holds),
+            discs=self.discs,
         )  # fmt: skip
         self.erases = Erases(self.rows, sign_erase, ramdisk)
         self._means = self._make_means(receipts, steps)
@@ -145,6 +156,7 @@ class Work:
             others_connected=lambda: bool(self._connected()),
             stood_still=self._still.stood_still,
             erases=self.erases,
+            holds=self._tenure.holds,
             args_for=args.args_for,
         )
 
@@ -200,7 +212,8 @@ class Work:
 
     def rpc_handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
         """Return the calls that members may make on us."""
-        return {"job.logs": self._rpc_logs, **self.bmcs.rpc_handlers()}
+        calls = {"job.logs": self._rpc_logs, **self.bmcs.rpc_handlers()}
+        return calls | self._tenure.rpc_handlers()
 
     async def logs(self, job_id: str, after: int) -> list[Line]:
         """Return lines of a job's log with numbers above ``after``, from its runner."""
@@ -247,6 +260,8 @@ class Work:
         self._ours |= {key for key, body in jobs if body["runner"] == self.rows.node_id}
         self._settled |= {key for key, _ in jobs}
         async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self._tenure.run)
+            self._nursery.start_soon(self._take_over)
             await self._look_unless_full()
             self._nursery.start_soon(self.erases.learn_ramdisk)
             task_status.started()
@@ -278,8 +293,12 @@ class Work:
         self._orders.look(trio.current_time())
         for job_id, runner in list(self._runners.items()):
             row = self.rows.job(job_id)
-            if row is not None and row["runner"] != self.rows.node_id:
+            if row is not None and not ours(row, runner.job.row):
                 runner.abandon()
+            elif row is not None and row["runner"] != self.rows.node_id:
+                await runner.rewrite()  # its last runner wrote once more
+        if not self._tenure.may_work():
+            return
         held = self._still.holds()
         orders = self._store.rows(self.rows.scope, tables.ORDER)
         for row in sorted(orders, key=lambda row: row.key):
@@ -297,7 +316,7 @@ class Work:
             body = self.rows.job(job_id)
             if body is None or body["runner"] != self.rows.node_id or ended(body):
                 self._ours.discard(job_id)
-            elif held and not witnessed(body):
+            elif (held and not witnessed(body)) or not self._tenure.holds(body):
                 continue
             elif body["state"] in {"queued", "blocked"}:
                 if not await self._still.others_know():
@@ -414,10 +433,38 @@ class Work:
             self._launch(verdict.row)
 
     def _took(self, job_id: str) -> None:
-        """A job became ours by a person's word."""
+        """A job became ours by a person's word, or because its runner is gone."""
         self._still.took()
         self._ours.add(job_id)
         self._bell.set()
+
+    def _took_over(self, job_id: str, before: str) -> None:
+        name = self.rows.node_names().get(before) or before[:8]
+        self.log.add(job_id, self.now_ms(), f"taken over: {name}, which ran it, is gone")
+        self._took(job_id)
+
+    def _tenure_changed(self) -> None:
+        """Stop what is not ours to do any more; begin again once it is."""
+        for runner in self._runners.values():
+            if not self._tenure.holds(runner.job.row):
+                runner.abandon()
+        if self._tenure.may_work() != self._could_work:
+            self._could_work = not self._could_work
+            self._bell.set()
+
+    async def _take_over(self) -> None:
+        """Look for jobs of nodes that are gone, until cancelled."""
+        while True:
+            if (
+                self._tenure.may_work()
+                and not self._store.full
+                and not self._still.stood_still()
+            ):
+                try:
+                    await self._takeover.look()
+                except StoreFull:
+                    pass  # the store has said so
+            await trio.sleep(TAKEOVER_S)
 
     def _launch(self, row: Mapping[str, Any]) -> None:
         runner = JobRunner(row, self._means)

@@ -11,6 +11,7 @@ import json
 import secrets
 import string
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from mesh.errors import Refused
 from mesh.proto import tables
 from mesh.secrets import copy_key
 from node.proto.job import Seen
-from node.work.ports import Credentials, OpenBmc, Tx
+from node.work.ports import Credentials, Holds, OpenBmc, Tx
 from node.work.rows import SiteRows
 
 MakeCopies = Callable[[str, bytes], Mapping[str, Mapping[str, Any]]]
@@ -39,11 +40,12 @@ class Logins:
         open_bmc: OpenBmc,
         credentials: Credentials,
         make_copies: MakeCopies,
+        holds: Holds,
     ) -> None:
         self._rows = rows
         self._open_bmc = open_bmc
         self._credentials = credentials
-        self._make_copies = make_copies
+        self._make_copies, self._holds = make_copies, holds
 
     async def act(self, do: str, job: Mapping[str, Any], attempts: int) -> dict[str, Any]:
         """Carry a step out; raises Refused or a DriverError with one sentence."""
@@ -67,7 +69,8 @@ class Logins:
                 return _seen(self._sealed(new)), {"secret": new}
             case "new-password":
                 url, _ = self._bmc_of(job)
-                return _seen(await self._lets_in(url, self._credentials(new))), {"secret": new}
+                lets_in = await self._lets_in(url, self._credentials(new), job)
+                return _seen(lets_in), {"secret": new}
             case _:
                 _, secret = self._bmc_of(job)
                 return _seen(secret == new), {"secret": secret}
@@ -91,11 +94,12 @@ class Logins:
     async def _set(self, job: Mapping[str, Any], attempts: int) -> dict[str, Any]:
         url, old = self._bmc_of(job)
         new = self._credentials(new_id(job))
-        if attempts > 1 and await self._lets_in(url, new):
+        if attempts > 1 and await self._lets_in(url, new, job):
             return {"secret": new_id(job), "was": "set already"}
-        async with self._open_bmc(url, self._credentials(old)) as bmc:
+        may_send = partial(self._holds, job)
+        async with self._open_bmc(url, self._credentials(old), may_send) as bmc:
             await bmc.set_password(str(new["password"]))
-        async with self._open_bmc(url, new) as bmc:
+        async with self._open_bmc(url, new, may_send) as bmc:
             await bmc.power_state()
         return {"secret": new_id(job)}
 
@@ -117,9 +121,11 @@ class Logins:
 
     # -- within ------------------------------------------------------------------------------
 
-    async def _lets_in(self, url: str, login: Mapping[str, object]) -> bool:
+    async def _lets_in(
+        self, url: str, login: Mapping[str, object], job: Mapping[str, Any]
+    ) -> bool:
         try:
-            async with self._open_bmc(url, login) as bmc:
+            async with self._open_bmc(url, login, partial(self._holds, job)) as bmc:
                 await bmc.power_state()
         except DeviceRefused:
             return False

@@ -12,7 +12,7 @@ from node.proto.agent_desk import AgentDesk, Command
 from node.proto.job import Job
 from node.work.erases import Erases
 from node.work.log import JobLog
-from node.work.ports import Limits, Receipts, Tx
+from node.work.ports import Holds, Limits, Receipts, Tx
 from node.work.rows import SiteRows
 from node.work.steps import Steps
 
@@ -21,6 +21,10 @@ ArgsFor = Callable[[Job, AgentDesk, Command], Mapping[str, Any]]
 
 class Superseded(Exception):
     """The job's row names another runner; nothing was written."""
+
+
+class NotHeld(Exception):
+    """This node may not work on the job now; nothing was written."""
 
 
 class StoodStill(Exception):
@@ -41,6 +45,8 @@ class Means:
     """Whether another node of the site can be asked for a receipt."""
     stood_still: Callable[[], bool]
     """Whether others may have taken over meanwhile what they knew no job row of."""
+    holds: Holds
+    """Whether a job may be worked on here now."""
     erases: Erases
     args_for: ArgsFor
     """Arguments of an agent's command for its session."""

@@ -116,6 +116,11 @@ class Orders:
             return order[0]
         return next((node for node in order if node in reachable), None) if settled else None
 
+    def able_to_run(self, job: Mapping[str, Any]) -> list[str]:
+        """Return the nodes that could run a job, reachable or not."""
+        server = self.rows.server(str(job.get("server")))
+        return self._capable(_bmc_secret(str(job["kind"]), job["params"], server))
+
     def _capable(self, secret: str | None) -> list[str]:
         able = {
             node
@@ -149,7 +154,7 @@ class Orders:
             "created_ms": now_ms, "started_ms": None, "ended_ms": None, "error": None,
             "from_state": None, "not_after_ms": min(order.not_after_ms, now_ms + NOT_AFTER_MS),
             "order_until_ms": order.not_after_ms, "class": order.order_class, "agent": None,
-            "touched": False, "dirty": False,
+            "touched": False, "dirty": False, "epoch": 1, "fence": None,
         }  # fmt: skip
         row["steps"] = new_steps(plan(order.kind, params, str(name), bmc, media))
         return row
@@ -231,6 +236,7 @@ class Orders:
         row["bmc"], row["media"] = bool(server.get("bmc")), by_media(server, {})
         name = str(row["server_name"])
         steps = plan(row["kind"], row["params"], name, row["bmc"], row["media"])
+        row["fence"] = server.get("fence")
         row["steps"] = new_steps(steps)
 
     def _hung(

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeVar
 from drivers.api import Bmc
 from mesh.proto.order import Order
 from node.proto.caps import Caps
+from node.proto.tenure import Times
 
 T = TypeVar("T")
 
@@ -188,7 +189,12 @@ class SiteSecrets(Protocol):
 OpenOrder = Callable[[bytes, int | None], Order]
 """``open_order(signed, now_ms)`` for this site; raises OrderRefused with one sentence; with
 None an order that was admitted before is read again without asking for its time."""
-OpenBmc = Callable[[str, Mapping[str, object]], AbstractAsyncContextManager[Bmc]]
+OpenBmc = Callable[
+    [str, Mapping[str, object], Callable[[], bool]], AbstractAsyncContextManager[Bmc]
+]
+"""``open_bmc(url, login, may_send)``; ``may_send`` is asked before each message."""
+Holds = Callable[[Mapping[str, Any]], bool]
+"""Whether this node may work on a job (its row) now; from any thread."""
 Credentials = Callable[[str], Mapping[str, object]]
 """Secret id -> {"username", "password"}; raises Refused when it was not released to us."""
 
@@ -230,6 +236,9 @@ class Limits:
     """An agent's call to another node of the site."""
     log_lines_max: int = 500
     """Lines that are kept per job."""
+
+    tenure: Times = field(default_factory=Times)
+    """Leases of jobs, and when they move to another node."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""

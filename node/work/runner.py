@@ -29,10 +29,11 @@ from node.proto.server_view import server_view
 from node.work import net_boot
 from node.work.agent_work import AgentWork
 from node.work.erases import Finished, PolicyBroken
-from node.work.means import Means, StoodStill, Superseded, put_server_view
+from node.work.means import Means, NotHeld, StoodStill, Superseded, put_server_view
 from node.work.ports import Tx
 from node.work.rows import plan_of
 from node.work.steps import Doing, StepFailed
+from node.work.tenure import ours
 
 log = get_log("jobs")
 
@@ -69,6 +70,7 @@ class JobRunner:
         """Of disks that this job erased; written with its row."""
         self._lacking: str | None = None
         self._over = trio.Event()
+        self._scope = trio.CancelScope()
         self._nursery: trio.Nursery
 
     # -- from outside ----------------------------------------------------------------------
@@ -76,17 +78,21 @@ class JobRunner:
     async def run(self) -> None:
         """Run until the job has ended or parked here."""
         try:
-            async with trio.open_nursery() as self._nursery:
-                await self._perform(self.job.start(self._means.now_ms()))
-                while not self.job.ended:
-                    await self._turn()
-                self._nursery.cancel_scope.cancel()
+            with self._scope:
+                await self._run()
         except* Superseded:
             log.warning("job taken over", job=self.id)
-        except* (StoreFull, StoodStill):
+        except* (StoreFull, StoodStill, NotHeld):
             pass  # whoever made us has seen it, too, and begins again from the row
         finally:
             self._over.set()
+
+    async def _run(self) -> None:
+        async with trio.open_nursery() as self._nursery:
+            await self._perform(self.job.start(self._means.now_ms()))
+            while not self.job.ended:
+                await self._turn()
+            self._nursery.cancel_scope.cancel()
 
     async def cancel(self, by: str) -> None:
         """Cancel the job; returns when that is durable."""
@@ -98,13 +104,17 @@ class JobRunner:
             lambda now: self.job.on_hold(held and {**held, "at_ms": now}, now)
         )
 
+    async def rewrite(self) -> None:
+        """Write the job's row again: another one stands there."""
+        await self._ask(self.job.on_changed)
+
     async def wait_over(self) -> None:
         """Wait until nothing more will be written about the job from here."""
         await self._over.wait()
 
     def abandon(self) -> None:
         """Stop at once without another write: somebody else runs it."""
-        self._nursery.cancel_scope.cancel()
+        self._scope.cancel()
 
     async def hello(self, hello: Hello, capability_attempt: int, session: str) -> Answer:
         """Answer a machine that shows a capability of this job."""
@@ -241,15 +251,20 @@ class JobRunner:
 
     async def save(self, urgent: bool) -> None:
         """Write the job's row, its log and what it makes of its server, in one transaction."""
+        if not self._means.holds(self.job.row):
+            raise NotHeld
+        if fence := self._means.steps.fences(str(self.job.row["server"])):
+            self.job.row["fence"] = fence
         scope, row = self._means.rows.scope, copy.deepcopy(self.job.row)
         row["agent"] = self.desk.agent_row()
         lines = self._means.log.take(self.id)
         view = server_view(row, self.job.plan) if urgent else {}
         records = dict(self._records)
+        view |= {"fence": fence} if view and fence else {}
 
         def fn(tx: Tx) -> None:
             known = tx.get(scope, tables.JOB, self.id)
-            if known is not None and known.body.get("runner") != row["runner"]:
+            if known is not None and not ours(known.body, row):
                 raise Superseded
             if known is not None and known.body.get("killed_ms") != row.get("killed_ms"):
                 raise Superseded
@@ -408,7 +423,7 @@ class JobRunner:
                     effects += self._from_desk(effect, now)
             return effects
 
-        done = await self._ask(event)
+        done = self._means.holds(self.job.row) and await self._ask(event)
         return answers[0] if done and answers else _gone()
 
     def _from_desk(self, effect: desk_core.Effect, now: int) -> list[job_core.Effect]:

@@ -8,6 +8,7 @@ BMC."""
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -21,8 +22,9 @@ from node.proto.plan import Step
 from node.work.discs import DiscDesk
 from node.work.enrol import Enrol
 from node.work.logins import Logins
-from node.work.ports import AssetCache, Assets, Credentials, Limits, OpenBmc
+from node.work.ports import AssetCache, Assets, Credentials, Holds, Limits, OpenBmc
 from node.work.rows import SiteRows
+from node.work.tenure import epoch_of
 
 REFUSED_TRIES: Final = 2
 """A BMC that says no gets this many tries: more would lock an account out."""
@@ -70,8 +72,13 @@ class Steps:
         limits: Limits,
         logins: Logins,
         discs: DiscDesk,
+        holds: Holds,
     ) -> None:
         self._rows = rows
+        self._holds = holds
+        self._fences: dict[str, str] = {}
+        self._shut_out: dict[str, int] = {}
+        """By job that we took over, the epoch for which its last runner was shut out."""
         self._logins = logins
         self._enrol = Enrol(rows)
         self._discs = discs
@@ -167,8 +174,26 @@ class Steps:
         if not bmc.get("secret"):
             raise Refused(f"the BMC of {name} has no secret: give its user name and password")
         credentials = self._credentials(str(bmc["secret"]))
-        async with self._bmc_calls, self._open_bmc(str(bmc["url"]), credentials) as device:
-            yield device
+        may_send = partial(self._holds, doing.job)
+        opened = self._open_bmc(str(bmc["url"]), credentials, may_send)
+        async with self._bmc_calls, opened as device:
+            await self._shut_out_others(doing.job, device)
+            try:
+                yield device
+            finally:
+                if device.fences:
+                    self._fences[str(server.get("id"))] = str(bmc["url"])
+
+    def fences(self, server_id: str) -> str | None:
+        """Return the URL of a server's BMC if others' sessions at it can be ended."""
+        return self._fences.get(server_id)
+
+    async def _shut_out_others(self, job: Mapping[str, Any], device: Bmc) -> None:
+        """Once after a takeover: end what the runner before us may still send."""
+        job_id, epoch = str(job["id"]), epoch_of(job)
+        if epoch > self._shut_out.get(job_id, 1):
+            await device.fence()
+            self._shut_out[job_id] = epoch
 
     async def _power(self, doing: Doing, on: bool) -> dict[str, Any]:
         word = _power_word(on)

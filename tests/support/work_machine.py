@@ -92,6 +92,15 @@ class FakeBmc:
         if self.trouble:
             raise self.trouble.pop(0)
 
+    fences: bool = False
+    fenced: int = 0
+    """Times that a runner shut out those before it."""
+
+    async def fence(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        self.fenced += 1
+        return self.fences
+
     async def power_state(self) -> Any:
         await trio.lowlevel.checkpoint()
         self._ask()

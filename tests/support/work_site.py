@@ -88,6 +88,8 @@ class FakePeers:
         return dict.fromkeys(self.nodes)
 
     async def rpc(self, node_id: str, method: str, body: Any, timeout_s: float, /) -> Any:
+        if method == "tenure.renew" and method not in self.nodes.get(node_id, {}):
+            return {}
         return await self.nodes[node_id][method](node_id, body)
 
     async def wait_receipt(
@@ -171,7 +173,10 @@ class WorkSite:
         return {"id": secret, "version": 1, "for": node}
 
     @asynccontextmanager
-    async def _bmc(self, url: str, credentials: Mapping[str, object]) -> AsyncIterator[Any]:
+    async def _bmc(
+        self, url: str, credentials: Mapping[str, object], may_send: Callable[[], bool]
+    ) -> AsyncIterator[Any]:
+        assert may_send()
         assert (url, credentials["username"]) == (self.bmc.url, "admin")
         if self.bmc.password not in (None, credentials["password"]):
             raise LoginRefused(f"{url}: the user name or password was refused")
