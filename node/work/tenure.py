@@ -59,6 +59,7 @@ class SiteTenure:
         self._core = Tenure(rows.node_id, times, now_s())
         self._voting = trio.Lock()
         self._asking: set[str] = set()
+        self._claiming: set[str] = set()
         self._loaded = False
         self._held = True
         rows.store.local_schema(SCHEMA)
@@ -89,6 +90,13 @@ class SiteTenure:
 
     async def claim(self, job_id: str, stands: Grant, fenced: bool) -> Grant | None:
         """Ask the site for a job; the grant when enough of it agrees, else None."""
+        self._claiming.add(job_id)
+        try:
+            return await self._claim(job_id, stands, fenced)
+        finally:
+            self._claiming.discard(job_id)
+
+    async def _claim(self, job_id: str, stands: Grant, fenced: bool) -> Grant | None:
         claim = self._core.claim(job_id, stands)
         body = {
             "job": job_id, "epoch": claim.epoch, "held": stands.epoch, "holder": stands.owner,
@@ -169,7 +177,11 @@ class SiteTenure:
                     answered = await self._answers_elsewhere(peer)
                     self._core.on_probed(peer, answered, self._now_s())
                 return
-            self._core.on_renewed(peer, asked, _read_grants(answer))
+            vain = self._core.on_renewed(peer, asked, _read_grants(answer))
+            for job, grant in vain:
+                if job not in self._claiming:
+                    body = {"job": job, "epoch": grant.epoch}
+                    await self._call(peer, "tenure.withdraw", body)
         finally:
             self._asking.discard(peer)
 

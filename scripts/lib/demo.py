@@ -170,13 +170,14 @@ class Demo:
         port = wait_for("the origin is up", lambda: log.read_text().strip(), 10, self.processes)
         return f"http://127.0.0.1:{port}/image.raw"
 
-    def register_image(self) -> None:
-        """Register the image by URL; site one fetches it from the origin."""
-        say("registering the image by URL; site one fetches it from the origin")
+    def register_image(self, site: str = "one") -> None:
+        """Register the image by URL; a site fetches it from the origin."""
+        say(f"registering the image by URL; site {site} fetches it from the origin")
         rackmesh(
-            "asset", "add", "demo-os", self.origin_url(), "--want", "one", "--data", self.hub
+            "asset", "add", "demo-os", self.origin_url(), "--want", site, "--data", self.hub
         )
-        wait_for("site one has the image", lambda: self.residency("one"), 60, self.processes)
+        what = f"site {site} has the image"
+        wait_for(what, lambda: self.residency(site), 60, self.processes)
 
     def residency(self, site: str) -> dict[str, Any] | None:
         """Return how the image fares at a site once it is whole and signed there."""
