@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,11 @@ class ChaosSite(Fleet):
 class Supervisor:
     """Kills processes and starts again whatever is down."""
 
-    def __init__(self, site: ChaosSite, rng: random.Random) -> None:
+    def __init__(
+        self, site: ChaosSite, rng: random.Random, victims: Sequence[str] = ()
+    ) -> None:
         self.site, self._rng = site, rng
+        self._victims = victims or (*site.daemons, "rack")
         self._due: dict[str, float] = {}
         self.killed: Counter[str] = Counter()
         self.ends: list[str] = []
@@ -106,7 +110,7 @@ class Supervisor:
 
     def kill_one(self) -> None:
         """Kill one of those that run."""
-        up = [name for name in (*self.site.daemons, "rack") if name not in self._due]
+        up = [name for name in self._victims if name not in self._due]
         if up:
             self.kill(self._rng.choice(sorted(up)))
 
@@ -131,6 +135,13 @@ class Operator:
         self.unanswered: list[tuple[str, str]] = []
         self._asked: dict[str, dict[str, Any]] = {}
         self._keys = 0
+
+    def begin(self) -> None:
+        """Give every server its first order."""
+        until = time.monotonic() + 10
+        while len(self.given) < self.site.servers:
+            self.turn(more=True)
+            assert time.monotonic() < until, "the orders were not taken"
 
     def turn(self, more: bool) -> bool:
         """Look once and give what orders are due; True when all that was ordered has ended."""
@@ -188,14 +199,18 @@ def _open(job: dict[str, Any]) -> bool:
     return job["state"] not in ENDED
 
 
-def storm(site: ChaosSite, seed: int, kills: int, every_s: float) -> tuple[Books, Counter[str]]:
-    """Run the storm to its end and collect the evidence; returns it and who was killed."""
+def storm(
+    site: ChaosSite, seed: int, kills: int, every_s: float, victims: Sequence[str] = ()
+) -> tuple[Books, Counter[str]]:
+    """Run the storm to its end and collect the evidence; returns it and who was killed.
+
+    Only ``victims`` are killed, all processes when none is named."""
     rng = random.Random(seed)
-    supervisor, operator = Supervisor(site, rng), Operator(site, random.Random(seed + 1))
-    until = time.monotonic() + 10
-    while len(operator.given) < site.servers:
-        operator.turn(more=True)
-        assert time.monotonic() < until, "the orders were not taken"
+    supervisor, operator = (
+        Supervisor(site, rng, victims),
+        Operator(site, random.Random(seed + 1)),
+    )
+    operator.begin()
     next_kill = time.monotonic() + rng.uniform(0, every_s)
     next_look = 0.0
     while sum(supervisor.killed.values()) < kills:
