@@ -6,6 +6,7 @@ from hub.api.bind import Bindings
 from hub.api.session import SignIn
 from hub.pages import (
     assets,
+    erases,
     groups,
     install,
     jobs,
@@ -33,7 +34,7 @@ def routes(services: Services, sign_in: SignIn, api: Bindings) -> tuple[Blueprin
     console = Console(services, render, sign_in, api)
     for module in (
         overview, sites, nodes, mesh, pending, install, servers, server_orders, server, jobs,
-        groups, assets, search, kiosk, session,
+        groups, assets, erases, search, kiosk, session,
     ):  # fmt: skip
         module.add(blueprint, console)
 
