@@ -99,6 +99,7 @@ TABLE: dict[str, Any] = {
             "deploy": (f"{_SERVERS}:deploy", "Install an image on one or many."),
             "release": (f"{_SERVERS}:release", "Wipe the disks and make them available."),
             "power": (f"{_SERVERS}:power", "Switch one or many on or off."),
+            "console": ("mesh.cli.console:console", "Watch and use the serial console."),
             "password": (f"{_SERVERS}:password", "Give BMCs a new password."),
         },
         "Servers.",

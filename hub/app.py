@@ -15,6 +15,7 @@ from hub.api import (
     accounts,
     assets,
     auth,
+    console,
     events,
     mesh,
     monitor,
@@ -86,11 +87,12 @@ def make_app(services: Services) -> QuartTrio:
     bindings = Bindings(services)
     pages, renderer = page_routes(services, sign_in, bindings)
     problems.install(app, renderer.error)
-    for room in (read, write, assets, templates, events, mesh, accounts, upkeep):
+    for room in (read, write, assets, templates, events, mesh, accounts, upkeep, console):
         room.bind(bindings, services)
     for operation, handler in services.alike.items():
         bindings.on(operation)(handler)
     app.register_blueprint(bindings.blueprint())
+    console.add(app, services)
     app.register_blueprint(monitor.routes(services))
     app.register_blueprint(session.routes(services, sign_in))
     app.register_blueprint(static_files.routes())

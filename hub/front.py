@@ -26,6 +26,7 @@ from hub.web_connection import WebConnection
 from mesh.errors import Refused, RemoteError
 from mesh.host.local_socket import may_ask, peer_uid
 from mesh.host.log import get_log
+from mesh.host.web_socket import MESSAGE_BYTES_MAX
 from mesh.link.split import ReplayStream, is_mesh_request, read_head
 from mesh.link.tls import require_strong
 
@@ -36,6 +37,8 @@ HANDSHAKE_S: Final = 15.0
 KEEP_ALIVE_S: Final = 75.0
 GRACE_S: Final = 2.0
 """How long open requests may go on once the hub is told to stop."""
+PING_S: Final = 20.0
+"""Between two questions for a sign of life in a WebSocket."""
 HEAD_BYTES_MAX: Final = 16 * 1024
 STREAMS_MAX: Final = 64
 log = get_log("front")
@@ -132,6 +135,8 @@ def web_config() -> Config:
     config.h11_max_incomplete_size = HEAD_BYTES_MAX
     config.h2_max_concurrent_streams = STREAMS_MAX
     config.graceful_timeout = GRACE_S
+    config.websocket_ping_interval = PING_S
+    config.websocket_max_message_size = MESSAGE_BYTES_MAX
     return config
 
 

@@ -19,6 +19,7 @@ from hub.app import make_app
 from hub.assets import AssetDesk, AssetParts
 from hub.backup import BackupDesk
 from hub.config import HubConfig
+from hub.consoles import ConsoleDesk
 from hub.contacts import Contacts
 from hub.desks import SecretDesk, TokenDesk, VerdictDesk
 from hub.exports import Exports
@@ -51,6 +52,7 @@ from mesh.member_desk import MemberDesk
 from mesh.membership import Voice, speak_for_self
 from mesh.observer import Observer, Who
 from mesh.proto import tables
+from mesh.proto.register import Register
 from mesh.rest.alike import Alike
 from mesh.rest.bundle_alike import seal_handlers
 from mesh.rest.erase_alike import EraseAlike
@@ -138,6 +140,7 @@ def compose(ground: founding.Ground) -> Parts:
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         exports=exports, backups=backups, restored=restored, trust=trust, mesh=observer,
         alike=alike.handlers() | on_disk | _erases(ground),
+        consoles=_console_desk(peers, register.register),
         not_ready=lambda: store.not_ready or trust.read_only(),
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
         hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,
@@ -184,6 +187,13 @@ def _erases(ground: founding.Ground) -> dict[str, Any]:
         return sorted((named | members) - {""})
 
     return EraseAlike(store, register, sites).handlers()
+
+
+def _console_desk(peers: Peers, register: Register) -> ConsoleDesk:
+    def nodes(site: str) -> list[str]:
+        return [m.node_id for m in register.site_members(site) if "node" in m.roles]
+
+    return ConsoleDesk(peers, nodes)
 
 
 def _make_alike(ground: founding.Ground, peers: Peers) -> Alike:

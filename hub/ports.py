@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from hub.accounts import Accounts
 from hub.api_tokens import ApiTokens
+from hub.consoles import ConsoleDesk
 from hub.desk import Desk
 from hub.limits import Limits
 from hub.live import EventBus, Live
@@ -288,6 +289,7 @@ class Services:
     """Handlers of what hub and node do alike (mesh/rest/alike.py)."""
     status: StatusSource
     mesh: MeshSource
+    consoles: ConsoleDesk
     settle: Callable[[], Awaitable[None]]
     """Returns when the reporting store holds every write before it."""
     not_ready: Callable[[], str | None]

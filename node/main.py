@@ -8,8 +8,6 @@ cleanly, and what was acknowledged is on disk.
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -57,6 +55,7 @@ from node.boot.sockets import interface_address
 from node.bundles import bundle_handlers
 from node.clear import ClearServer
 from node.config import NodeConfig
+from node.consoles import consoles_of
 from node.disk import keep_room
 from node.erase_api import erase_handlers, work_ports
 from node.joining import KEYS, REGISTER, Joined, read_joined
@@ -65,6 +64,7 @@ from node.resources import Resources
 from node.revalidation import revalidation_of
 from node.router import NodeApi, NodeFacts
 from node.self_rows import own_addresses, publish, subnet_row
+from node.simulated import keep_rack
 from node.status import node_status
 from node.sweep import Sweeper
 from node.uplink import uplink_of
@@ -100,6 +100,7 @@ class Node:
         self.topology = Topology(self.identity.node_id, self.joined.site, self.register)
         self.replication = Replication(self.store, self.register, place=self.topology)
         self.rpc: dict[str, Any] = {}
+        self.streams: dict[str, Any] = {}
         self.book = AddressBook(
             self.identity.node_id,
             self.store,
@@ -116,6 +117,7 @@ class Node:
             hub_link=True,
             services={**self.replication.services(), "detect": self.detection.service},
             rpc=self.rpc,
+            streams=self.streams,
             addresses=self.book,
             wanted=self.topology.wanted,
             limits=LinkLimits(config.mesh.relay_bulk, config.mesh.link_mbit),
@@ -143,6 +145,8 @@ class Node:
         self.rpc |= rpc_handlers(self.cache) | self.work.rpc_handlers()
         self.rpc |= self.desk.rpc_handlers() | self.observer.rpc_handlers()
         self.rpc |= self.clear.rpc_handlers()
+        self.consoles = consoles_of(self)
+        self.streams |= self.consoles.streams()
         self.api = NodeApi(self._facts())
         self.ports: dict[str, int] = {}
 
@@ -287,6 +291,7 @@ class Node:
             submit=self.submit,
             job_logs=self.work.logs,
             bmcs=self.work.bmcs,
+            console=self.consoles.watch,
             reader=self.cache.reader,
             new_id=self.new_id,
             alike=self._make_alike().handlers() | on_disk,
@@ -427,6 +432,7 @@ class Node:
                 whose = (self.store, self.identity.node_id, self.joined.site)
                 await services.start(publish, *whose, self.own_rows)
                 await services.start(self.work.run)
+                await services.start(self.consoles.run)
                 services.start_soon(self.sweeper.run)
                 services.start_soon(revalidation_of(self).run)
                 await services.start(self.api.run, run_folder / "api.sock")
@@ -435,7 +441,7 @@ class Node:
                 self.manager.ready()
                 ready()
                 if self.config.simulate_rack:
-                    services.start_soon(self._run_rack)
+                    services.start_soon(keep_rack, self.config.simulate_rack, self.config.data)
             base.cancel_scope.cancel()
         self.cache.close()
         self.store.close()
@@ -480,15 +486,6 @@ class Node:
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             await self.store.wait_past(version)
-
-    async def _run_rack(self) -> None:
-        """Run a simulated rack as a process of its own; restarted when it ends by itself."""
-        words = ["rack", "simulate", str(self.config.simulate_rack)]
-        argv = [sys.executable, "-m", "rackmesh", *words, "--node-data", str(self.config.data)]
-        while True:
-            done = await trio.run_process(argv, check=False, stdin=subprocess.DEVNULL)
-            log.warning("simulated rack ended", status=done.returncode)
-            await trio.sleep(GRACE_S)
 
 
 def _name_refused(name: str, reason: str) -> None:

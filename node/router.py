@@ -21,6 +21,7 @@ from mesh.errors import Refused, RemoteRefused, StoreFull, Unreachable
 from mesh.host.local_socket import listen_local, may_ask, peer_uid
 from mesh.host.log import get_log
 from mesh.host.memory import resident_bytes
+from mesh.host.web_socket import MessageSocket
 from mesh.observer import Observer
 from mesh.proto.order import CANCEL, DESTRUCTIVE, JOB_VERBS, RETRY, Order
 from mesh.proto.tables import VERDICT
@@ -30,12 +31,13 @@ from mesh.rest.calls import KEY_HEADER, Call, given, read_call
 from mesh.rest.health_view import OPERATION_OF, Asked
 from mesh.rest.lists import page, plan
 from mesh.rest.openapi import document
-from mesh.rest.operations import OPERATIONS, PREFIX, Operation, find, methods
+from mesh.rest.operations import OPERATIONS, PREFIX, SOCKET, Operation, find, methods
 from mesh.rest.orders import Draft, KnownLists, draft, not_after_ms
 from mesh.rest.problems import CONTENT_TYPE, STATUS, RequestProblem, problem
 from mesh.rest.requests import GROUP_MAX, ListQuery
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Status
 from node.boot.http import ANY, FileBody, HttpServer, Request, Response, Route
+from node.consoles import Asked as AskedConsole
 from node.resources import Resources
 from node.work.bmc_desk import BmcDesk
 
@@ -60,6 +62,8 @@ class NodeFacts:
     """Lines (number, Unix ms, text) of a job's log above a number."""
     bmcs: BmcDesk
     """What BMCs of the site say now."""
+    console: Callable[[Any, AskedConsole], Awaitable[None]]
+    """Serves one who watches a server's console, to the end (node/consoles.py)."""
     reader: Callable[[str], Any]
     """A reader of an asset that is here or arriving, or None (node/boot/ports.py)."""
     new_id: Callable[[], str]
@@ -84,6 +88,7 @@ class NodeApi:
             "getInventory": _shown(self._r.inventory, "server"),
             "getJob": _shown(self._r.job, "job"),
             "getJobLog": self._job_log,
+            "openConsole": self._console,
             "getGroup": self._group,
             "getAsset": _shown(self._r.asset, "name"),
             "exportAsset": self._export,
@@ -145,6 +150,9 @@ class NodeApi:
         if found is None or handler is None:
             return _nothing(path, found[0] if found is not None else None)
         operation, parts = found
+        upgrade = request.headers.get("upgrade", "").lower()
+        if operation.form == "socket" and upgrade != "websocket":
+            raise RequestProblem("bad-request", SOCKET)
         call = read_call(
             operation, f"{os.geteuid()}", parts, request.query, request.body,
             request.headers.get(KEY_HEADER.lower()),
@@ -206,6 +214,18 @@ class NodeApi:
         rows = [{"seq": seq, "at_ms": at_ms, "text": text} for seq, at_ms, text in lines]
         body = "".join(json.dumps(row) + "\n" for row in rows)
         return Response(200, {"Content-Type": "application/x-ndjson"}, body.encode())
+
+    async def _console(self, call: Call) -> Response:
+        server, query = self._r.server(call.parts["server"]), call.query
+        asked = AskedConsole(
+            server=str(server["id"]), who=f"uid {call.who} here", may_write=True,
+            write=query.write or query.take, take=query.take, steal=query.steal,
+        )  # fmt: skip
+
+        async def serve(socket: MessageSocket) -> None:
+            await self._f.console(socket, asked)
+
+        return Response(101, upgrade=serve)
 
     def _verdict(self, rejected: bool) -> Handler:
         async def give(call: Call) -> Any:

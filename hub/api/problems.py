@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 
-from quart import Response, request
+from quart import Response, has_request_context, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -87,6 +87,8 @@ def install(app: QuartTrio, page: Callable[[int, str], Response]) -> None:
 
     async def handle(error: Any) -> Response:
         said = described(error)
+        if not has_request_context():  # of a WebSocket, which was not opened
+            return problem(*said)
         asks_for_page = "text/html" in request.headers.get("Accept", "")
         if asks_for_page and not request.path.startswith(("/api/", "/static/")):
             return told(page(said[0], said[2]), error)

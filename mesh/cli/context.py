@@ -71,7 +71,7 @@ class Where:
         """Open the API client; its errors become one sentence and an exit code."""
         from mesh.rest.client import ApiClient, ApiError
 
-        client = ApiClient(self._target())
+        client = ApiClient(self.target())
         try:
             yield client
         except ApiError as exc:
@@ -79,7 +79,8 @@ class Where:
         finally:
             client.close()
 
-    def _target(self) -> Any:
+    def target(self) -> Any:
+        """Return where the API is."""
         from mesh.rest.client import Target
 
         if self._hub is not None:
@@ -124,6 +125,6 @@ def read_secret_file(path: Path) -> str:
     return text.strip()
 
 
-def print_json(value: Any) -> None:
-    """Print a JSON document."""
-    click.echo(json.dumps(value, indent=2, sort_keys=True))
+def print_json(value: Any, *, err: bool = False) -> None:
+    """Print a JSON document, with ``err`` to standard error."""
+    click.echo(json.dumps(value, indent=2, sort_keys=True), err=err)

@@ -5,7 +5,7 @@ reading; who sends garbage loses the connection and nothing else happens.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import trio
@@ -126,6 +126,9 @@ class MessageSocket:
                 raise WebSocketLost("the WebSocket is closed") from exc
 
 
+Serve = Callable[[MessageSocket], Awaitable[None]]
+
+
 async def open_web_socket(
     stream: trio.abc.Stream, host: str, target: str, headers: Headers = ()
 ) -> MessageSocket:
@@ -193,6 +196,20 @@ async def accept_web_socket(
     made = MessageSocket(stream, connection)
     made.put_back(events)
     return made
+
+
+async def serve_web_socket(
+    stream: trio.abc.Stream, headers: Headers, target: str, trailing: bytes, serve: Serve
+) -> None:
+    """Take a request as ``accept_web_socket`` and serve it to its end; closes the stream."""
+    try:
+        socket = await accept_web_socket(stream, headers, target, trailing)
+    except WebSocketLost:
+        return  # it asked for a WebSocket without being able to have one
+    try:
+        await serve(socket)
+    finally:
+        await socket.aclose()
 
 
 async def _receive(stream: trio.abc.Stream) -> bytes:

@@ -116,7 +116,7 @@ class Peers:
         hub_link: bool,
         services: Mapping[str, Service],
         rpc: Mapping[str, RpcHandler],
-        streams: Mapping[str, StreamHandler] | None = None,
+        streams: dict[str, StreamHandler] | None = None,
         addresses: Addresses,
         clock: Clock,
         build: str = "rackmesh",
@@ -154,7 +154,8 @@ class Peers:
         self._counters: Counter[str] = Counter()
         self.udp = UdpEndpoint(self._counters)
         self.relay = Relay(self.node_id, register, self, self._counters, bulk=limits.relay_bulk)
-        self._streams = {**(streams or {}), STREAM: self.relay.serve}
+        self._streams = streams if streams is not None else {}
+        self._streams[STREAM] = self.relay.serve
         self._udp_streams = UdpStreams(self.udp, self.accept, self._counters)
         self._puncher = Puncher(self, self.udp, self._udp_streams, addresses, self._counters)
         self._handshakes = 0

@@ -136,6 +136,8 @@ def _present(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(operation: Operation) -> dict[str, Any]:
+    if operation.form == "socket":
+        return {"description": "The WebSocket: binary is characters, text JSON objects."}
     if operation.form == "nothing":
         return {"description": "Done.", "content": {"application/json": {"schema": {}}}}
     if operation.form == "bytes":

@@ -20,12 +20,14 @@ from mesh.rest import types as show
 from mesh.rest.roles import Role, covers
 
 PREFIX: Final = "/api/v1"
+SOCKET: Final = "this address is a WebSocket: ask for an upgrade"
+"""What is wrong with a plain request for an operation of the form ``socket``."""
 Server = Literal["hub", "node"]
 BOTH: Final[tuple[Server, ...]] = ("hub", "node")
 HUB: Final[tuple[Server, ...]] = ("hub",)
 NODE: Final[tuple[Server, ...]] = ("node",)
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-Form = Literal["list", "item", "lines", "events", "document", "bytes", "nothing"]
+Form = Literal["list", "item", "lines", "events", "document", "bytes", "nothing", "socket"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,9 @@ _READS: Final = (
          "Show a server by name or id."),
     _get("getInventory", "/servers/{server}/inventory", "inventory", show.Inventory,
          "Show what a server is made of, as its ramdisk found it."),
+    _get("openConsole", "/servers/{server}/console", "console", None,
+         "Watch a server's serial console and write to it, over a WebSocket (README).",
+         form="socket", query=ask.ConsoleQuery, status=101),
     _list("pending", show.Pending, "List machines that were seen and not accepted."),
     _list("jobs", show.Job, "List jobs, those in hand first."),
     _get("getJob", "/jobs/{job}", "job", show.Job, "Show a job with its steps."),

@@ -122,6 +122,17 @@ class LogQuery(Closed):
     """Go on until the job ends (hub only; a node answers with what there is)."""
 
 
+class ConsoleQuery(Closed):
+    """How somebody comes to a console."""
+
+    write: bool = False
+    """Write at once, if nobody else does; needs the role operator."""
+    take: bool = False
+    """Write, though somebody else does."""
+    steal: bool = False
+    """Take the console away from another client of the BMC."""
+
+
 class StateQuery(Closed):
     """Which piece of the state."""
 

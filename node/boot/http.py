@@ -19,6 +19,7 @@ import trio
 
 from mesh.errors import Refused, StoreBroken
 from mesh.host.log import Log
+from mesh.host.web_socket import Serve, serve_web_socket
 from mesh.rest.problems import CONTENT_TYPE as PROBLEM
 from mesh.rest.problems import of_status
 from node.boot.http_body import FileBody, StreamStalled, send_bytes
@@ -66,6 +67,8 @@ class Response:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes | FileBody = b""
+    upgrade: Serve | None = None
+    """Serves a WebSocket instead of this answer, to its end."""
 
     @classmethod
     def text(cls, text: str, status: int = 200) -> "Response":
@@ -319,6 +322,11 @@ class _Connection:
             self._server.finished(request, refusal.status, 0, trio.current_time() - began)
             return False
         response = await self._server.answer(request)
+        if response.upgrade is not None:
+            target, rest = head.target.decode("latin-1"), self._h11.trailing_data[0]
+            await serve_web_socket(self._stream, head.headers, target, rest, response.upgrade)
+            self._server.finished(request, 101, 0, trio.current_time() - began)
+            return False
         sent = 0
         try:
             if isinstance(response.body, FileBody):

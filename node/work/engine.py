@@ -166,6 +166,10 @@ class Work:
         """Return Unix milliseconds that never go back while this process lives."""
         return self._start_ms + int((trio.current_time() - self._start_s) * 1000)
 
+    def holders(self) -> dict[str, frozenset[str]]:
+        """Return, by secret, the active nodes of the site that can open it."""
+        return self._keyring.holders()
+
     def runner(self, job_id: str) -> JobRunner | None:
         """Return the runner of a job that runs here."""
         return self._runners.get(job_id)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 from click.testing import CliRunner, Result
-from quart import request
+from quart import request, websocket
 
 from hub.api.bind import operation_of
 from hub.api.upload import PATH as UPLOAD
@@ -43,6 +43,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("server", "show", "web-1"), ("server", "inventory", "web-1"),
     ("server", "sensors", "web-1"), ("server", "events", "web-1"),
     ("server", "firmware", "web-1"), ("server", "bios", "show", "web-1"), ("server", "pending"),
+    ("server", "console", "web-1", "--linger", "0"),
     ("job", "list"), ("job", "show", "j2"), ("job", "logs", "j1"), ("job", "cancel", "j2"),
     ("job", "skip", "j1", "--reason", "seen to by hand"), ("job", "hold", "j2"),
     ("job", "unhold", "j2"), ("job", "kill", "j2", "--yes"), ("job", "archive", "j1"),
@@ -111,6 +112,13 @@ async def desk(folder: Path) -> AsyncGenerator[Desk]:
         async def note() -> None:
             rule = request.url_rule.rule if request.url_rule else None
             operation = operation_of(request.method, rule)
+            if operation is not None:
+                found.asked.add(operation.id)
+
+        @app.before_websocket
+        async def note_socket() -> None:
+            rule = websocket.url_rule.rule if websocket.url_rule else None
+            operation = operation_of("GET", rule)
             if operation is not None:
                 found.asked.add(operation.id)
 

@@ -11,6 +11,7 @@ import trio
 
 from hub.accounts import Accounts
 from hub.api_tokens import ApiTokens
+from hub.consoles import ConsoleDesk
 from hub.desk import Desk
 from hub.errors import NotFound
 from hub.ingest import Ingest
@@ -40,6 +41,7 @@ from mesh.rest.types import (
 )
 from mesh.rest.verdicts import meant
 from tests.support.alike import fake_alike
+from tests.support.console_stream import fake_stream
 from tests.support.mesh_seen import SeenMesh, link
 from tests.support.rows import RowStore, World
 
@@ -133,6 +135,7 @@ class FakePeers(Level):
         self.links: dict[str, Any] = {}
         self.answers: dict[str, Any] = {}
         self.asked: list[tuple[str, str, Any]] = []
+        self.streams: dict[str, Any] = {}
 
     def connected(self) -> dict[str, Any]:
         return dict(self.links)
@@ -144,6 +147,9 @@ class FakePeers(Level):
         if isinstance(answer, Exception):
             raise answer
         return answer(body) if callable(answer) else answer
+
+    def stream(self, node: str, name: str, body: Any, timeout_s: float = 15.0) -> Any:
+        return fake_stream(self.streams.get(name), node, body, HUB)
 
 
 @dataclass
@@ -398,7 +404,7 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
         secrets=FakeSecrets(), templates=TemplateDesk(memory, store, clock), assets=fake,
         exports=fake, status=fake,
         backups=NoUpkeep(), restored=NoUpkeep(), settle=ingest.settle, trust=trust,
-        alike=fake_alike(HUB),
+        alike=fake_alike(HUB), consoles=ConsoleDesk(peers, lambda site: [NODE_A, NODE_B]),
         not_ready=lambda: fake.trouble,
         answers=Answers(LocalTables(clock).write, clock),
         accounts=accounts, limits=Limits(),

@@ -16,9 +16,11 @@ from mesh.proto import tables
 from mesh.proto.order import Order, sign_order
 from mesh.rest.types import Status
 from node.bundles import import_handlers
+from node.consoles import Consoles
 from node.resources import Resources
 from node.router import NodeApi, NodeFacts
 from tests.support.alike import fake_alike
+from tests.support.console_stream import FakeSerial, NoStreams
 from tests.support.mesh_seen import SeenMesh
 from tests.support.work_site import WorkSite
 
@@ -28,6 +30,9 @@ class NodeAt:
     site: WorkSite
     http: httpx2.Client
     api: NodeApi
+    serial: FakeSerial
+    path: Path
+    """Of its socket."""
 
     async def ask(
         self, method: str, path: str, body: Any = None, key: str | None = None
@@ -76,6 +81,11 @@ async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
             is_member=lambda node: True,
         )  # fmt: skip
         alike = fake_alike(site.node.node_id) | import_handlers(carrier)
+        serial = FakeSerial()
+        consoles = Consoles(
+            site.work.rows, serial.open, site.work.credentials, NoStreams(),
+            lambda: [site.node.node_id], site.work.holders,
+        )  # fmt: skip
         facts = NodeFacts(
             resources=Resources(
                 node=site.node.node_id, site="lab", store=site.store, clock=site.clock,
@@ -86,14 +96,15 @@ async def node_api(folder: Path, per_hour: int = 5) -> AsyncGenerator[NodeAt]:
             mesh=SeenMesh(site.node.node_id, "node", list, "lab"),
             submit=submit, job_logs=site.work.logs, new_id=site.new_id,
             bmcs=site.work.bmcs,
-            reader=lambda asset: None, alike=alike,
+            reader=lambda asset: None, alike=alike, console=consoles.watch,
         )  # fmt: skip
         path = folder / "api.sock"
         async with trio.open_nursery() as nursery:
             api = NodeApi(facts)
+            await nursery.start(consoles.run)
             await nursery.start(api.run, path)
             transport = httpx2.HTTPTransport(uds=str(path))
             with httpx2.Client(transport=transport, base_url="http://node") as http:
-                yield NodeAt(site, http, api)
+                yield NodeAt(site, http, api, serial, path)
             nursery.cancel_scope.cancel()
         cache.close()
