@@ -84,7 +84,9 @@ class ConsoleDesk:
         async with trio.open_nursery() as nursery:
 
             async def guard() -> None:
-                while admitted():
+                while True:
+                    if not admitted():
+                        break
                     await trio.sleep(CHECK_S)
                 nursery.cancel_scope.cancel()
 

@@ -139,11 +139,10 @@ def compose(ground: founding.Ground) -> Parts:
         secrets=secrets, assets=assets, templates=TemplateDesk(store, reports, clock),
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         exports=exports, backups=backups, restored=restored, trust=trust, mesh=observer,
-        alike=alike.handlers() | on_disk | _erases(ground),
-        consoles=_console_desk(peers, register.register),
-        not_ready=lambda: store.not_ready or trust.read_only(),
+        alike=alike.handlers() | on_disk | _erases(ground), node_id=node_id, build=build,
+        consoles=_console_desk(peers, register.register), region=ground.keys.region,
+        not_ready=lambda: store.not_ready or trust.read_only(), hub_name=ground.config.name,
         accounts=ground.accounts, api_tokens=ground.api_tokens, limits=Limits(),
-        hub_name=ground.config.name, region=ground.keys.region, node_id=node_id, build=build,
     )  # fmt: skip
     joins = JoinService(join_desk, lambda: own.kem_private)
 

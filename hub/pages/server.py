@@ -57,6 +57,17 @@ def add(pages: Blueprint, console: Console) -> None:
         )  # fmt: skip
         return console.render.page(page)
 
+    @pages.get("/servers/<name>/console")
+    async def terminal(name: str) -> Response:
+        found = read.one(services.store, "server", name, "server")
+        if name != found["id"]:
+            return forms.go(f"/servers/{found['id']}/console")
+        page = Page(
+            title=f"Console of {found['name']}", template="servers/console.html", at="servers",
+            site=found["site"], values={"server": found}, still=True,
+        )  # fmt: skip
+        return console.render.page(page)
+
 
 class _View:
     """Reads what the sections of one server show; each reads anew."""

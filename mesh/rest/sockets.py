@@ -32,25 +32,27 @@ async def open_api_socket(target: Target, path: str, **query: bool) -> MessageSo
     headers: list[tuple[bytes, bytes]] = [(b"User-Agent", b"rackmesh-cli")]
     if target.token:
         headers.append((b"Authorization", f"Bearer {target.token}".encode()))
-    stream: trio.abc.Stream | None = None
     try:
         with trio.fail_after(OPEN_S):
             stream, host = await _connect(target)
-            return await open_web_socket(stream, host, whole, headers)
-    except BaseException as exc:
-        if stream is not None:
-            await trio.aclose_forcefully(stream)
-        match exc:
-            case WebSocketRefused():
-                raise _problem(exc) from exc
-            case trio.TooSlowError():
-                sentence = f"{where} did not answer in {OPEN_S:.0f} s"
-                raise ApiError("unreachable", sentence) from exc
-            case OSError() | WebSocketLost() | trio.BrokenResourceError():
-                said = getattr(exc, "strerror", None) or str(exc) or "it broke off"
-                raise ApiError("unreachable", f"nothing answers at {where}: {said}") from exc
-            case _:
-                raise
+            return await _upgrade(stream, host, whole, headers)
+    except WebSocketRefused as exc:
+        raise _problem(exc) from exc
+    except trio.TooSlowError as exc:
+        raise ApiError("unreachable", f"{where} did not answer in {OPEN_S:.0f} s") from exc
+    except (OSError, WebSocketLost, trio.BrokenResourceError) as exc:
+        said = getattr(exc, "strerror", None) or str(exc) or "it broke off"
+        raise ApiError("unreachable", f"nothing answers at {where}: {said}") from exc
+
+
+async def _upgrade(
+    stream: trio.abc.Stream, host: str, target: str, headers: list[tuple[bytes, bytes]]
+) -> MessageSocket:
+    try:
+        return await open_web_socket(stream, host, target, headers)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
 
 
 async def _connect(target: Target) -> tuple[trio.abc.Stream, str]:

@@ -84,6 +84,7 @@ class SimServer:
         self.record = record
         self._rack = rack
         self.serial = SerialPort(rack.state.console_text(record).replace(b"\n", b"\r\n"))
+        self._loop = trio.lowlevel.current_trio_token()
         self._changed = trio.Event()
         self._running = False
         self._booted_ramdisk = False
@@ -376,7 +377,10 @@ class SimServer:
     def _say(self, text: str) -> None:
         log.debug("console", server=self.record.name, detail=text)
         self._rack.state.console(self.record, text)
-        self.serial.line(text)
+        try:  # the agent says it in a thread of its own
+            self._loop.run_sync_soon(self.serial.line, text)
+        except trio.RunFinishedError:
+            pass  # the rack has ended, and nobody watches
 
 
 def _words(line: str) -> dict[str, str]:

@@ -202,3 +202,39 @@ def test_a_viewer_sees_all_and_is_offered_nothing(rack: Fleet, browser: Any) -> 
             f"{at.url}/servers/order", form={"kind": "server.release"}
         )
         assert answer.status == 403
+
+
+def test_the_serial_console_goes_from_a_browser_to_the_bmc_and_back(
+    rack: Fleet, browser: Any
+) -> None:
+    said = run("server", "power", "srv1", "on", "--wait", "--data", rack.hub)
+    assert said.code == 0, said.err
+    with console(rack, browser) as at, console(rack, browser, account="vera") as eyes:
+        for one in (at, eyes):
+            one.open("/servers/srv1")
+            one.page.click("a:text-is('Console')")
+            one.page.wait_for_selector("#console-state:has-text('open')")
+        at.page.bring_to_front()
+        at.page.click("#console-write")
+        at.page.wait_for_selector("#console-state:has-text('you write')")
+        at.page.keyboard.type("typed in a browser")
+        for one in (at, eyes):
+            one.page.wait_for_selector(".xterm-rows:has-text('typed in a browser')")
+        eyes.page.wait_for_selector("#console-state:has-text('admin writes')")
+        assert eyes.page.locator("#console-take").count() == 0
+        pin = next(
+            line.split()[-1] for line in rack.log("hub").splitlines() if "TLS SHA-256" in line
+        )
+        words = ("server", "console", "srv1", "--take", "--linger", "2")
+        ask = ("--hub", f"https://127.0.0.1:{rack.hub_port}", "--api-token-file",
+               rack.hub / "api-token", "--tls-sha256", pin)  # fmt: skip
+        said = run(*words, *ask, stdin="typed in a terminal\r")
+        assert said.code == 0, said.err
+        assert "typed in a browser" in said.out and "typed in a terminal" in said.out
+        eyes.page.wait_for_selector(".xterm-rows:has-text('typed in a terminal')")
+    said = run("server", "console", "srv1", "--read-only", "--data", rack.hub)
+    assert said.code == 0, said.err
+    assert "typed in a terminal" in said.out
+    said = run("server", "console", "srv1", "--data", rack.two, stdin="at the node\r")
+    assert said.code == 0, said.err
+    assert "at the node" in said.out

@@ -20,8 +20,7 @@ from mesh.host.web_socket import MessageSocket
 from mesh.rest.client import ApiError, Target
 from mesh.rest.sockets import open_api_socket
 from node import consoles
-from node.consoles import Consoles
-from tests.support.console_stream import FakeSerial
+from tests.support.console_stream import FakeSerial, played
 from tests.support.hub_bench import API_TOKEN, HUB, Bench, fill, hub_bench
 from tests.support.node_api import NodeAt, node_api
 
@@ -235,16 +234,7 @@ async def hub(
     """A hub whose one node plays a server's console."""
     serial, opened = FakeSerial(), list[Any]()
 
-    class Rows:
-        node_id = "n"
-
-        def server(self, server: str) -> Any:
-            return {"id": server, "name": "web-1", "bmc": BMC}
-
-        def check_near_or_hub(self, peer: str) -> None:
-            assert peer == HUB
-
-    made = Consoles(Rows(), serial.open, lambda _: {}, None, lambda: ["n"], dict)  # type: ignore[arg-type]
+    made = played(serial, BMC, HUB)
 
     async def on_stream(peer: str, body: Any, stream: Any) -> None:
         opened.append(body)

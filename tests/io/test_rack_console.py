@@ -10,6 +10,7 @@ from drivers.api import BmcLimits, Console, open_bmc, open_console
 from drivers.errors import DeviceRefused
 from node.rack.serial import KEPT_BYTES, SerialPort
 from tests.io.test_rack import rack, settings
+from tests.support.rack_site import rack_site
 
 LIMITS = BmcLimits(request_s=5, power_wait_s=10, poll_s=0.1)
 
@@ -77,3 +78,19 @@ async def test_a_slow_reader_of_a_port_gets_what_is_still_kept() -> None:
     data, end = await port.after(position)
     assert data == bytes(KEPT_BYTES - 6) + b"last\r\n"
     assert end == port.end
+
+
+async def test_a_watched_server_boots_and_what_its_agent_says_is_seen(tmp_path: Path) -> None:
+    async with rack_site(tmp_path) as site:
+        site.bound = False
+        site.script = site.ramdisk_script
+        async with rack(settings(tmp_path)) as info:
+            login, url = json.loads(info.credentials.read_text()), info.servers[0].bmc
+            async with open_console(url, login, limits=LIMITS) as console:
+                async with open_bmc(url, login, limits=LIMITS) as bmc:
+                    await bmc.set_boot("network")
+                    await bmc.set_power(True)
+                seen = await read_until(console, b"inventory sent, waiting")
+                await console.send(b"typed")
+                seen += await read_until(console, b"typed")
+    assert b"crashed" not in seen

@@ -17,6 +17,7 @@ from typing import Any
 
 import trio
 
+from drivers.errors import DeviceRefused
 from hub.api.upload import Uploads
 from hub.app import make_app
 from hub.front import Front, WebSide, listen_tcp
@@ -24,9 +25,11 @@ from hub.tls import load_or_make_tls
 from mesh.host.clock import SystemClock
 from mesh.host.files import make_private_folder
 from mesh.host.local_socket import listen_local
+from tests.support.console_stream import Echo, played
 from tests.support.hub_bench import HUB, Bench, Member, fill, hub_bench
 
 ROOT = Path(__file__).resolve().parents[2]
+BMC = {"url": "ipmi://127.0.0.9:623", "secret": "bmc1"}
 PASSWORD = "correct horse battery"
 
 
@@ -51,6 +54,10 @@ class ConsoleBench:
 
     def put(self, scope: str, table: str, key: str, author: str = "", **body: Any) -> None:
         self.tell(do="put", scope=scope, table=table, key=key, author=author, body=body)
+
+    def serial(self, **command: str) -> None:
+        """Let the server's serial port ``write``, ``fail``, or ``refuse`` to be opened."""
+        self.tell(do="serial", **command)
 
     def link(self, node: str, up: bool) -> None:
         self.tell(do="link", node=node, up=up)
@@ -85,6 +92,10 @@ async def _serve(folder: Path, empty: bool) -> None:
         await bench.services.accounts.create("admin", "admin", PASSWORD)
         await nursery.start(bench.ingest.run)
         nursery.start_soon(bench.services.live.run)
+        serial = Echo()
+        consoles = played(serial, BMC, HUB)
+        await nursery.start(consoles.run)
+        bench.peers.streams |= consoles.streams()
         tls = load_or_make_tls(make_private_folder(folder / "tls"), ["127.0.0.1"], now_ms)
         web = WebSide(make_app(bench.services), Uploads(bench.services))
         port = await listen_tcp("127.0.0.1", 0)
@@ -92,13 +103,19 @@ async def _serve(folder: Path, empty: bool) -> None:
         await nursery.start(Front(web, tls, _no_mesh).serve, port, local)
         print(json.dumps({"port": port.socket.getsockname()[1]}), flush=True)
         async for line in trio.wrap_file(sys.stdin):
-            await _obey(bench, json.loads(line))
+            await _obey(bench, serial, json.loads(line))
             print("done", flush=True)
         nursery.cancel_scope.cancel()
 
 
-async def _obey(bench: Bench, command: dict[str, Any]) -> None:
+async def _obey(bench: Bench, serial: Echo, command: dict[str, Any]) -> None:
     match command["do"]:
+        case "serial":
+            serial.refusal = DeviceRefused(command["refuse"]) if "refuse" in command else None
+            if "write" in command:
+                await serial.write(command["write"].encode())
+            if "fail" in command:
+                await serial.fail(command["fail"])
         case "put":
             author = command["author"] or "a" * 32
             bench.rows.put(

@@ -8,6 +8,7 @@ import trio
 
 from drivers.errors import DeviceRefused
 from mesh.errors import Unreachable
+from node.consoles import Consoles
 
 
 class StreamEnd:
@@ -117,3 +118,27 @@ class NoStreams:
 
     def stream(self, node_id: str, name: str, body: Any, timeout_s: float = 15.0) -> Any:
         return fake_stream(None, node_id, body, "")
+
+
+class Echo(FakeSerial):
+    """A server that writes back what is typed."""
+
+    async def send(self, data: bytes) -> None:
+        await super().send(data)
+        await self.write(data.replace(b"\r", b"\r\n"))
+
+
+def played(serial: FakeSerial, bmc: Mapping[str, str], hub: str) -> Consoles:
+    """Return the consoles of a node whose every server has this serial port."""
+
+    class Rows:
+        node_id = "n"
+
+        def server(self, server: str) -> Any:
+            return {"id": server, "name": "web-1", "bmc": bmc}
+
+        def check_near_or_hub(self, peer: str) -> None:
+            assert peer == hub
+
+    rows: Any = Rows()
+    return Consoles(rows, serial.open, lambda _: {}, NoStreams(), lambda: ["n"], dict)
