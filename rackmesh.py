@@ -104,6 +104,13 @@ TABLE: dict[str, Any] = {
         },
         "Servers.",
     ),
+    "bmc": (
+        {
+            "scan": ("mesh.cli.bmcs:bmc_scan", "Look for BMCs in networks of a site."),
+            "list": ("mesh.cli.bmcs:bmc_list", "List the BMCs that were found."),
+        },
+        "BMCs that were found.",
+    ),
     "job": (
         {
             "list": (f"{_JOBS}:job_list", "List jobs."),

@@ -55,8 +55,18 @@ class CertificateMismatch(Exception):
     """The service showed another certificate than the pinned one; nothing was sent to it."""
 
 
-def make_client(tls_sha256: str | None, local_address: str | None) -> httpx2.AsyncClient:
-    """Return a client that ignores proxies, netrc and cookies of this host's environment."""
+def make_client(
+    tls_sha256: str | None,
+    local_address: str | None,
+    *,
+    connections: int = 2,
+    connect_s: float | None = None,
+) -> httpx2.AsyncClient:
+    """Return a client that ignores proxies, netrc and cookies of this host's environment.
+
+    Only with None the host's authorities are asked about certificates; who gives anything else
+    looks at them itself.
+    """
     context = ssl.create_default_context()
     if tls_sha256 is not None:  # the pin is checked below, before anything is sent
         context.check_hostname = False
@@ -65,21 +75,30 @@ def make_client(tls_sha256: str | None, local_address: str | None) -> httpx2.Asy
         verify=context,
         trust_env=False,
         local_address=local_address,
-        limits=httpx2.Limits(max_connections=2, keepalive_expiry=KEEPALIVE_S),
+        limits=httpx2.Limits(max_connections=connections, keepalive_expiry=KEEPALIVE_S),
     )
     return httpx2.AsyncClient(
-        transport=transport, trust_env=False, timeout=None, follow_redirects=False
+        transport=transport,
+        trust_env=False,
+        timeout=httpx2.Timeout(None, connect=connect_s),
+        follow_redirects=False,
     )
 
 
-def _pin_check(pin: str) -> Callable[[str, dict[str, Any]], Any]:
+def _certificates(
+    pin: str | None, note: Callable[[str], None] | None
+) -> Callable[[str, dict[str, Any]], Any]:
+    """Return a hook that notes the certificate of each connection, and refuses a wrong one."""
+
     async def trace(event: str, info: dict[str, Any]) -> None:
         if not event.endswith("start_tls.complete"):
             return
         stream = info["return_value"]
         shown = stream.get_extra_info("ssl_object").getpeercert(binary_form=True)
         seen = hashlib.sha256(shown or b"").hexdigest()
-        if seen != pin:
+        if note is not None:
+            note(seen)
+        if pin is not None and seen != pin:
             await stream.aclose()
             raise CertificateMismatch(seen)
 
@@ -90,12 +109,19 @@ class BmcHttp:
     """Requests to one service; not for concurrent use."""
 
     def __init__(
-        self, address: Address, client: httpx2.AsyncClient, pin: str | None, limits: BmcLimits
+        self,
+        address: Address,
+        client: httpx2.AsyncClient,
+        pin: str | None,
+        limits: BmcLimits,
+        note: Callable[[str], None] | None = None,
     ) -> None:
+        """``note`` is told the SHA-256 of every certificate that is shown."""
         self._origin = address.origin
         self._client = client
         self._request_s, self._may_send = limits.request_s, limits.may_send
-        self._extensions = {"trace": _pin_check(pin)} if pin is not None else {}
+        hooked = pin is not None or note is not None
+        self._extensions = {"trace": _certificates(pin, note)} if hooked else {}
 
     async def request(
         self,

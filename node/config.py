@@ -7,6 +7,7 @@ from pathlib import Path
 from mesh.host.config import default_data
 from mesh.proto.address_book import parse_seed
 from mesh.proto.order import HAND_ON, JOB_VERBS, KINDS
+from mesh.proto.scan_range import read_networks
 from node.proto.caps import Caps, parse_kinds
 from node.proto.uplink import parse_hours
 
@@ -21,6 +22,13 @@ class Interfaces:
     """Interface that BMCs and switches are reached by (Redfish: TCP 443; IPMI: UDP 623 or the
     port in the BMC's URL), and where BMCs read boot discs from (TCP, as ``[boot] http_port``);
     None: the routing table decides, and discs come from the boot listener."""
+    oob_networks: tuple[str, ...] = ()
+    """Networks that a scan for BMCs asks when it names none, as 10.9.0.0/24; 4,096 addresses
+    at most in all."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no network, and too many addresses."""
+        read_networks(self.oob_networks)
 
 
 @dataclass(frozen=True, kw_only=True)

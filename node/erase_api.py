@@ -5,7 +5,10 @@ from typing import Any
 
 from mesh.proto.erase_record import sign_erase
 from mesh.rest.erase_alike import EraseAlike
+from node.boot.sockets import interface_address
+from node.config import Interfaces
 from node.job_limits import job_limits
+from node.work.scan import ScanFrom
 
 
 def erase_handlers(node: Any) -> dict[str, Any]:
@@ -22,4 +25,11 @@ def work_ports(node: Any) -> dict[str, Any]:
         "ramdisk": files / "initrd",
         "destructive_per_hour": policy.destructive_per_hour,
         "limits": job_limits(node.config),
+        "scan_from": _scan_from(node.config.interfaces),
     }
+
+
+def _scan_from(interfaces: Interfaces) -> ScanFrom:
+    """Return which networks are scanned for BMCs, and from which address."""
+    local = interface_address(interfaces.oob) if interfaces.oob else None
+    return ScanFrom(networks=interfaces.oob_networks, local_address=local)

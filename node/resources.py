@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from mesh.host.clock import Clock
 from mesh.proto.order import Order, OrderRefused, open_order
 from mesh.proto.tables import (
+    BMC_SIGHTING,
     FLEET,
     INVENTORY,
     JOB,
@@ -25,6 +26,8 @@ from mesh.proto.tables import (
     site_scope,
 )
 from mesh.rest import asset_view, groups, views
+from mesh.rest.bmc_types import FoundBmc
+from mesh.rest.bmc_view import bmcs
 from mesh.rest.job_view import Here, as_seen
 from mesh.rest.lists import JOB_OVER, Page, Plan, page
 from mesh.rest.problems import RequestProblem
@@ -49,7 +52,7 @@ class Resources:
         lists: dict[str, Callable[[], list[Any]]] = {
             "sites": self.sites, "nodes": self.nodes, "servers": self.servers,
             "pending": self.pending, "jobs": self.jobs, "groups": self.groups,
-            "assets": self.assets,
+            "assets": self.assets, "bmcs": self.bmcs,
         }  # fmt: skip
         return page(asked, lists[asked.of.noun]())
 
@@ -105,6 +108,12 @@ class Resources:
             self.store.rows(self.scope, table) for table in (INVENTORY, VERDICT)
         )
         return views.pending(self.site, seen, servers, inventories, verdicts)
+
+    def bmcs(self) -> list[FoundBmc]:
+        """Return the BMCs that scans of this site have found."""
+        seen = [(row.author, row.body) for row in self.store.authored(self.scope, BMC_SIGHTING)]
+        servers = [row.body for row in self.store.rows(self.scope, SERVER)]
+        return bmcs(self.site, seen, servers)
 
     def jobs(self) -> list[Job]:
         """Return jobs and orders as they look from here now."""

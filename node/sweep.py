@@ -83,6 +83,7 @@ class Sweeper:
             sightings=store.authored(scope, tables.SIGHTING),
             budgets=store.authored(scope, tables.BUDGET),
             claims=store.authored(tables.FLEET, tables.ASSET),
+            bmcs=store.authored(scope, tables.BMC_SIGHTING),
             named=self._named(),
             alive=frozenset(self._alive()),
             archive_ms=self._archive_ms,

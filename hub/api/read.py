@@ -101,8 +101,9 @@ def listed(services: Services, asked: Plan) -> Page:
     match noun:
         case "jobs":
             return store.page("job", asked, lambda found: shown(services, found))
-        case "servers" | "assets" | "pending":
-            return store.page(noun.removesuffix("s"), asked)
+        case "servers" | "assets" | "pending" | "bmcs":
+            kind = noun.removesuffix("s")  # pending has none
+            return store.page(kind, asked)
         case "groups":
             return page(asked, groups.groups(shown(services, store.grouped())))
         case "sites":

@@ -15,7 +15,7 @@ from quart import Blueprint, Response, request
 from hub import show
 from hub.api import read
 from hub.errors import BadRequest, HubError
-from hub.pages import forms
+from hub.pages import bmcs, forms
 from hub.pages.asking import need
 from hub.pages.context import Console
 from hub.pages.page import Page, Section
@@ -44,6 +44,9 @@ def add(pages: Blueprint, console: Console) -> None:
                     lambda: _list(services, aside))
             for name, template in (("bar", "bar"), ("pending", "list"))
         )  # fmt: skip
+        if not aside:
+            name, path = "bmcs", "pending/bmcs.html"
+            sections += (Section(name, path, "bmc server", lambda: bmcs.section(services)),)
         page = Page(
             title="Pending", template="pending/page.html", at="pending", sections=sections,
             values={"aside": aside}, still=True,

@@ -6,6 +6,7 @@ from hub.api.bind import Bindings
 from hub.api.session import SignIn
 from hub.pages import (
     assets,
+    bmcs,
     erases,
     groups,
     install,
@@ -33,8 +34,8 @@ def routes(services: Services, sign_in: SignIn, api: Bindings) -> tuple[Blueprin
     render = Renderer(services)
     console = Console(services, render, sign_in, api)
     for module in (
-        overview, sites, nodes, mesh, pending, install, servers, server_orders, server, jobs,
-        groups, assets, erases, search, kiosk, session,
+        overview, sites, nodes, mesh, pending, bmcs, install, servers, server_orders, server,
+        jobs, groups, assets, erases, search, kiosk, session,
     ):  # fmt: skip
         module.add(blueprint, console)
 

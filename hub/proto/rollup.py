@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from mesh.proto import tables
 from mesh.proto.order import Order
 from mesh.rest import asset_view, views
+from mesh.rest.bmc_view import bmcs
 from mesh.rest.row_fields import text_of
 
 PLAIN_DEPTH_MAX: Final = 16
@@ -23,7 +24,7 @@ INT_MAX: Final = 1 << 53
 """Larger integers are shown as text: JSON readers keep only 53 bits."""
 SITE_TABLES: Final = (
     tables.SERVER, tables.SIGHTING, tables.INVENTORY, tables.JOB, tables.ORDER,
-    tables.VERDICT,
+    tables.VERDICT, tables.BMC_SIGHTING,
 )  # fmt: skip
 FLEET_TABLES: Final = (
     tables.NODE, tables.SITE, tables.REFERENCE, tables.NAME, tables.PRESENCE,
@@ -103,6 +104,12 @@ def site_documents(
     for seen in shown:
         state = "rejected" if seen["rejected"] else "waiting"
         documents.append(_document("pending", seen["mac"], site, seen["mac"], state, seen))
+    found_bmcs = [
+        (row.author, {**row.body, "url": row.key}) for row in by_table[tables.BMC_SIGHTING]
+    ]
+    for bmc in bmcs(site, found_bmcs, servers):
+        state = "known" if bmc["servers"] else "waiting"
+        documents.append(_document("bmc", bmc["url"], site, bmc["ip"], state, bmc))
     return documents
 
 

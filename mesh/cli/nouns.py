@@ -135,6 +135,19 @@ def server_pending(where: Where, as_json: bool, rejected: bool, **asked: Any) ->
             "MACHINE", "SITE", "ADDRESS", "SEEN BY", "PORT", "LAST SEEN", "WHAT IT IS",
         )  # fmt: skip
         print_table(columns, rows, "no unknown machine has been seen")
+        if not rejected:
+            _bmcs_beside(where)
+
+
+def _bmcs_beside(where: Where) -> None:
+    """Print the BMCs that were found and belong to no server, below the pending machines."""
+    from mesh.cli.bmcs import print_bmcs
+
+    with where.client() as client:
+        answer = client.every("/bmcs", filter="server:none")
+    if answer["items"]:
+        click.echo()
+        print_bmcs(answer, "")
 
 
 @click.command("list")

@@ -25,7 +25,12 @@ from mesh.proto.ids import (
 )
 from mesh.proto.net_boot import read_net_boot, writes_disks
 from mesh.proto.register import Register
-from mesh.proto.scan_range import NETWORKS_MAX, TEXT_CHARS_MAX, read_networks
+from mesh.proto.scan_range import (
+    NETWORKS_MAX,
+    PORTS_MAX,
+    TEXT_CHARS_MAX,
+    read_networks,
+)
 from mesh.proto.sign import Signer, open_record, sign_record
 from mesh.proto.trust import ROLE_SITE_OPERATOR
 
@@ -245,6 +250,9 @@ def _check_scan(params: Mapping[str, Any]) -> None:
         read_networks(networks)
     except ValueError as exc:
         raise CodecError(f"field networks: {exc}") from None
+    ports = fields.items(params, "ports", count_max=PORTS_MAX, default=())
+    for port in [*ports, params.get("rmcp_port", 1)]:
+        fields.integer({"port": port}, "port", least=1, most=65535)
 
 
 def _check_word(kind: str, params: Mapping[str, Any]) -> None:

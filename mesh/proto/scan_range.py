@@ -10,6 +10,8 @@ from typing import Final
 
 ADDRESSES_MAX: Final = 4096
 NETWORKS_MAX: Final = 16
+PORTS_MAX: Final = 4
+"""TCP ports of Redfish that are tried at each address."""
 TEXT_CHARS_MAX: Final = 31
 
 

@@ -39,6 +39,7 @@ CHECK: Final = "check"  # per author; key = reference name; by the node that ask
 # -- site:<name> ---------------------------------------------------------------------------
 
 SIGHTING: Final = "sighting"  # per author; key = MAC
+BMC_SIGHTING: Final = "bmc_sighting"  # per author; key = URL of the BMC
 SERVER: Final = "server"  # merged; key = server id
 INVENTORY: Final = "inventory"  # merged; key = MAC of the boot interface
 BINDING: Final = "binding"  # merged; key = MAC
@@ -77,6 +78,7 @@ PER_AUTHOR: Final = frozenset(
         PRESENCE,
         CHECK,
         SIGHTING,
+        BMC_SIGHTING,
         SITE_SECRET,
         BUDGET,
         NODE_SECRET,
@@ -221,6 +223,23 @@ class SightingRow(TypedDict, total=False):
     where: str  # "dhcp" | "ipxe" | "ramdisk"
     summary: str  # one line for people: vendor, model, serial, memory, disks
     port: str  # where it is plugged in, as the relay says (option 82): remote id, circuit id
+
+
+class BmcSightingRow(TypedDict, total=False):
+    """A BMC that a scan of the author has found; nobody was logged in."""
+
+    url: str  # https://10.0.0.9, or ipmi://10.0.0.9 where Redfish is not answered
+    ip: str
+    redfish: str | None  # URL of the service
+    ipmi: str | None  # URL
+    ipmi_version: str  # "2.0", "1.5", "" for not told
+    vendor: str
+    product: str
+    uuid: str
+    version: str  # of Redfish
+    tls_sha256: str | None  # of the certificate that it showed
+    first_ms: int
+    last_ms: int
 
 
 class VerdictRow(TypedDict, total=False):

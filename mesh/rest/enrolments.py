@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from mesh.errors import CodecError
 from mesh.proto.enrol import OOB, check_enrol
 from mesh.proto.ids import NAME_PATTERN, parse_mac
-from mesh.proto.scan_range import NETWORKS_MAX, read_networks
+from mesh.proto.scan_range import NETWORKS_MAX, PORTS_MAX, read_networks
 from mesh.rest.problems import RequestProblem
 
 Body = Mapping[str, Any]
@@ -83,18 +83,26 @@ def by_bmc(request: Body, given: Body, known: Known) -> str:
     return site_of(request, given.get("macs") or [], known)
 
 
-def scanned(request: Body, params: Body, known: Known) -> tuple[str, list[str]]:
-    """Return site and networks of a scan; raises RequestProblem."""
-    networks = params.get("networks") or []
+def scanned(request: Body, params: Body, known: Known) -> tuple[str, dict[str, Any]]:
+    """Return site and parameters of a scan; raises RequestProblem."""
+    networks, ports = params.get("networks") or [], params.get("ports") or []
     if not isinstance(networks, list) or not all(isinstance(text, str) for text in networks):
         raise RequestProblem("bad-request", "params.networks must be a list of networks")
+    if not isinstance(ports, list) or len(ports) > PORTS_MAX:
+        raise RequestProblem("bad-request", f"params.ports must be a list of {PORTS_MAX} ports")
+    rmcp = params.get("rmcp_port")
+    for port in [*ports, *([] if rmcp is None else [rmcp])]:
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 1 << 16:
+            raise RequestProblem("bad-request", f"{str(port)[:20]!r} is no port")
     if len(networks) > NETWORKS_MAX:
         raise RequestProblem("bad-request", f"at most {NETWORKS_MAX} networks at once")
     try:
-        found = read_networks(networks)
+        found = [str(network) for network in read_networks(networks)]
     except ValueError as exc:
         raise RequestProblem("bad-request", str(exc)) from exc
-    return site_of(request, (), known), [str(network) for network in found]
+    more = {"ports": ports or None, "rmcp_port": rmcp}
+    body = {"networks": found} | {key: value for key, value in more.items() if value}
+    return site_of(request, (), known), body
 
 
 def site_of(request: Body, macs: Sequence[str], known: Known) -> str:

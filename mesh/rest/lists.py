@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mesh.rest import erase_types, filters, template_types, types
+from mesh.rest import bmc_types, erase_types, filters, template_types, types
 from mesh.rest.problems import RequestProblem
 from mesh.rest.requests import CURSOR_CHARS_MAX, ListQuery
 
@@ -87,6 +87,15 @@ LISTS: Final[Mapping[str, ListOf]] = {
             order="-last_ms", identity=("mac", "site"),
             sorts={"last_ms": -1, "first_ms": -1, "mac": "", "site": "", "serial": "",
                    "vendor": "", "model": "", "port": ""},
+        ),
+        ListOf(
+            noun="bmcs", item=bmc_types.FoundBmc,
+            keys={"site": "site", "ip": "ip", "vendor": "vendor", "product": "product",
+                  "uuid": "uuid", "server": "servers", "redfish": "redfish", "ipmi": "ipmi"},
+            text=("url", "ip", "vendor", "product", "uuid", "servers"), order="-last_ms",
+            identity=("url", "site"),
+            sorts={"last_ms": -1, "first_ms": -1, "url": "", "site": "", "ip": "",
+                   "vendor": "", "product": ""},
         ),
         ListOf(
             noun="jobs", item=types.Job,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from mesh.rest import bmc_types as bmc
 from mesh.rest import erase_types as erase
 from mesh.rest import health_types as health
 from mesh.rest import mesh_types as mesh
@@ -100,6 +101,7 @@ _READS: Final = (
          "Watch a server's serial console and write to it, over a WebSocket (README).",
          form="socket", query=ask.ConsoleQuery, status=101),
     _list("pending", show.Pending, "List machines that were seen and not accepted."),
+    _list("bmcs", bmc.FoundBmc, "List the BMCs that scans have found."),
     _list("jobs", show.Job, "List jobs, those in hand first."),
     _get("getJob", "/jobs/{job}", "job", show.Job, "Show a job with its steps."),
     _get("getJobLog", "/jobs/{job}/logs", "line", show.LogLine,

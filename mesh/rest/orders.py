@@ -237,10 +237,8 @@ def _pending(request: Body, known: Known) -> tuple[str, str]:
 
 
 def _scan(request: Body, params: Body, known: Known) -> Draft:
-    site, networks = scanned(request, params, known)
-    return Draft(
-        kind=SCAN, site=site, server=None, params={"networks": networks}, order_class=NORMAL
-    )
+    site, body = scanned(request, params, known)
+    return Draft(kind=SCAN, site=site, server=None, params=body, order_class=NORMAL)
 
 
 def _deploy(params: Body, server: Body, known: Known) -> dict[str, Any]:

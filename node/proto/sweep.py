@@ -69,6 +69,8 @@ class Known:
     """Nodes of the site that count now."""
     archive_ms: int = 0
     """Age at which an ended job leaves the lists; 0: never."""
+    bmcs: Collection[RowLike] = ()
+    """BMC_SIGHTING rows of all authors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Gone:
 def decide(known: Known) -> list[Gone]:
     """Return the rows that this node shall end now, each kind's oldest first."""
     machines = _machines(known)
-    drop = _budgets(known) + _sightings(known, machines) + _claims(known)
+    drop = _budgets(known) + _sightings(known, machines) + _claims(known) + _bmcs(known)
     if not known.owner:
         return drop
     return _jobs(known) + _inventories(known, machines) + drop
@@ -188,6 +190,16 @@ def _sightings(known: Known, machines: Collection[str]) -> list[Gone]:
     ours = [row for row in known.sightings if row.author == known.node and row.key in old]
     ours.sort(key=lambda row: last[row.key])
     return [_gone(tables.SIGHTING, row) for row in ours][:SWEEP_MAX]
+
+
+def _bmcs(known: Known) -> list[Gone]:
+    """Our sightings of BMCs that no scan has found for long, or of too many of them."""
+    last: dict[str, int] = {}
+    for row in known.bmcs:
+        last[row.key] = max(last.get(row.key, 0), _ms(row.body.get("last_ms")))
+    ours = {row.key: row for row in known.bmcs if row.author == known.node}
+    old = [ours[key] for key in _old(last, known.now_ms) if key in ours]
+    return [_gone(tables.BMC_SIGHTING, row) for row in old][:SWEEP_MAX]
 
 
 def _inventories(known: Known, machines: Collection[str]) -> list[Gone]:

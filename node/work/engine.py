@@ -51,6 +51,7 @@ from node.work.ports import (
 )
 from node.work.rows import SiteRows
 from node.work.runner import JobRunner
+from node.work.scan import ScanFrom
 from node.work.standstill import Standstill
 from node.work.steps import Steps
 from node.work.takeover import Takeover
@@ -96,6 +97,7 @@ class Work:
         destructive_per_hour: int = 5,
         limits: Limits | None = None,
         places: Places | None = None,
+        scan_from: ScanFrom | None = None,
     ) -> None:
         """``readable()``: ids and versions of the secrets that ``credentials`` can open."""
         self.limits = limits or Limits()
@@ -127,7 +129,7 @@ class Work:
             rows=self.rows, open_bmc=open_bmc, credentials=credentials, assets=assets,
             cache=cache, limits=self.limits, holds=holds,
             logins=Logins(self.rows, open_bmc, credentials, make_copies, holds),
-            discs=self.discs,
+            discs=self.discs, scan_from=scan_from or ScanFrom(),
         )  # fmt: skip
         self.erases = Erases(self.rows, sign_erase, ramdisk)
         self._means = self._make_means(receipts, steps)

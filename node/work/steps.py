@@ -24,6 +24,7 @@ from node.work.enrol import Enrol
 from node.work.logins import Logins
 from node.work.ports import AssetCache, Assets, Credentials, Holds, Limits, OpenBmc
 from node.work.rows import SiteRows
+from node.work.scan import ScanFrom, Scanner
 from node.work.tenure import epoch_of
 
 REFUSED_TRIES: Final = 2
@@ -73,6 +74,7 @@ class Steps:
         logins: Logins,
         discs: DiscDesk,
         holds: Holds,
+        scan_from: ScanFrom,
     ) -> None:
         self._rows = rows
         self._holds = holds
@@ -82,6 +84,7 @@ class Steps:
         self._logins = logins
         self._enrol = Enrol(rows)
         self._discs = discs
+        self._scanner = Scanner(rows, scan_from)
         self._open_bmc = open_bmc
         self._credentials = credentials
         self._assets = assets
@@ -111,7 +114,7 @@ class Steps:
                         found = await bmc.inventory()
                     return await self._enrol.inspected(doing.job, found)
                 case "scan":
-                    raise StepFailed("this node cannot do this yet", False)
+                    return await self._scanner.run(doing.job, doing.progress)
                 case "promote":
                     return await self._enrol.promote(doing.job)
                 case "boot-by":

@@ -62,6 +62,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("asset", "pin", "debian-12", "fra1"), ("asset", "unpin", "debian-12", "fra1"),
     ("asset", "gc"), ("asset", "remove", "d2"), ("token", "list"),
     ("token", "create", "--site", "fra1"), ("token", "revoke", "t0"), ("secret", "list"),
+    ("bmc", "list"), ("bmc", "scan", "--site", "fra1", "10.9.0.0/24", "--port", "8443"),
     ("server", "adopt", "db-1", "--monitored", "--site", "fra1", "--mac", MAC),
     ("server", "promote", "web-1"), ("server", "reject", MAC), ("server", "restore", MAC),
     ("server", "boot-by", "web-1", "network", "--yes"),
