@@ -82,6 +82,7 @@ TABLE: dict[str, Any] = {
             "pending": (f"{_NOUNS}:server_pending", "List machines that wait to be accepted."),
             "accept": ("mesh.cli.enrol:accept", "Make a pending machine a server."),
             "adopt": ("mesh.cli.enrol:adopt", "Know a running server, never touch it."),
+            "import": ("mesh.cli.imports:server_import", "Make servers of a file."),
             "promote": ("mesh.cli.enrol:promote", "Manage a monitored server."),
             "boot-by": ("mesh.cli.enrol:boot_by", "Boot servers by network or by media."),
             "reject": (f"{_SERVERS}:reject", "Put a pending machine aside."),

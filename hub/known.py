@@ -3,10 +3,11 @@
 Rule: nothing is read that the request does not name, however many servers and jobs there are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from hub.store import Json, ReportStore
+from hub.store import LIST_MAX, Json, ReportStore
+from mesh.rest.orders import Body, having
 
 
 class HubKnown:
@@ -44,9 +45,17 @@ class HubKnown:
         """Return the members with this id or name."""
         return self._reports.find("node", name_or_id)
 
+    def having(self, field: str, value: str) -> Sequence[Body]:
+        """Return the servers in whose field this value stands, in whatever case."""
+        return having(self._servers, field, value)
+
     def has_site(self, site: str) -> bool:
         """Tell whether there is a site of this name."""
         return bool(self._reports.find("site", site))
+
+    @cached_property
+    def _servers(self) -> list[Json]:
+        return self._reports.documents("server", limit=LIST_MAX)
 
     @cached_property
     def _ordered(self) -> set[str]:

@@ -6,7 +6,7 @@ answer, gives the same orders.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,10 +28,13 @@ from mesh.proto.sign import KeySigner
 from mesh.rest import groups
 from mesh.rest.asset_view import assets
 from mesh.rest.calls import Keep
+from mesh.rest.import_types import Imported, ImportRequest
+from mesh.rest.imports import plan_import
 from mesh.rest.lists import plan
 from mesh.rest.orders import Draft, draft, not_after_ms
 from mesh.rest.requests import GROUP_MAX, LIMIT_MAX, ListQuery
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted
+from mesh.secrets import set_secret
 from mesh.store import MeshStore, Row, Tx
 
 log = get_log("orders")
@@ -91,6 +94,33 @@ class OrderDesk:
         )
         return answer
 
+    async def submit_import(
+        self, asked: ImportRequest, author: str, keep: Keep | None = None
+    ) -> Imported:
+        """Make servers of a file: all orders and secrets are durable, or none."""
+        index = self.store.rows(tables.HUBS, tables.SECRET_INDEX)
+        known, secrets = self._known(), {row.key for row in index}
+        found = plan_import(asked, known, self._new_id, site=asked.site, secrets=secrets)
+        dry = asked.dry_run is True
+        if found.faults or dry:
+            return found.answer(dry, (), ())
+        kinds = {one.draft.kind for one in found.servers}
+        groups = {kind: self._new_id() for kind in sorted(kinds)}
+        orders = [
+            self._order(one.draft, author, {}, groups[one.draft.kind]) for one in found.servers
+        ]
+        answer = found.answer(False, [order.id for order in orders], list(groups.values()))
+
+        def seal(tx: Tx) -> None:
+            for one in found.servers:
+                if one.sealed is not None:
+                    value, site = one.sealed.value.encode(), one.sealed.site
+                    set_secret(tx, self.register, one.sealed.id, "bmc", value, site=site)
+
+        await self._write(orders, answer, keep, seal)
+        log.info("servers imported", count=len(orders), user=author)
+        return answer
+
     async def tell_group(
         self, group: str, kind: str, author: str, keep: Keep | None = None
     ) -> GroupVerb:
@@ -112,7 +142,13 @@ class OrderDesk:
         asked = plan("servers", ListQuery(filter=text, limit=GROUP_MAX + 1))
         return list(self.reports.page("server", asked).items)
 
-    async def _write(self, orders: Sequence[Order], answer: Any, keep: Keep | None) -> None:
+    async def _write(
+        self,
+        orders: Sequence[Order],
+        answer: Any,
+        keep: Keep | None,
+        also: Callable[[Tx], None] = lambda _tx: None,
+    ) -> None:
         now_ms, signed = self.clock.now_ms(), list[bytes]()
         for order in orders:
             signed.append(sign_order(order, self.key, self.register.root_fp))
@@ -122,6 +158,7 @@ class OrderDesk:
             for order, data in zip(orders, signed, strict=True):
                 body = {"signed": data, "created_ms": now_ms}
                 tx.put(tables.site_scope(order.site), tables.ORDER, order.id, body)
+            also(tx)
             if keep is not None:
                 keep(tx, answer)
 

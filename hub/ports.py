@@ -21,6 +21,7 @@ from hub.store import ReportStore
 from mesh.answers import Answers
 from mesh.host.clock import Clock
 from mesh.rest.calls import Call, Keep
+from mesh.rest.import_types import Imported, ImportRequest
 from mesh.rest.mesh_types import Mesh, Topology
 from mesh.rest.roles import Role
 from mesh.rest.template_types import Rendered, Template, TemplateText
@@ -81,6 +82,12 @@ class Orders(Protocol):
         self, asked: Mapping[str, Any], author: str, keep: Keep | None = None
     ) -> GroupAccepted:
         """Give the same order for many servers."""
+        ...
+
+    async def submit_import(
+        self, asked: ImportRequest, author: str, keep: Keep | None = None
+    ) -> Imported:
+        """Make servers of a file: of all its rows, or of none."""
         ...
 
     async def tell_group(

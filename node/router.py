@@ -29,6 +29,8 @@ from mesh.proto.trust import ROLE_SITE_OPERATOR
 from mesh.rest import groups, metrics, verdicts
 from mesh.rest.calls import KEY_HEADER, Call, given, read_call
 from mesh.rest.health_view import OPERATION_OF, Asked
+from mesh.rest.import_types import Imported
+from mesh.rest.imports import plan_import
 from mesh.rest.lists import page, plan
 from mesh.rest.openapi import document
 from mesh.rest.operations import OPERATIONS, PREFIX, SOCKET, Operation, find, methods
@@ -96,6 +98,7 @@ class NodeApi:
             "restoreMachine": self._verdict(False),
             "createOrder": self._order,
             "createGroup": self._order_group,
+            "importServers": self._import,
             "cancelGroup": self._tell_group(CANCEL),
             "retryGroup": self._tell_group(RETRY),
         }
@@ -294,6 +297,30 @@ class NodeApi:
             ],
             refused=refused,
         )
+        await self._submit(orders, answer, call)
+        return answer
+
+    async def _import(self, call: Call) -> Imported:
+        self._check_operator()
+        asked, new_id = call.body, self._f.new_id
+        site = asked.site or self._r.site
+        found = plan_import(asked, self._known(), new_id, site=site, secrets=None)
+        elsewhere = [one for one in found.servers if one.draft.site != self._r.site]
+        if elsewhere:
+            first = elsewhere[0]
+            raise RequestProblem(
+                "bad-request",
+                f"line {first.entry.line} is of site {first.draft.site}, this node of"
+                f" {self._r.site}: import that at a hub",
+            )
+        dry = asked.dry_run is True
+        if found.faults or dry:
+            return found.answer(dry, (), ())
+        groups = {kind: new_id() for kind in sorted({o.draft.kind for o in found.servers})}
+        orders = [
+            self._signable(one.draft, {}, groups[one.draft.kind]) for one in found.servers
+        ]
+        answer = found.answer(False, [order.id for order in orders], list(groups.values()))
         await self._submit(orders, answer, call)
         return answer
 

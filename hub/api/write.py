@@ -11,6 +11,7 @@ from hub.ports import Json, Principal, Services
 from mesh.proto.order import CANCEL, RETRY
 from mesh.proto.trust import ROLE_HUB
 from mesh.rest.calls import Call, given
+from mesh.rest.import_types import Imported
 from mesh.rest.requests import TTL_S
 from mesh.rest.roles import covers
 from mesh.rest.types import GroupAccepted, GroupVerb, OrderAccepted, Pending, Secret, Token
@@ -26,6 +27,10 @@ def bind(on: Bindings, services: Services) -> None:
     @on.on("createGroup")
     async def group(call: Call) -> GroupAccepted:
         return await services.orders.submit_group(given(call.body), call.who, call.keep)
+
+    @on.on("importServers")
+    async def import_servers(call: Call) -> Imported:
+        return await services.orders.submit_import(call.body, call.who, call.keep)
 
     @on.on("cancelGroup")
     async def cancel_group(call: Call) -> GroupVerb:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 from mesh.rest import bmc_types as bmc
 from mesh.rest import erase_types as erase
 from mesh.rest import health_types as health
+from mesh.rest import import_types as imports
 from mesh.rest import mesh_types as mesh
 from mesh.rest import requests as ask
 from mesh.rest import shelf_types as shelf
@@ -149,6 +150,11 @@ _WRITES: Final = (
         id="createGroup", method="POST", path="/groups", role="operator", noun="group",
         summary="Ask for the same work on many servers at once.", body=ask.GroupRequest,
         answer=show.GroupAccepted, status=202,
+    ),
+    Operation(
+        id="importServers", method="POST", path="/imports", role="operator", noun="import",
+        summary="Make servers of all rows of a file, or of none; says all that is wrong.",
+        body=imports.ImportRequest, answer=imports.Imported,
     ),
     Operation(
         id="cancelGroup", method="POST", path="/groups/{group}/cancel", role="operator",

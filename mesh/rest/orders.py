@@ -138,9 +138,19 @@ class KnownLists:
         """Return the members with this id or name."""
         return [node for node in self._nodes if name_or_id in (node["id"], node["name"])]
 
+    def having(self, field: str, value: str) -> list[Body]:
+        """Return the servers in whose field this value stands, in whatever case."""
+        return having(self._servers, field, value)
+
     def has_site(self, site: str) -> bool:
         """Tell whether there is a site of this name."""
         return any(node["site"] == site for node in self._nodes)
+
+
+def having(servers: Iterable[Body], field: str, value: str) -> list[Body]:
+    """Return the servers in whose field a value stands: case and a last slash do not count."""
+    wanted = value.rstrip("/").lower()
+    return [s for s in servers if str(s.get(field) or "").rstrip("/").lower() == wanted]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

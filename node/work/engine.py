@@ -413,9 +413,7 @@ class Work:
         if order.kind == lifecycle.SCAN:
             return
         if order.kind in lifecycle.ENROLS:
-            refusal = lifecycle.refuse_accept(
-                order.params, self.rows.servers(), self.rows.inventories()
-            )
+            refusal = self.rows.refuse_new(order.params)
         else:
             server = self.rows.server(str(order.params["server"]))
             busy = server is not None and server.get("job")

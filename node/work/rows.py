@@ -63,6 +63,10 @@ class SiteRows:
         """Return the bodies of all INVENTORY rows."""
         return [row.body for row in self.store.rows(self.scope, tables.INVENTORY)]
 
+    def refuse_new(self, params: Mapping[str, Any]) -> str | None:
+        """Say why an accept or adopt cannot make its server, or None."""
+        return lifecycle.refuse_accept(params, self.servers(), self.inventories())
+
     def inventory_of(self, server: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the inventory of the first of a server's MACs that has one."""
         for mac in server.get("macs") or ():

@@ -146,6 +146,9 @@ async def test_every_operation_has_a_verb(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         with_file = tmp_path / "image.raw"
         with_file.write_bytes(b"image")
+        servers = tmp_path / "servers.csv"
+        servers.write_text("name,mac\ndb-9,52:54:00:00:00:99\n")
+        await at.run("server", "import", str(servers), "--site", "fra1")
         done = await at.run(
             "account", "add", "ann", "--role", "operator", "--password-file", "-",
             stdin="correct horse battery",

@@ -12,6 +12,7 @@ from mesh.proto.erase_record import record_id, sign_erase
 from mesh.proto.sync_wire import Records
 from mesh.rest.calls import Call
 from mesh.rest.erase_alike import EraseAlike
+from mesh.rest.import_types import Imported
 from mesh.rest.shelf_types import AssetChecked, AssetsFreed, BundleSealed, FreedAsset
 from mesh.rest.trust_types import KeyRotated, MemberChanged, StatePiece, StateTaken
 from mesh.rest.types import Holdings
@@ -115,3 +116,17 @@ def fake_alike(node: str) -> dict[str, Any]:
     rest = {"rotateKey": rotate, "exportState": give, "importState": take, "getHoldings": hold}
     shelf = {"verifyAsset": verify, "collectAssets": collect, "sealBundle": seal}
     return {**changes, **rest, **shelf, **erases}
+
+
+class FakeImports:
+    """Takes files of servers and makes nothing of them."""
+
+    orders: list[tuple[dict[str, Any], str]]
+
+    async def submit_import(self, asked: Any, author: str, keep: Any = None) -> Imported:
+        await trio.lowlevel.checkpoint()
+        self.orders.append(({"kind": "import", "format": asked.format}, author))
+        return Imported(
+            dry_run=asked.dry_run is True, rows=0, faults=[], faults_more=0, servers=[],
+            groups=[],
+        )  # fmt: skip

@@ -40,7 +40,7 @@ from mesh.rest.types import (
     Token,
 )
 from mesh.rest.verdicts import meant
-from tests.support.alike import fake_alike
+from tests.support.alike import FakeImports, fake_alike
 from tests.support.console_stream import fake_stream
 from tests.support.mesh_seen import SeenMesh, link
 from tests.support.rows import RowStore, World
@@ -153,7 +153,7 @@ class FakePeers(Level):
 
 
 @dataclass
-class FakeDesk:
+class FakeDesk(FakeImports):
     """Orders, tokens, secrets and assets that only remember what they were told."""
 
     orders: list[tuple[dict[str, Any], str]] = field(default_factory=list)
