@@ -64,6 +64,8 @@ class Device:
                 self.boot = arg
             case "flash":
                 self.flashes += 1
+            case _:
+                pass  # power that is on or off already
 
     def _booted(self, boots: int, source: str) -> None:
         if boots == self.boots:
@@ -76,5 +78,5 @@ class Device:
                 self.disk = "image"
             case "first_boot":
                 self.first_boot = self.disk == "image"
-            case "wipe":
+            case _:  # wipe
                 self.disk, self.first_boot = "zeros", False

@@ -141,7 +141,7 @@ class Node:
             if vain and not self.claiming:
                 self._take_back(peer, vain[0][1])
         elif len(self.site.names) == 2:
-            ask = self.site.other_net.ask(self.process, peer.process, lambda reply: reply(True))
+            ask = self.site.other_net.ask(self.process, peer.process, _here)
             seen = yield ask(PROBE_S)
             self.tenure.on_probed(peer.name, seen is not None, self.process.now())
 
@@ -282,3 +282,7 @@ class Node:
             self.runner.stop()
             self.runner = None
             self.quiet_until = self.process.now() + self.site.policy.times.order_s
+
+
+def _here(reply: Callable[[Any], None]) -> None:
+    reply(True)

@@ -90,7 +90,7 @@ class Site:
         """A server takes up to so long to go off or on."""
         self.net = Net(self.clock, self.rng, LOSS)
         self.other_net = Net(self.clock, self.rng, LOSS)
-        self.names = list(NAMES[:size])
+        self.names: list[str] = list(NAMES[:size])
         self.recorded = False
         self.cuts, self.kill_at, self.killed_at = 0, 0, 0.0
         self.first = owner(self.names, JOB) or ""
