@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.errors import MeshError
 from mesh.proto import tables
 from node.proto.agent_desk import AgentDesk, Command
 from node.proto.job import Job
@@ -50,6 +51,17 @@ class Means:
     erases: Erases
     args_for: ArgsFor
     """Arguments of an agent's command for its session."""
+
+    async def wait_witness(self) -> str | None:
+        """Return a node of the site that has what we wrote, None when none says so in time."""
+        if not self.others_connected():
+            return None
+        scope = self.rows.scope
+        epoch, seq = self.rows.store.head(scope)
+        try:
+            return await self.receipts.wait_receipt(scope, epoch, seq, self.limits.receipt_s)
+        except MeshError:
+            return None
 
 
 def put_server_view(

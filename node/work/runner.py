@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from mesh.errors import MeshError, Refused, StoreFull
+from mesh.errors import Refused, StoreFull
 from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto import tables
@@ -305,17 +305,12 @@ class JobRunner:
 
     async def _confirm(self, step: str) -> Event:
         means = self._means
-        witness: str | None = None
-        if means.others_connected():
-            epoch, seq = means.rows.store.head(means.rows.scope)
-            try:
-                witness = await means.receipts.wait_receipt(
-                    means.rows.scope, epoch, seq, means.limits.receipt_s
-                )
-            except MeshError:
-                witness = None
+        witness = await means.wait_witness()
         if witness is None and means.stood_still() and not witnessed(self.job.row):
             raise StoodStill
+        if witness is None and len(means.rows.site_nodes()) > 2:
+            await trio.sleep(means.limits.receipt_s)  # a link comes back, or the lease ends
+            raise NotHeld  # an heir could not know of it: begin anew
         return lambda now: self.job.on_confirmed(step, witness, now)
 
     async def _probe(self, step: str) -> Event:

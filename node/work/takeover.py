@@ -2,8 +2,9 @@
 
 It knows rows and the lease (``tenure.py``), not how a job runs. Rules: the heir is the
 rendezvous owner of the job among the nodes that are heard and can open its secret; it writes
-the row, with its own epoch, only when the site has granted it; nothing of the job's steps is
-changed, so what was under way is looked at before anything is done (``node/proto/job.py``).
+the row, with its own epoch, only when the site has granted it, and while this node holds it;
+nothing of the job's steps is changed, but for one-shot steps in a site of two, so what was
+under way is looked at before anything is done (``node/proto/job.py``).
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -13,6 +14,7 @@ from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.rendezvous import owner
 from node.proto.fenced import fenced
+from node.proto.hold import doubted
 from node.proto.job import TERMINAL
 from node.proto.tenure import Grant
 from node.work.ports import Tx
@@ -60,7 +62,9 @@ class Takeover:
 
     async def _write(self, job_id: str, known: Mapping[str, Any], claim: Grant) -> None:
         """Make the row ours, unless it has moved meanwhile."""
-        scope = self._rows.scope
+        if not self._tenure.holds({**known, "epoch": claim.epoch}):
+            return  # somebody else was granted it since; if not, the next look writes it
+        scope, alone = self._rows.scope, len(self._rows.site_nodes()) == 2
 
         def fn(tx: Tx) -> bool:
             row = tx.get(scope, tables.JOB, job_id)
@@ -69,6 +73,8 @@ class Takeover:
             if epoch_of(row.body) >= claim.epoch or row.body["runner"] != known["runner"]:
                 return False
             body = {**row.body, "runner": claim.owner, "epoch": claim.epoch}
+            if alone:  # the other one may have begun what it could tell nobody
+                body = doubted(body)
             tx.put(scope, tables.JOB, job_id, body)
             return True
 
