@@ -6,7 +6,7 @@ is checked before it counts.
 
 from typing import Any, Final, cast
 
-from hub.errors import Conflict, Unavailable
+from hub.errors import Conflict, NotFound, Unavailable
 from hub.live import Connected
 from hub.store import ReportStore
 from mesh.errors import RemoteRefused, Unreachable
@@ -24,6 +24,8 @@ async def certificate(
     """Return what a BMC's address shows to a node of a site; raises as `read_bmc` does."""
     linked = peers.connected()
     nodes = [node for node in store.documents("node") if node["site"] == site]
+    if not nodes:
+        raise NotFound(f"there is no node of a site {site[:40]!r}, so nobody can look")
     said = f"no node of site {site[:40]!r} is linked to this hub, so nobody can look"
     for node in sorted(one["id"] for one in nodes if one["id"] in linked)[:NODES_MAX]:
         try:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from hub.bmc import read_bmc
-from hub.errors import Conflict, Unavailable
+from hub.bmc import certificate, read_bmc
+from hub.errors import Conflict, NotFound, Unavailable
 from mesh.errors import RemoteRefused, Unreachable
 from tests.support.bmc_words import give_bmc, said
 from tests.support.hub_bench import NODE_A, NODE_B, Bench
@@ -84,3 +84,20 @@ async def test_the_page_says_why_there_is_nothing_to_see(tmp_path: Path) -> None
         assert "bmc: the password was refused." in page
         assert "Read again" in page
         assert "This server has no BMC" in await browser.text("/servers/s2?read=events")
+
+
+async def test_a_certificate_is_looked_at_by_a_node_of_the_site(tmp_path: Path) -> None:
+    async with console(tmp_path) as (bench, _):
+        give_bmc(bench)
+        peers, store = bench.peers, bench.services.store
+        found = await certificate(peers, store, "fra1", "https://10.0.0.9")
+        assert (found["node"], found["sha256"]) == (NODE_A, "ab" * 32)
+        with pytest.raises(NotFound, match="no node of a site 'nowhere'"):
+            await certificate(peers, store, "nowhere", "https://10.0.0.9")
+        for wrong in ({"sha256": "zz"}, {"sha256": "ab"}, None, 7):
+            peers.answers["bmc.certificate"] = wrong
+            with pytest.raises(Unavailable, match="makes no sense"):
+                await certificate(peers, store, "fra1", "https://10.0.0.9")
+        peers.links = {}
+        with pytest.raises(Unavailable, match="is linked to this hub"):
+            await certificate(peers, store, "fra1", "https://10.0.0.9")
