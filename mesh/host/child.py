@@ -2,7 +2,9 @@
 
     out = await run_child(["/usr/bin/qemu-img", ...], folder, ChildLimits(memory_bytes=1 << 30))
 
-It knows no program. Rules: argv is a list and the program an absolute path; it works in a
+``run_told`` is for programs whose work is on the network (ssh, ansible): with the host's
+network, a few variables of environment, and every way of ending told. It knows no program.
+Rules: argv is a list and the program an absolute path; it works in a
 folder of its own, as user ``nobody`` where we are root, with an empty environment, without a
 network (its own namespaces; ``sees_no_network`` says whether the kernel gave them), under
 limits of memory, processor time, file size and open files; it is a process group of its own
@@ -17,9 +19,9 @@ import pwd
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -62,6 +64,28 @@ class ChildLimits:
         return {**found, "RLIMIT_NPROC": PROCESSES_MAX} if os.geteuid() == 0 else found
 
 
+@dataclass(slots=True)
+class Told:
+    """How a program ended, and the beginning and end of what it printed on both outputs."""
+
+    keep_bytes: int
+    code: int | None = None
+    """Exit code, negative for a signal; None: it did not end in time and was stopped."""
+    head: bytearray = field(default_factory=bytearray)
+    tail: bytearray = field(default_factory=bytearray)
+    dropped: int = 0
+    """Bytes between the two that nobody kept."""
+
+    def take(self, piece: bytes) -> None:
+        """Keep what there is room for."""
+        room = self.keep_bytes - len(self.head)
+        self.head += piece[:room]
+        self.tail += piece[max(room, 0) :]
+        over = max(len(self.tail) - self.keep_bytes, 0)
+        self.dropped += over
+        del self.tail[:over]
+
+
 def nobody() -> tuple[int, int] | None:
     """Return (uid, gid) that children run as, None for our own: only root can change it."""
     if os.geteuid() != 0:
@@ -91,11 +115,40 @@ async def run_child(argv: Sequence[str], folder: Path, limits: ChildLimits) -> b
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _started(told: str) -> subprocess.Popen[bytes]:
+async def run_told(
+    argv: Sequence[str], folder: Path, limits: ChildLimits, env: Mapping[str, str]
+) -> Told:
+    """Run a program with the network to its end; tell how it ended.
+
+    Of what it prints, ``limits.output_bytes`` are kept of the beginning and of the end. The
+    folder is as for ``run_child``; ``env`` is seen by everybody who sees the process.
+    """
+    assert os.path.isabs(argv[0]), "a program is named by its path"
+    told = json.dumps({
+        "parent": os.getpid(), "folder": str(folder), "user": nobody(), "argv": list(argv),
+        "limits": limits.rlimits(), "network": True, "env": dict(env),
+    })  # fmt: skip
+    ended = Told(limits.output_bytes)
+    with _started(told, subprocess.STDOUT) as process:
+        try:
+            assert process.stdout is not None
+            with trio.move_on_after(limits.time_s):
+                stream = trio.lowlevel.FdStream(os.dup(process.stdout.fileno()))
+                async with stream:
+                    while piece := await stream.receive_some(PIECE_BYTES):
+                        ended.take(piece)
+                ended.code = await _ended(process, limits.time_s)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return ended
+
+
+def _started(told: str, errors: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
     """Start the child; not in a thread, for it dies with the thread that made it."""
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _start_text(), told],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
         start_new_session=True, env={}, cwd="/",
     )  # fmt: skip
 

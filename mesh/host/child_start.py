@@ -4,7 +4,7 @@
 
 Its text is handed to a fresh interpreter by ``mesh/host/child.py``; nothing imports it. Rule:
 every fence stands before the program's first instruction; only the network's may be missing,
-where the kernel gives no namespaces to this user.
+where the kernel gives no namespaces to this user, or where the program's work is on it.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ def start(told: dict[str, object]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     os.chdir(str(told["folder"]))
     spaces = CLONE_NEWNET | CLONE_NEWIPC
-    libc.unshare(spaces if os.geteuid() == 0 else spaces | CLONE_NEWUSER)
+    if not told.get("network"):
+        libc.unshare(spaces if os.geteuid() == 0 else spaces | CLONE_NEWUSER)
     limits = told["limits"]
     assert isinstance(limits, dict)
     for name, most in limits.items():
@@ -44,8 +45,10 @@ def start(told: dict[str, object]) -> None:
     os.umask(0o077)
     argv = told["argv"]
     assert isinstance(argv, list)
+    more = told.get("env")
+    env = {"LC_ALL": "C", **(more if isinstance(more, dict) else {})}
     with contextlib.suppress(OSError):
-        os.execve(argv[0], argv, {"LC_ALL": "C"})  # noqa: S606 - no shell is the point
+        os.execve(argv[0], argv, env)  # noqa: S606 - no shell is the point
     os.write(2, f"{argv[0]} cannot be run".encode())
     os._exit(127)
 
