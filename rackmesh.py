@@ -17,6 +17,7 @@ _JOBS = "mesh.cli.jobs"
 _SHELF, _BUNDLE = "mesh.cli.shelf", "node.bundle_commands"
 _TEMPLATES = "mesh.cli.templates"
 _ERASES = "mesh.cli.erases"
+_HOOKS = "mesh.cli.hooks"
 _PEOPLE, _SERVERS, _GROUPS = "mesh.cli.accounts", "mesh.cli.servers", "mesh.cli.groups"
 _UPKEEP, _ROOT = "hub.upkeep_commands", "hub.root_commands"
 _MEMBERS, _MESH = "mesh.cli.members", "mesh.cli.mesh"
@@ -185,6 +186,15 @@ TABLE: dict[str, Any] = {
             "example": (f"{_TEMPLATES}:template_example", "Print one to begin with."),
         },
         "Boot templates, which answer installers.",
+    ),
+    "hook": (
+        {
+            "add": (f"{_HOOKS}:hook_add", "Make or change a hook."),
+            "list": (f"{_HOOKS}:hook_list", "List the hooks."),
+            "show": (f"{_HOOKS}:hook_show", "Show a hook."),
+            "remove": (f"{_HOOKS}:hook_remove", "Take a hook away."),
+        },
+        "What else is done before and after deploy and release.",
     ),
     "token": (
         {

@@ -17,6 +17,7 @@ from hub.api import (
     auth,
     console,
     events,
+    hooks,
     mesh,
     monitor,
     problems,
@@ -87,7 +88,8 @@ def make_app(services: Services) -> QuartTrio:
     bindings = Bindings(services)
     pages, renderer = page_routes(services, sign_in, bindings)
     problems.install(app, renderer.error)
-    for room in (read, write, assets, templates, events, mesh, accounts, upkeep, console):
+    rooms = (read, write, assets, templates, hooks, events, mesh, accounts, upkeep, console)
+    for room in rooms:
         room.bind(bindings, services)
     for operation, handler in services.alike.items():
         bindings.on(operation)(handler)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from hub.store import LIST_MAX, Json, ReportStore
+from mesh.proto.hook import Hook
 from mesh.rest.orders import Body, having
 
 
@@ -14,10 +15,15 @@ class HubKnown:
     """Looks things up for one request (``Known`` of mesh/rest/orders.py)."""
 
     def __init__(
-        self, reports: ReportStore, images: Mapping[str, Json], templates: Mapping[str, Json]
+        self,
+        reports: ReportStore,
+        images: Mapping[str, Json],
+        templates: Mapping[str, Json],
+        hooks: Mapping[str, Hook] | None = None,
     ) -> None:
         self.images = images
         self.templates = templates
+        self.hooks = hooks or {}
         self._reports = reports
 
     def named(self, name_or_id: str) -> list[Json]:

@@ -25,6 +25,7 @@ from hub.desks import SecretDesk, TokenDesk, VerdictDesk
 from hub.exports import Exports
 from hub.front import Front, WebSide, listen_tcp
 from hub.greeting import Greeting, greet
+from hub.hooks import HookDesk
 from hub.ingest import Ingest, MeshRows, order_reader
 from hub.limits import Limits
 from hub.live import EventBus, Live
@@ -137,6 +138,7 @@ def compose(ground: founding.Ground) -> Parts:
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
         tokens=tokens, verdicts=VerdictDesk(store, reports),
         secrets=secrets, assets=assets, templates=TemplateDesk(store, reports, clock),
+        hooks=HookDesk(store),
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         exports=exports, backups=backups, restored=restored, trust=trust, mesh=observer,
         alike=alike.handlers() | on_disk | _erases(ground), node_id=node_id, build=build,

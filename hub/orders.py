@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from hub.errors import Denied, NotFound
+from hub.hooks import hooks_of
 from hub.known import HubKnown
 from hub.store import Json, ReportStore
 from hub.templates import templates_of
@@ -165,7 +166,9 @@ class OrderDesk:
         await self.store.write(write)
 
     def _known(self) -> HubKnown:
-        return HubKnown(self.reports, self._images(), templates_of(self.store))
+        return HubKnown(
+            self.reports, self._images(), templates_of(self.store), hooks_of(self.store)
+        )
 
     def _new_id(self) -> str:
         return uuid7(self.clock.now_ms(), os.urandom(10))

@@ -21,6 +21,7 @@ from hub.store import ReportStore
 from mesh.answers import Answers
 from mesh.host.clock import Clock
 from mesh.rest.calls import Call, Keep
+from mesh.rest.hook_types import Hook
 from mesh.rest.import_types import Imported, ImportRequest
 from mesh.rest.mesh_types import Mesh, Topology
 from mesh.rest.roles import Role
@@ -193,6 +194,26 @@ class Templates(Protocol):
         ...
 
 
+class Hooks(Protocol):
+    """Hooks before and after deploy and release."""
+
+    def list(self) -> list[Hook]:
+        """Return what is in force."""
+        ...
+
+    def get(self, name: str) -> Hook:
+        """Return one; NotFound when there is none."""
+        ...
+
+    async def set(self, name: str, asked: Mapping[str, Any], by: str) -> Hook:
+        """Make or change one; BadRequest when it is none."""
+        ...
+
+    async def remove(self, name: str) -> Hook:
+        """Take one away; NotFound when there is none."""
+        ...
+
+
 class Backups(Protocol):
     """Copies of the running hub."""
 
@@ -288,6 +309,7 @@ class Services:
     secrets: Secrets
     assets: Assets
     templates: Templates
+    hooks: Hooks
     exports: Exports
     backups: Backups
     restored: Restored

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from mesh.host.clock import Clock
+from mesh.proto.hook import Hook, in_force
 from mesh.proto.order import Order, OrderRefused, open_order
 from mesh.proto.tables import (
     BMC_SIGHTING,
     FLEET,
+    HOOK,
     INVENTORY,
     JOB,
     NODE,
@@ -158,6 +160,10 @@ class Resources:
     def templates(self) -> dict[str, Mapping[str, Any]]:
         """Return the rows of the boot templates, by name."""
         return {row.key: row.body for row in self.store.rows(FLEET, TEMPLATE)}
+
+    def hooks(self) -> dict[str, Hook]:
+        """Return the hooks that are in force, by name."""
+        return in_force((row.key, row.body) for row in self.store.rows(FLEET, HOOK))
 
     @property
     def scope(self) -> str:

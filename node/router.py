@@ -353,6 +353,7 @@ class NodeApi:
             images={item["name"]: item for item in self._r.assets()},
             nodes=self._r.nodes(),
             templates=self._r.templates(),
+            hooks=self._r.hooks(),
         )
 
     def _signable(

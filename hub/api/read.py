@@ -116,6 +116,8 @@ def listed(services: Services, asked: Plan) -> Page:
             return page(asked, cast(list[Json], services.secrets.list()))
         case "templates":
             return page(asked, cast(list[Json], services.templates.list()))
+        case "hooks":
+            return page(asked, cast(list[Json], services.hooks.list()))
         case "accounts":
             accounts = services.accounts.list()
             return page(asked, [cast(Json, account.shown()) for account in accounts])

@@ -84,13 +84,14 @@ def _verdict(
     "--user-data", type=click.Path(path_type=Path, allow_dash=True),
     help="File with cloud-init user-data for the installed system; - reads standard input.",
 )  # fmt: skip
+@click.option("--no-hooks", is_flag=True, help="Leave out the hooks of the site and the fleet.")
 @waiting
 @repeatable
 @options
 def deploy(
     where: Where, as_json: bool, servers: tuple[str, ...], text: str | None, yes: bool,
     image: str | None, installer: str | None, template: str | None, given: tuple[str, ...],
-    hostname: str | None, ssh_keys: tuple[str, ...], user_data: Path | None,
+    hostname: str | None, ssh_keys: tuple[str, ...], user_data: Path | None, no_hooks: bool,
     **more: Any,
 ) -> None:  # fmt: skip
     """Install an image on each SERVER's disk, or boot a live system or an ISO there.
@@ -109,18 +110,21 @@ def deploy(
         params |= {"template": template, "vars": variables(given)}
     if user_data is not None:
         params["user_data"] = read_secret_file(user_data)
+    if no_hooks:
+        params["no_hooks"] = True
     what = f"{image} will be installed on"
     hit(where, as_json, more, servers, text, yes, "server.deploy", params, what)
 
 
 @click.command("release")
 @many
+@click.option("--no-hooks", is_flag=True, help="Leave out the hooks of the site and the fleet.")
 @waiting
 @repeatable
 @options
 def release(
     where: Where, as_json: bool, servers: tuple[str, ...], text: str | None, yes: bool,
-    **more: Any,
+    no_hooks: bool, **more: Any,
 ) -> None:  # fmt: skip
     """Wipe each SERVER's disk, read it back, and make the server available."""
     if len(servers) == 1 and text is None and not yes:
@@ -128,7 +132,8 @@ def release(
             f"Every byte on the disk of {servers[0]} will be overwritten. Go on?", abort=True
         )
     what = "every byte will be overwritten on the disks of"
-    hit(where, as_json, more, servers, text, yes, "server.release", {}, what)
+    params = {"no_hooks": True} if no_hooks else {}
+    hit(where, as_json, more, servers, text, yes, "server.release", params, what)
 
 
 @click.command("power")

@@ -15,6 +15,7 @@ from mesh.errors import CodecError, Refused
 from mesh.proto import fields
 from mesh.proto.codec import pack
 from mesh.proto.enrol import BOOT_WAYS, OOB, check_enrol
+from mesh.proto.hook import read_hooks
 from mesh.proto.ids import (
     ASSET_PATTERN,
     NAME_PATTERN,
@@ -238,6 +239,8 @@ def check_params(kind: str, params: Mapping[str, Any]) -> None:
             fields.flag(params, "on")
         elif kind == DEPLOY:
             _check_deploy(params)
+        if params.get("hooks") is not None:
+            read_hooks(params, kind)
     except CodecError as exc:
         raise OrderRefused(f"the order {kind} cannot be carried out: {exc}") from exc
 

@@ -32,6 +32,7 @@ SITE: Final = "site"  # merged; key = site name; written by hubs
 REFERENCE: Final = "reference"  # merged; key = reference name; written by hubs
 NAME: Final = "name"  # merged; key = reference name; written by hubs
 TEMPLATE: Final = "template"  # merged; key = template name; written by hubs
+HOOK: Final = "hook"  # merged; key = hook name; written by hubs
 ASSET: Final = "asset"  # per author; key = reference name; by the node that read it
 PRESENCE: Final = "presence"  # per author; key = asset id
 CHECK: Final = "check"  # per author; key = reference name; by the node that asked its origin
@@ -89,7 +90,7 @@ PER_AUTHOR: Final = frozenset(
 """Tables read author by author; every other table is a merged view."""
 
 
-HUB_WRITTEN: Final = frozenset({SITE, REFERENCE, NAME, TEMPLATE})
+HUB_WRITTEN: Final = frozenset({SITE, REFERENCE, NAME, TEMPLATE, HOOK})
 """Tables of ``fleet`` that only hubs write: what everybody fetches, and what it is called.
 
 A set of somebody else that holds such a row is not taken over (mesh/proto/intake.py), so no
@@ -152,6 +153,34 @@ class TemplateRow(TypedDict, total=False):
     name: str
     format: str  # mesh/proto/template_text.py
     text: str
+    created_ms: int
+    changed_ms: int
+    by: str
+    removed_ms: int
+
+
+class HookRow(TypedDict, total=False):
+    """A hook (mesh/proto/hook.py says what each field means); orders carry it whole."""
+
+    name: str
+    point: str  # before-deploy | after-deploy | before-release | after-release
+    kind: str  # webhook | ssh | ansible
+    site: str  # absent: every site
+    secret: str  # id
+    url: str
+    pin: str
+    command: str
+    host: str
+    port: int
+    user: str
+    host_key: str
+    playbook: str
+    asset: str
+    connection: str
+    repeatable: bool
+    on_failure: str
+    timeout_s: int
+    tries: int
     created_ms: int
     changed_ms: int
     by: str
@@ -261,6 +290,13 @@ class BmcRow(TypedDict, total=False):
     secret: str | None  # secret id
 
 
+class SystemRow(TypedDict, total=False):
+    """What an installed system said of itself when it phoned in."""
+
+    ip: str  # where the phone-in came from
+    host_keys: list[str]  # "type base64", of its ssh server
+
+
 ServerState = Literal[
     "inspecting", "available", "deploying", "deploy-wait", "active",
     "deleting", "cleaning",
@@ -288,6 +324,7 @@ class ServerRow(TypedDict, total=False):
     job: str | None  # job that works on it now
     image: str | None
     hostname: str | None
+    system: SystemRow | None  # what is installed, as it phoned in
     error: str | None
     summary: str
     accepted_ms: int

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mesh.rest import bmc_types, erase_types, filters, template_types, types
+from mesh.rest import bmc_types, erase_types, filters, hook_types, template_types, types
 from mesh.rest.problems import RequestProblem
 from mesh.rest.requests import CURSOR_CHARS_MAX, ListQuery
 
@@ -151,6 +151,13 @@ LISTS: Final[Mapping[str, ListOf]] = {
                   "proved": "proved", "node": "node"},
             text=("id", "server_name", "serial", "method", "author"), order="-ended_ms",
             sorts={"ended_ms": -1, "site": "", "server_name": "", "serial": "", "method": ""},
+        ),
+        ListOf(
+            noun="hooks", item=hook_types.Hook,
+            keys={"name": "name", "point": "point", "kind": "kind", "site": "site"},
+            text=("name", "url", "command", "host", "playbook", "asset"), order="name",
+            identity=("name",),
+            sorts={"name": "", "point": "", "kind": "", "site": "", "changed_ms": -1},
         ),
         ListOf(
             noun="accounts", item=types.Account,

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 from mesh.rest import bmc_types as bmc
 from mesh.rest import erase_types as erase
 from mesh.rest import health_types as health
+from mesh.rest import hook_types as hook
 from mesh.rest import import_types as imports
 from mesh.rest import mesh_types as mesh
 from mesh.rest import requests as ask
@@ -290,6 +291,20 @@ _ERASES: Final = (
     ),
 )  # fmt: skip
 
+_HOOKS: Final = (
+    _list("hooks", hook.Hook, "List the hooks before and after deploy and release.", at=HUB),
+    _get("getHook", "/hooks/{hook}", "hook", hook.Hook, "Show a hook.", at=HUB),
+    Operation(
+        id="setHook", method="PUT", path="/hooks/{hook}", role="admin", noun="hook", at=HUB,
+        summary="Make or change a hook; orders given before keep what it was.",
+        body=ask.HookRequest, answer=hook.Hook,
+    ),
+    Operation(
+        id="removeHook", method="DELETE", path="/hooks/{hook}", role="admin", noun="hook",
+        summary="Take a hook away; orders given before keep it.", answer=hook.Hook, at=HUB,
+    ),
+)  # fmt: skip
+
 _PEOPLE: Final = (
     _list("accounts", show.Account, "List who may sign in.", at=HUB, role="admin"),
     _get("getAccount", "/accounts/{account}", "account", show.Account,
@@ -428,6 +443,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         *_WRITES,
         *_TEMPLATES,
         *_ERASES,
+        *_HOOKS,
         *_PEOPLE,
         *_UPKEEP,
         *_TRUST,

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from mesh.proto.content import DISK_KINDS, FILE, ISO, LIVE
 from mesh.proto.enrol import BOOT_WAYS
+from mesh.proto.hook import Hook
 from mesh.proto.ids import NAME_PATTERN, UUID_PATTERN, parse_mac
 from mesh.proto.lifecycle import refuse
 from mesh.proto.net_boot import ISO_ROLE, BootFile, NetBoot
@@ -34,6 +35,7 @@ from mesh.proto.order import (
     order_class,
 )
 from mesh.rest.enrolments import adopted, by_bmc, enrolment, scanned
+from mesh.rest.hooks import hooks_for
 from mesh.rest.installers import installer
 from mesh.rest.lists import JOB_OVER
 from mesh.rest.problems import RequestProblem
@@ -60,6 +62,11 @@ class Known(Protocol):
     @property
     def templates(self) -> Mapping[str, Body]:
         """Rows of boot templates by name."""
+        ...
+
+    @property
+    def hooks(self) -> Mapping[str, Hook]:
+        """Hooks that are in force, by name."""
         ...
 
     def named(self, name_or_id: str) -> Sequence[Body]:
@@ -103,8 +110,9 @@ class KnownLists:
         images: Mapping[str, Body],
         nodes: Iterable[Body] = (),
         templates: Mapping[str, Body] | None = None,
+        hooks: Mapping[str, Hook] | None = None,
     ) -> None:
-        self.images = images
+        self.images, self.hooks = images, hooks or {}
         self.templates = templates or {}
         self._nodes = list(nodes)
         self._servers = list(servers)
@@ -200,6 +208,7 @@ def draft(request: Body, known: Known, new_server: str) -> Draft:
             )
         body["by"] = params["by"]
     assert kind in (DEPLOY, POWER, RELEASE, PASSWORD, PROMOTE, BOOT_BY)
+    body |= _hooks(str(kind), params, str(server["site"]), known)
     busy = bool(server.get("job")) or known.ordered(server["id"])
     if not busy:  # else the order waits, and the state then counts
         refusal = refuse(str(kind), body, server)
@@ -281,6 +290,16 @@ def _deploy(params: Body, server: Body, known: Known) -> dict[str, Any]:
             " it: leave ssh_keys and user_data out",
         )
     return {**body, "boot": _boot(found).body()}
+
+
+def _hooks(kind: str, params: Body, site: str, known: Known) -> dict[str, Any]:
+    """Return the hooks that an order carries; nothing when there are none."""
+    if params.get("no_hooks") not in (None, True, False):
+        raise RequestProblem("bad-request", "params.no_hooks must be true or false")
+    if params.get("no_hooks"):
+        return {}
+    hooks = hooks_for(kind, site, known.hooks, known.images, _asset)
+    return {"hooks": hooks} if hooks else {}
 
 
 def _live(found: Body) -> Body:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
+from mesh.proto import hook
 from mesh.proto.cleanup import LEVELS, METHODS, SAMPLES_LEAST, SAMPLES_MOST
 from mesh.proto.content import KINDS as KINDS_OF_ASSET
 from mesh.proto.order import GROUPED, KINDS
@@ -173,9 +174,9 @@ class OrderRequest(Closed):
 
     ``server`` is a name or id, ``machine`` a MAC (accept), ``job`` a job id (cancel, retry);
     ``site`` may be left out where it follows from those. ``params`` by kind: accept {name, bmc:
-    {url, secret, boot_by}}, deploy {image, hostname, ssh_keys, user_data}, power {on},
-    boot-by {by}, secret.release (whose ``node`` is a name or id) {secrets: [ids], all if
-    missing}.
+    {url, secret, boot_by}}, deploy {image, hostname, ssh_keys, user_data, no_hooks}, release
+    {no_hooks}, power {on}, boot-by {by}, secret.release (whose ``node`` is a name or id)
+    {secrets: [ids], all if missing}.
     """
 
     kind: Annotated[str, Meta(extra_json_schema={"enum": sorted(KINDS)})]
@@ -349,6 +350,34 @@ class CleanupRequest(Closed):
     samples: Annotated[int, Meta(ge=SAMPLES_LEAST, le=SAMPLES_MOST)] | None = None
     inherit: bool | None = None
     """Of a server: go by its site's again."""
+
+
+class HookRequest(Closed):
+    """A hook; which fields go with which kind stands in README."""
+
+    point: Annotated[str, Meta(extra_json_schema={"enum": list(hook.POINTS)})]
+    kind: Annotated[str, Meta(extra_json_schema={"enum": list(hook.KINDS)})]
+    site: SiteName | None = None
+    secret: Word | None = None
+    """Id of a secret that begins with hook-; {site} in it stands for the order's site."""
+    url: Annotated[str, Meta(max_length=hook.URL_CHARS_MAX)] | None = None
+    pin: Annotated[str, Meta(max_length=100)] | None = None
+    command: Annotated[str, Meta(max_length=hook.COMMAND_CHARS_MAX)] | None = None
+    host: Annotated[str, Meta(max_length=hook.HOST_CHARS_MAX)] | None = None
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    user: Word | None = None
+    host_key: Annotated[str, Meta(max_length=hook.HOST_KEY_CHARS_MAX)] | None = None
+    playbook: Annotated[str, Meta(max_length=110)] | None = None
+    asset: Name | None = None
+    connection: (
+        Annotated[str, Meta(extra_json_schema={"enum": list(hook.CONNECTIONS)})] | None
+    ) = None
+    repeatable: bool | None = None
+    on_failure: (
+        Annotated[str, Meta(extra_json_schema={"enum": list(hook.ON_FAILURE)})] | None
+    ) = None
+    timeout_s: Annotated[int, Meta(ge=1, le=hook.TIMEOUT_S_MAX)] | None = None
+    tries: Annotated[int, Meta(ge=1, le=hook.TRIES_MAX)] | None = None
 
 
 class RenderRequest(Closed):

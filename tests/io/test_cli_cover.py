@@ -48,6 +48,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("job", "skip", "j1", "--reason", "seen to by hand"), ("job", "hold", "j2"),
     ("job", "unhold", "j2"), ("job", "kill", "j2", "--yes"), ("job", "archive", "j1"),
     ("job", "confirm", "j1", "--done", "--reason", "seen"), ("job", "list", "--all"),
+    ("hook", "list"), ("hook", "show", "ci"), ("hook", "remove", "ci"),
     ("template", "list"), ("template", "show", "seed"), ("template", "remove", "seed"),
     ("erase", "list"), ("erase", "show", ERASED["id"]),
     ("cleanup-policy", "show", "--site", "fra1"),
@@ -167,6 +168,9 @@ async def test_every_operation_has_a_verb(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         done = await at.run("template", "render", "seed", "--server", "web-1")
         assert done.output == "d-i netcfg/get_hostname string web-1\n"
+        words = "hook", "add", "ci", "--at", "before-deploy", "--secret", "hook-ci"
+        done = await at.run(*words, "--webhook", "https://ci.example/started")
+        assert (done.exit_code, done.stdout[-33:]) == (0, "hook ci (before-deploy) is there\n")
         await at.run("asset", "add", "local", str(with_file))
         await at.run("asset", "export", "debian-12", str(tmp_path / "out.raw"))
         for verb in ("export", "import"):

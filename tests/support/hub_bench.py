@@ -14,6 +14,7 @@ from hub.api_tokens import ApiTokens
 from hub.consoles import ConsoleDesk
 from hub.desk import Desk
 from hub.errors import NotFound
+from hub.hooks import HookDesk
 from hub.ingest import Ingest
 from hub.limits import Limits
 from hub.live import EventBus, Live
@@ -402,6 +403,7 @@ async def hub_bench(folder: Path, *members: Member, clock: Any = None) -> AsyncG
         orders=fake, tokens=FakeTokens(clock, bus), verdicts=FakeVerdicts(rows, store, clock),
         mesh=SeenMesh(HUB, "hub", lambda: [link(n, n[:8]) for n in peers.links]),
         secrets=FakeSecrets(), templates=TemplateDesk(memory, store, clock), assets=fake,
+        hooks=HookDesk(memory),
         exports=fake, status=fake,
         backups=NoUpkeep(), restored=NoUpkeep(), settle=ingest.settle, trust=trust,
         alike=fake_alike(HUB), consoles=ConsoleDesk(peers, lambda site: [NODE_A, NODE_B]),
