@@ -136,9 +136,8 @@ def compose(ground: founding.Ground) -> Parts:
     on_disk |= seal_handlers(own.signer, register.register.root_fp, clock)
     services = Services(
         store=reports, live=live, bus=bus, desk=ground.desk, clock=clock, orders=orders,
-        tokens=tokens, verdicts=VerdictDesk(store, reports),
+        tokens=tokens, verdicts=VerdictDesk(store, reports), hooks=HookDesk(store),
         secrets=secrets, assets=assets, templates=TemplateDesk(store, reports, clock),
-        hooks=HookDesk(store),
         answers=Answers(store.write, clock), status=status, settle=ingest.settle,
         exports=exports, backups=backups, restored=restored, trust=trust, mesh=observer,
         alike=alike.handlers() | on_disk | _erases(ground), node_id=node_id, build=build,

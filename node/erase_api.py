@@ -7,6 +7,7 @@ from mesh.proto.erase_record import sign_erase
 from mesh.rest.erase_alike import EraseAlike
 from node.boot.sockets import interface_address
 from node.config import Interfaces
+from node.hooks.tools import hook_tools
 from node.job_limits import job_limits
 from node.work.scan import ScanFrom
 
@@ -26,6 +27,9 @@ def work_ports(node: Any) -> dict[str, Any]:
         "destructive_per_hour": policy.destructive_per_hour,
         "limits": job_limits(node.config),
         "scan_from": _scan_from(node.config.interfaces),
+        "hooks": hook_tools(
+            node.store, node.register.register, node.identity, node.cache, node.config.data
+        ),
     }
 
 

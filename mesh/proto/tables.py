@@ -160,27 +160,9 @@ class TemplateRow(TypedDict, total=False):
 
 
 class HookRow(TypedDict, total=False):
-    """A hook (mesh/proto/hook.py says what each field means); orders carry it whole."""
+    """A hook: the fields of ``Hook`` (mesh/proto/hook.py), which orders carry, and these."""
 
     name: str
-    point: str  # before-deploy | after-deploy | before-release | after-release
-    kind: str  # webhook | ssh | ansible
-    site: str  # absent: every site
-    secret: str  # id
-    url: str
-    pin: str
-    command: str
-    host: str
-    port: int
-    user: str
-    host_key: str
-    playbook: str
-    asset: str
-    connection: str
-    repeatable: bool
-    on_failure: str
-    timeout_s: int
-    tries: int
     created_ms: int
     changed_ms: int
     by: str

@@ -14,6 +14,11 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 INFO: Final = b"rackmesh/first-boot/1\0"
 
+PHONED: Final = (
+    "instance_id", "hostname", "pub_key_ed25519", "pub_key_ecdsa", "pub_key_rsa",
+)  # fmt: skip
+"""What cloud-init's phone_home posts: the host keys are what hooks over ssh trust."""
+
 
 def first_boot(
     params: Mapping[str, Any], server: str, attempt: int, phone_urls: Sequence[str]
@@ -38,7 +43,7 @@ def first_boot(
         lines += [
             "phone_home:",
             f"  url: {json.dumps(phone_urls[0])}",
-            "  post: [instance_id, hostname]",
+            f"  post: [{', '.join(PHONED)}]",
             "  tries: 10",
         ]
         user = "\n".join(lines) + "\n"

@@ -219,8 +219,9 @@ class Job:
             entry.update(state="waiting", next_ms=now + wait)
             note = Note(f"{step.name}: {error}; tries again in {wait / 1000:.0f} s")
             return [note, *self._advance(now, changed=True)]
-        entry.update(state="failed", ended_ms=now)
-        return [Note(f"{step.name}: failed: {error}"), *self._advance(now, changed=True)]
+        entry.update(state="skipped" if step.optional else "failed", ended_ms=now)
+        word = "failed, the job goes on" if step.optional else "failed"
+        return [Note(f"{step.name}: {word}: {error}"), *self._advance(now, changed=True)]
 
     def on_lost(self, name: str, error: str, now: int) -> list[Effect]:
         """The machine that a step works on is gone: begin again from the plan's ``redo``."""
@@ -321,6 +322,8 @@ class Job:
                     error = f"{error}: it {self._says.get(name, step.waits)}"
                 if step.redo:
                     effects += self.on_lost(name, error, now)
+                elif step.kind == "one-shot":
+                    effects += self.on_unsure(name, error, now)
                 else:
                     effects += self.on_failed(name, error, True, now)
         if not self.ended:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from mesh.proto.enrol import OOB
+from mesh.proto.hook import WEBHOOK, Hook, read_hooks
 from mesh.proto.net_boot import writes_disks
 from node.proto.lifecycle import (
     ACCEPT,
@@ -40,6 +41,8 @@ OOB_LIMIT_MS: Final = 5 * MINUTE_MS
 SCAN_LIMIT_MS: Final = 15 * MINUTE_MS
 FETCH_LIMIT_MS: Final = 6 * 60 * MINUTE_MS
 PHONE_LIMIT_MS: Final = 30 * MINUTE_MS
+HOOK_GRACE_MS: Final = 60_000
+"""Beyond a hook's own time, within which its shell has told how it ended."""
 INSTALL_LIMIT_MS: Final = 6 * 60 * MINUTE_MS
 """An installer that fetches packages over a slow uplink takes hours."""
 
@@ -56,7 +59,7 @@ class Step:
     do: str
     """Verb of the shell: record, inspect, fetch, power, boot, ramdisk, agent, phone-in,
     net-boot, disc, seal-login, new-password, switch-login, inspect-oob, promote,
-    scan, boot-by."""
+    scan, boot-by, hook."""
     args: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     """Steps that must be done before."""
@@ -78,6 +81,8 @@ class Step:
     """True: while this is the next step, a booting machine gets what was ordered to boot."""
     redo: str | None = None
     """Step to begin again from when the machine is lost or a person says retry."""
+    optional: bool = False
+    """True: when it fails, the job goes on and says so."""
 
 
 SKIPPABLE: Final = frozenset(
@@ -133,7 +138,62 @@ def plan(
             steps = []
     known = {ACCEPT, ADOPT, PROMOTE, SCAN, DEPLOY, RELEASE, POWER, PASSWORD, BOOT_BY}
     assert kind in known or not steps
-    return tuple(steps)
+    return tuple(_with_hooks(steps, params, kind))
+
+
+def _with_hooks(steps: list[Step], params: Mapping[str, Any], kind: str) -> list[Step]:
+    """Put the hooks of an order around its steps: nothing begins before the last one before."""
+    hooks = read_hooks(params, kind) if params.get("hooks") else ()
+    before: list[Step] = []
+    for number, hook in enumerate(hooks, 1):
+        if hook.before:
+            before += _hook(hook, number, (before[-1].id,) if before else ())
+    if before:
+        first = (before[-1].id,)
+        steps = [step if step.after else replace(step, after=first) for step in steps]
+    followed = {name for step in steps for name in step.after}
+    last = tuple(step.id for step in steps if step.id not in followed)
+    after: list[Step] = []
+    for number, hook in enumerate(hooks, 1):
+        if not hook.before:
+            after += _hook(hook, number, (after[-1].id,) if after else last)
+    return [*before, *steps, *after]
+
+
+def _hook(hook: Hook, number: int, after: tuple[str, ...]) -> list[Step]:
+    """Return a hook's step, after one that fetches its playbook when that is an asset.
+
+    A webhook is keyed by its delivery id; whatever runs a program is a one-shot, unless the
+    hook says that it may be repeated.
+    """
+    optional = hook.on_failure == "continue"
+    steps: list[Step] = []
+    if hook.asset_id is not None:
+        args = {"asset": hook.asset_id, "image": hook.asset}
+        steps.append(
+            Step(
+                id=f"hook-{number}-fetch", name=f"fetch playbook {hook.asset}", kind="keyed",
+                do="fetch", args=args, after=after, tries=5, limit_ms=FETCH_LIMIT_MS,
+                touches=False, optional=optional,
+            )
+        )  # fmt: skip
+        after = (steps[-1].id,)
+    runs: Kind = "set" if hook.repeatable else "one-shot"
+    steps.append(
+        Step(
+            id=f"hook-{number}",
+            name=f"hook {hook.name} ({hook.kind})",
+            kind="keyed" if hook.kind == WEBHOOK else runs,
+            do="hook",
+            args={"hook": hook},
+            after=after,
+            tries=hook.tries,
+            limit_ms=hook.timeout_s * 1000 + HOOK_GRACE_MS,
+            touches=False,
+            optional=optional,
+        )
+    )
+    return steps
 
 
 def _enrol(kind: str, params: Mapping[str, Any], name: str) -> list[Step]:

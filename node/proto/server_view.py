@@ -19,6 +19,8 @@ def server_view(row: Mapping[str, Any], plan: tuple[Step, ...]) -> dict[str, Any
     if row["kind"] == DEPLOY and row.get("dirty"):
         view |= {"cleaned": False, "image": params["image"], "hostname": params["hostname"]}
         view |= {"boot": None}
+    if row["kind"] == DEPLOY and (row.get("dirty") or row.get("phoned")):
+        view |= {"system": row.get("phoned")}
     booted = row.get("touched") or row["state"] == "succeeded"
     boot = params.get("boot")
     if row["kind"] == DEPLOY and boot and booted and not writes_disks(boot):
@@ -26,12 +28,13 @@ def server_view(row: Mapping[str, Any], plan: tuple[Step, ...]) -> dict[str, Any
         view |= {"boot": _boot(row)}
     if row["kind"] == RELEASE and row["state"] == "succeeded":
         view |= {"cleaned": True, "image": None, "hostname": None, "boot": None}
+        view |= {"system": None}
     return view
 
 
 def _boot(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the server boots off the network from now on, and what proved it."""
-    last = row["steps"][-1]
+    last = next(entry for entry in row["steps"] if entry["id"] == "booted")
     proof = last.get("evidence") if last.get("state") == "done" else None
     phoned = (proof or {}).get("phoned_in")
     about = {"job": row["id"], "attempt": row["attempt"], "phoned_in": phoned}

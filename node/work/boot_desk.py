@@ -15,6 +15,7 @@ from mesh.errors import MeshError, Refused, StoreFull
 from mesh.host.log import get_log
 from mesh.proto.lifecycle import monitored
 from node.boot.ports import Refusal
+from node.hooks.desk import HOST_KEYS_MAX, host_keys
 from node.proto import agent_wire as wire
 from node.proto.agent_desk import IDLE_S, WAIT_POLL_S, Answer
 from node.proto.boot_script import local_disk_script, ramdisk_script
@@ -34,6 +35,8 @@ REBOOT_AGAIN_MS: Final = 20_000
 TOLD_MAX: Final = 4096
 RPC_METHOD: Final = "agent.call"
 PHONE_PATH: Final = "/phone/v1"
+HOST_KEYS: Final = "host_keys"
+"""In a phone-in that is handed on to its runner."""
 MEDIA_PATH: Final = "/media/v1"
 ANSWERS_PATH: Final = "/answers/v1"
 _HEADERS: Final = ("x-rackmesh-session", "x-rackmesh-counter", "x-rackmesh-signature")
@@ -248,7 +251,7 @@ class BootDesk:
         if self._rows.store.full:
             return _NO_ROOM
         try:
-            return await self._phone_in(capability, client_ip)
+            return await self._phone_in(capability, fields, client_ip)
         except StoreFull:
             return _NO_ROOM
         except Refused as exc:
@@ -256,7 +259,9 @@ class BootDesk:
         except MeshError as exc:
             return 503, {"detail": f"the node that runs the job cannot be reached: {exc}"}
 
-    async def _phone_in(self, capability: str, client_ip: str) -> Reply:
+    async def _phone_in(
+        self, capability: str, fields: Mapping[str, str], client_ip: str
+    ) -> Reply:
         job = self._rows.job(self._work.capabilities.job_of(capability))
         if job is None or not job.get("server"):
             return 404, {"detail": "there is no such job at this site"}
@@ -265,14 +270,15 @@ class BootDesk:
         )
         takes = self._takes_phone_in(job)
         if takes["runner"] != self._rows.node_id:
-            text = capability.encode()
-            return await self._forward(takes["runner"], PHONE_PATH, text, {}, client_ip)
+            text, said = capability.encode(), {HOST_KEYS: "\n".join(host_keys(fields))}
+            return await self._forward(takes["runner"], PHONE_PATH, text, said, client_ip)
         runner = self._work.runner(takes["id"])
         if runner is not None:
             log.info("phone-in", job=job["id"], name=job.get("server_name"), ip=client_ip)
             if takes["id"] != job["id"]:
                 return _reply(await runner.strayed())
-            return _reply(await runner.phone_in(found.attempt))
+            system = {"ip": client_ip, "host_keys": host_keys(fields)}
+            return _reply(await runner.phone_in(found.attempt, system))
         if job.get("state") == "succeeded":
             return 200, {"detail": f"{job.get('server_name')} is active already"}
         return 409, {"detail": f"the job is {job.get('state')}"}
@@ -408,7 +414,9 @@ class BootDesk:
         elif path == ANSWERS_PATH:
             status, answer = await self._take_answers(raw, ip)
         elif path == PHONE_PATH:
-            status, answer = await self.phone_in(raw.decode("ascii", "replace"), {}, ip)
+            said = dict(enumerate(str(headers.get(HOST_KEYS, "")).split("\n")[:HOST_KEYS_MAX]))
+            keys = {f"pub_key_{number}": key for number, key in said.items()}
+            status, answer = await self.phone_in(raw.decode("ascii", "replace"), keys, ip)
         else:
             clean = {str(key): str(value) for key, value in headers.items()}
             status, answer = await self.agent(path, raw, clean, ip)

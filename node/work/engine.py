@@ -20,6 +20,7 @@ from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.ids import UUID_PATTERN
 from mesh.proto.order import HAND_ON, JOB_VERBS, Order, OrderRefused
+from node.hooks.desk import HookDesk, HookTools, playbooks_of
 from node.proto import lifecycle
 from node.proto.hold import witnessed
 from node.proto.job import TERMINAL
@@ -98,6 +99,7 @@ class Work:
         limits: Limits | None = None,
         places: Places | None = None,
         scan_from: ScanFrom | None = None,
+        hooks: HookTools | None = None,
     ) -> None:
         """``readable()``: ids and versions of the secrets that ``credentials`` can open."""
         self.limits = limits or Limits()
@@ -113,8 +115,7 @@ class Work:
         self._keyring = Keyring(self.rows, readable)
         self._orders = Orders(
             self.rows, limits=self.limits, destructive_per_hour=destructive_per_hour,
-            started_ms=self._start_ms, connected=self._connected,
-            holders=self._keyring.holders,
+            started_ms=self._start_ms, connected=self._connected, holders=self._keyring.holders,
         )  # fmt: skip
         self._still = Standstill(self.rows, receipts, self.limits, clock, self._connected)
         self._hand_on = HandOn(self.rows, self._orders, self._keyring.holders, copy_for)
@@ -127,9 +128,9 @@ class Work:
         holds = self._tenure.holds
         steps = Steps(
             rows=self.rows, open_bmc=open_bmc, credentials=credentials, assets=assets,
-            cache=cache, limits=self.limits, holds=holds,
+            cache=cache, limits=self.limits, holds=holds, scan_from=scan_from or ScanFrom(),
             logins=Logins(self.rows, open_bmc, credentials, make_copies, holds),
-            discs=self.discs, scan_from=scan_from or ScanFrom(),
+            discs=self.discs, hooks=HookDesk(hooks, site, self.log.add, self.now_ms),
         )  # fmt: skip
         self.erases = Erases(self.rows, sign_erase, ramdisk)
         self._means = self._make_means(receipts, steps)
@@ -149,18 +150,11 @@ class Work:
             self.rows, self.capabilities, self.order_params, self.discs, self.now_ms
         )
         return Means(
-            rows=self.rows,
-            receipts=receipts,
-            steps=steps,
-            log=self.log,
-            limits=self.limits,
-            now_ms=self.now_ms,
-            others_connected=lambda: bool(self._connected()),
-            stood_still=self._still.stood_still,
-            erases=self.erases,
-            holds=self._tenure.holds,
-            args_for=args.args_for,
-        )
+            rows=self.rows, receipts=receipts, steps=steps, log=self.log, limits=self.limits,
+            now_ms=self.now_ms, others_connected=lambda: bool(self._connected()),
+            stood_still=self._still.stood_still, erases=self.erases,
+            holds=self._tenure.holds, args_for=args.args_for,
+        )  # fmt: skip
 
     # -- for other rooms -------------------------------------------------------------------
 
@@ -214,6 +208,7 @@ class Work:
         boots = [params.get("boot") for params in open_ones]
         boots += [server.get("boot") for server in self.rows.servers()]
         images = {str(params.get("asset")) for params in open_ones}
+        images |= {asset for params in open_ones for asset in playbooks_of(params)}
         return images | {asset for boot in boots for asset in assets_of(boot)}
 
     def rpc_handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:

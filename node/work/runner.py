@@ -143,8 +143,8 @@ class JobRunner:
             lambda now: self.desk.on_progress(call, step, done, total, now)
         )
 
-    async def phone_in(self, attempt: int) -> Answer:
-        """Take the phone-in of the installed system."""
+    async def phone_in(self, attempt: int, said: Mapping[str, Any]) -> Answer:
+        """Take the phone-in of the installed system; ``said``: its address and host keys."""
         answers = [Answer(200, {"detail": "thank you"})]
 
         def event(now: int) -> list[job_core.Effect]:
@@ -156,7 +156,7 @@ class JobRunner:
             if attempt != self.job.row.get("attempt" if boots else "phone_attempt"):
                 answers[0] = Answer(403, {"detail": "this phone-in is of an older attempt"})
                 return []
-            self.job.row["phoned_ms"] = now
+            self.job.row.update(phoned_ms=now, phoned=dict(said))
             effects = self.job.on_changed(now)
             effects += net_boot.on_news(self.job, {"phoned_in": True}, now)
             current = self.job.current()
@@ -323,8 +323,8 @@ class JobRunner:
         try:
             evidence = await self._means.steps.act(self._doing(step))
         except StepFailed as exc:
-            sentence, passing = str(exc), exc.passing
-            return lambda now: self.job.on_failed(step, sentence, passing, now)
+            failure = exc
+            return lambda now: failure.tell(self.job, step, now)
         except (OSError, ValueError, KeyError, TypeError, trio.TooSlowError) as exc:
             error = f"failed unexpectedly: {type(exc).__name__}: {exc}"
             log.error("step failed unexpectedly", job=self.id, step=step, error=error)

@@ -17,7 +17,9 @@ from drivers.api import Bmc, BootTarget
 from drivers.errors import DeviceRefused, DriverError
 from mesh.errors import Refused
 from mesh.proto.enrol import MANAGED
-from node.proto.job import Seen
+from node.hooks.desk import HookDesk
+from node.hooks.outcome import HookFailed, HookUnsure
+from node.proto.job import Effect, Job, Seen
 from node.proto.plan import Step
 from node.work.discs import DiscDesk
 from node.work.enrol import Enrol
@@ -47,6 +49,21 @@ class StepFailed(Exception):
         super().__init__(sentence)
         self.passing = passing
 
+    def tell(self, job: Job, step: str, now_ms: int) -> list[Effect]:
+        """Tell the job."""
+        return job.on_failed(step, str(self), self.passing, now_ms)
+
+
+class StepUnsure(StepFailed):
+    """It may have been done and must not be done twice; ``str(error)`` is one sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, False)
+
+    def tell(self, job: Job, step: str, now_ms: int) -> list[Effect]:
+        """Tell the job."""
+        return job.on_unsure(step, str(self), now_ms)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doing:
@@ -75,8 +92,9 @@ class Steps:
         discs: DiscDesk,
         holds: Holds,
         scan_from: ScanFrom,
+        hooks: HookDesk,
     ) -> None:
-        self._rows = rows
+        self._rows, self._hooks = rows, hooks
         self._holds = holds
         self._fences: dict[str, str] = {}
         self._shut_out: dict[str, int] = {}
@@ -122,6 +140,8 @@ class Steps:
                 case "seal-login" | "new-password" | "switch-login" as do:
                     async with self._bmc_calls:
                         return await self._logins.act(do, doing.job, doing.attempts)
+                case "hook":
+                    return await self._hook(doing)
                 case other:
                     raise AssertionError(f"no such verb: {other}")
         except DeviceRefused as exc:
@@ -164,6 +184,16 @@ class Steps:
                     return "unknown", None
         except (DriverError, Refused):
             return "unknown", None
+
+    async def _hook(self, doing: Doing) -> dict[str, Any]:
+        server = self._rows.server(doing.job["server"]) or {}
+        try:
+            hook = doing.step.args["hook"]
+            return await self._hooks.act(doing.step.id, hook, doing.job, server)
+        except HookFailed as exc:
+            raise StepFailed(str(exc), exc.passing) from exc
+        except HookUnsure as exc:
+            raise StepUnsure(str(exc)) from exc
 
     # -- BMC -------------------------------------------------------------------------------
 

@@ -240,6 +240,8 @@ class Machine:
     """While set and not fired, a write stands still after its first progress."""
     writes_begun: int = 0
     boots: list[str] = field(default_factory=list)
+    phone_fields: dict[str, str] = field(default_factory=dict)
+    """What the installed system posts."""
     phones_in: bool = True
     """Whether a live system says that it is up."""
     scripts: list[str] = field(default_factory=list)
@@ -340,7 +342,8 @@ class Machine:
         assert found is not None
         capability = json.loads(found.group(1))[0].rpartition("/")[2]
         while True:
-            status, _ = await self.ask(BootDesk.phone_in, capability, {}, IP)
+            said = self.phone_fields
+            status, _ = await self.ask(BootDesk.phone_in, capability, said, IP)
             if status == 200:
                 return
             await trio.sleep(0.02)

@@ -24,6 +24,7 @@ from mesh.proto.order import DESTRUCTIVE, NORMAL, Order, open_order, sign_order
 from mesh.proto.rendezvous import owner
 from mesh.secrets import Readable, make_copies, read_secret
 from mesh.store import MeshStore
+from node.hooks.desk import HookTools
 from node.proto.disc_config import MachineNetwork
 from node.work.boot_desk import BootDesk
 from node.work.discs import Places
@@ -150,6 +151,9 @@ class WorkSite:
         self.assets, self.peers = FakeAssets(), FakePeers()
         self.opens: dict[str, dict[str, int]] = {}
         """Node id -> secrets that it can open; ``bmc1`` for those not named."""
+        self.hook_secrets: dict[str, bytes] = {}
+        self.playbooks: dict[str, bytes] = {}
+        self.hooks = path / "hooks"
         self.desk: BootDesk | None = None
         self.calls: set[trio.CancelScope] = set()
         self.server = self.new_id()
@@ -220,7 +224,16 @@ class WorkSite:
             places=Places(
                 lambda: "http://10.77.0.1:8470", lambda mac: NET if mac == MAC else None
             ),
+            hooks=HookTools(secret=self._hook_secret, folder=self.hooks, asset=self._playbook),
         )
+
+    def _hook_secret(self, secret: str) -> bytes:
+        if secret not in self.hook_secrets:
+            raise Refused(f"this node has no secret {secret!r}")
+        return self.hook_secrets[secret]
+
+    async def _playbook(self, asset: str, most: int) -> bytes | None:
+        return self.playbooks.get(asset, b"")[:most] if self.assets.holds(asset) else None
 
     @asynccontextmanager
     async def running(self, machine: bool = True) -> AsyncIterator["WorkSite"]:

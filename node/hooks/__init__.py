@@ -1,0 +1,1 @@
+"""Hooks of a job, carried out: webhooks, commands over ssh, playbooks."""
