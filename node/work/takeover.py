@@ -50,7 +50,7 @@ class Takeover:
                     await self._write(job_id, row, stands)
                 continue
             server = self._rows.server(row.get("server")) or {}
-            shut = fenced(row, server, plan_of(row))
+            shut = fenced(row, server, plan_of(row), len(self._rows.site_nodes()))
             if not self._tenure.may_claim(stands.owner, shut):
                 continue
             heirs = [n for n in self._capable(row) if n == me or self._tenure.heard(n)]

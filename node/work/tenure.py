@@ -138,7 +138,7 @@ class SiteTenure:
 
     def _fenced(self, row: Mapping[str, Any]) -> bool:
         server = self._rows.server(row.get("server")) or {}
-        return fenced_device(row, server, plan_of(row))
+        return fenced_device(row, server, plan_of(row), len(self._rows.site_nodes()))
 
     # -- the service -----------------------------------------------------------------------
 
