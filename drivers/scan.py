@@ -60,12 +60,13 @@ async def scan_bmcs(
     sock = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
     # a connection is tried twice; httpx2 leaves one open that is cancelled in its handshake
     client = make_client("", local_address, connections=2 * EVENTS_MAX, connect_s=0.4 * root_s)
+    ended: Done | None = None
     async with send, receive, client, trio.open_nursery() as nursery:
         with sock:
             await sock.bind((local_address or "0.0.0.0", 0))  # noqa: S104 - only asked hosts
             nursery.start_soon(_hear, sock, rmcp_port, scan, send)
             effects = scan.start(trio.current_time())
-            while True:
+            while ended is None:
                 for effect in effects:
                     match effect:
                         case Send(host, data):
@@ -76,11 +77,13 @@ async def scan_bmcs(
                         case Hit():
                             await found(effect)
                         case Done():
-                            await progress(effect.asked, effect.total)
-                            nursery.cancel_scope.cancel()
-                            return effect
+                            ended = effect
                 await progress(scan.asked, scan.total)
-                effects = await _next(scan, receive)
+                if ended is None:
+                    effects = await _next(scan, receive)
+            nursery.cancel_scope.cancel()
+    assert ended is not None
+    return ended
 
 
 async def _next(scan: Scan, receive: trio.MemoryReceiveChannel[Event]) -> list[Effect]:
