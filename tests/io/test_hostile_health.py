@@ -85,7 +85,11 @@ async def test_the_service_that_behaves_is_read() -> None:
             assert await verb(bmc)
 
 
-@pytest.mark.parametrize("name", BAD.keys() - {"404", "not a system", "redirects in a circle"})
+ELSEWHERE = {"404", "not a system", "redirects in a circle"}
+"""Misdeeds that mean something else here."""
+
+
+@pytest.mark.parametrize("name", [name for name in BAD if name not in ELSEWHERE])
 async def test_each_misdeed_gives_one_clear_sentence_in_time(name: str) -> None:
     behaviour, kind, words = BAD[name]
     bad = behaviour("GET", SYSTEM, b"")
