@@ -24,7 +24,13 @@ def node_status(node: "Node") -> Status:
     names = {row.author: row.body.get("name") for row in node.store.authored(FLEET, NODE)}
     twin = node.store.own.twin_problem(node.clock.now_ms())
     boot = node.boot.problems() if node.boot else []
-    said = (node.store.room.problem, node.clock.problem, twin, *boot)
+    said = (
+        node.store.room.problem,
+        node.clock.problem,
+        twin,
+        node.work.tenure.trouble(),
+        *boot,
+    )
     problems = [*filter(None, said), *proven(node.store.proofs)]
     if node.secrets.current() is None:
         problems.append("the site secret is not known yet: machines cannot be given work")

@@ -120,12 +120,12 @@ class Work:
         self._still = Standstill(self.rows, receipts, self.limits, clock, self._connected)
         self._hand_on = HandOn(self.rows, self._orders, self._keyring.holders, copy_for)
         self.discs = DiscDesk(self.rows, self.capabilities, places or Places(), self.now_ms)
-        self._tenure = SiteTenure(self.rows, peers, self.limits.tenure, self._tenure_changed)
+        self.tenure = SiteTenure(self.rows, peers, self.limits.tenure, self._tenure_changed)
         self._takeover = Takeover(
-            self.rows, self._tenure, self._orders.able_to_run, self._took_over
+            self.rows, self.tenure, self._orders.able_to_run, self._took_over
         )
         self._could_work = False
-        holds = self._tenure.holds
+        holds = self.tenure.holds
         steps = Steps(
             rows=self.rows, open_bmc=open_bmc, credentials=credentials, assets=assets,
             cache=cache, limits=self.limits, holds=holds, scan_from=scan_from or ScanFrom(),
@@ -153,7 +153,7 @@ class Work:
             rows=self.rows, receipts=receipts, steps=steps, log=self.log, limits=self.limits,
             now_ms=self.now_ms, others_connected=lambda: bool(self._connected()),
             stood_still=self._still.stood_still, erases=self.erases,
-            holds=self._tenure.holds, args_for=args.args_for,
+            holds=self.tenure.holds, args_for=args.args_for,
         )  # fmt: skip
 
     # -- for other rooms -------------------------------------------------------------------
@@ -214,7 +214,7 @@ class Work:
     def rpc_handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
         """Return the calls that members may make on us."""
         calls = {"job.logs": self._rpc_logs, **self.bmcs.rpc_handlers()}
-        return calls | self._tenure.rpc_handlers()
+        return calls | self.tenure.rpc_handlers()
 
     async def logs(self, job_id: str, after: int) -> list[Line]:
         """Return lines of a job's log with numbers above ``after``, from its runner."""
@@ -261,7 +261,7 @@ class Work:
         self._ours |= {key for key, body in jobs if body["runner"] == self.rows.node_id}
         self._settled |= {key for key, _ in jobs}
         async with trio.open_nursery() as self._nursery:
-            await self._nursery.start(self._tenure.run)
+            await self._nursery.start(self.tenure.run)
             self._nursery.start_soon(self._take_over)
             await self._look_unless_full()
             self._nursery.start_soon(self.erases.learn_ramdisk)
@@ -298,7 +298,7 @@ class Work:
                 runner.abandon()
             elif row is not None and row["runner"] != self.rows.node_id:
                 await runner.rewrite()  # its last runner wrote once more
-        if not self._tenure.may_work():
+        if not self.tenure.may_work():
             return
         held = self._still.holds()
         orders = self._store.rows(self.rows.scope, tables.ORDER)
@@ -317,7 +317,7 @@ class Work:
             body = self.rows.job(job_id)
             if body is None or body["runner"] != self.rows.node_id or ended(body):
                 self._ours.discard(job_id)
-            elif (held and not witnessed(body)) or not self._tenure.holds(body):
+            elif (held and not witnessed(body)) or not self.tenure.holds(body):
                 continue
             elif body["state"] in {"queued", "blocked"}:
                 if not await self._still.others_know():
@@ -445,9 +445,9 @@ class Work:
     def _tenure_changed(self) -> None:
         """Stop what is not ours to do any more; begin again once it is."""
         for runner in self._runners.values():
-            if not self._tenure.holds(runner.job.row):
+            if not self.tenure.holds(runner.job.row):
                 runner.abandon()
-        if self._tenure.may_work() != self._could_work:
+        if self.tenure.may_work() != self._could_work:
             self._could_work = not self._could_work
             self._bell.set()
 
@@ -455,7 +455,7 @@ class Work:
         """Look for jobs of nodes that are gone, until cancelled."""
         while True:
             if (
-                self._tenure.may_work()
+                self.tenure.may_work()
                 and not self._store.full
                 and not self._still.stood_still()
             ):

@@ -86,6 +86,18 @@ class SiteTenure:
         """Say whether a node was heard of lately."""
         return self._core.unheard_s(node, self._now_s()) < self._times.lease_s
 
+    def trouble(self) -> str | None:
+        """Say why jobs stand still here, in one sentence, or None."""
+        if self.may_work():
+            return None
+        answers, of = self._core.heard_of(self._now_s()), len(self._others()) + 1
+        if of == 2:
+            return "jobs wait until it is clear whether the other node of the site lives"
+        return (
+            f"jobs stand still: {answers} of {of} nodes of the site answer, and it takes"
+            f" {of // 2 + 1}; suspend or revoke those that are gone for good"
+        )
+
     # -- claims ----------------------------------------------------------------------------
 
     async def claim(self, job_id: str, stands: Grant, fenced: bool) -> Grant | None:

@@ -111,3 +111,19 @@ def test_a_node_that_stood_still_leaves_its_job_to_who_took_it(site: Site) -> No
     until("all say the same", lambda: site.job(job, victim)["runner"] == item["runner"])
     assert site.disk_holds_image(0)
     site.no_traceback()
+
+
+@pytest.mark.slow
+def test_one_node_of_three_says_that_jobs_stand_still_until_another_is_back(site: Site) -> None:
+    left, first, second = site.nodes
+    for data in (first, second):
+        site.kill(data.name)
+    sentence = "jobs stand still: 1 of 3 nodes of the site answer"
+    until("it says so", lambda: sentence in str(site.status(left)["problems"]), LINKED_S)
+    job = site.order("server", "power", "srv2", "on", data=left)
+    site.run_node(first)
+    until("it is over", lambda: "stand still" not in str(site.status(left)), LINKED_S)
+    item = site.ended(job, data=left)
+    assert (item["state"], item["error"]) == ("succeeded", None)
+    site.run_node(second)
+    site.no_traceback()
