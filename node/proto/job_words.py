@@ -42,6 +42,7 @@ def reopen(row: dict[str, Any], plan: tuple[Step, ...], now: int) -> str | None:
         for name in span(plan, at.redo or at.id, at.id):
             reset(_entry_of(row, name), None)
     next_attempt(row)
+    row["tried_by"] = []
     _queue(row, now)
     return None
 

@@ -121,16 +121,15 @@ class Work:
         self._hand_on = HandOn(self.rows, self._orders, self._keyring.holders, copy_for)
         self.discs = DiscDesk(self.rows, self.capabilities, places or Places(), self.now_ms)
         self.tenure = SiteTenure(self.rows, peers, self.limits.tenure, self._tenure_changed)
-        self._takeover = Takeover(
-            self.rows, self.tenure, self._orders.able_to_run, self._took_over
-        )
-        self._could_work = False
-        holds = self.tenure.holds
+        able = self._orders.able_to_run
+        self._takeover = Takeover(self.rows, self.tenure, able, self._took_over, self._mine)
+        holds, self._could_work = self.tenure.holds, False
         steps = Steps(
             rows=self.rows, open_bmc=open_bmc, credentials=credentials, assets=assets,
-            cache=cache, limits=self.limits, holds=holds, scan_from=scan_from or ScanFrom(),
+            cache=cache, limits=self.limits, holds=holds, elsewhere=self._takeover.elsewhere,
             logins=Logins(self.rows, open_bmc, credentials, make_copies, holds),
-            discs=self.discs, hooks=HookDesk(hooks, site, self.log.add, self.now_ms),
+            discs=self.discs, scan_from=scan_from or ScanFrom(),
+            hooks=HookDesk(hooks, site, self.log.add, self.now_ms),
         )  # fmt: skip
         self.erases = Erases(self.rows, sign_erase, ramdisk)
         self._means = self._make_means(receipts, steps)
@@ -441,6 +440,12 @@ class Work:
         name = self.rows.node_names().get(before) or before[:8]
         self.log.add(job_id, self.now_ms(), f"taken over: {name}, which ran it, is gone")
         self._took(job_id)
+
+    def _mine(self, job_id: str) -> None:
+        """A job stands as ours: another node may just have given it to us."""
+        if job_id not in self._ours and not ended(self.rows.job(job_id) or {}):
+            self._ours.add(job_id)
+            self._bell.set()
 
     def _tenure_changed(self) -> None:
         """Stop what is not ours to do any more; begin again once it is."""

@@ -24,6 +24,7 @@ from node.proto.agent_desk import AgentDesk, Answer
 from node.proto.agent_wire import Hello, Report, SignedCall
 from node.proto.hold import witnessed
 from node.proto.job import Job
+from node.proto.moving import MOVED
 from node.proto.plan import Step
 from node.proto.server_view import server_view
 from node.work import net_boot
@@ -247,6 +248,8 @@ class JobRunner:
                     "job ended", job=self.id, kind=row["kind"], name=row.get("server_name"),
                     state=state, ms=took_ms, error=row.get("error"),
                 )  # fmt: skip
+                if state == MOVED:
+                    self.abandon()
         return []
 
     async def save(self, urgent: bool) -> None:

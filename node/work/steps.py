@@ -20,6 +20,7 @@ from mesh.proto.enrol import MANAGED
 from node.hooks.desk import HookDesk
 from node.hooks.outcome import HookFailed, HookUnsure
 from node.proto.job import Effect, Job, Seen
+from node.proto.moving import MOVES, move
 from node.proto.plan import Step
 from node.work.discs import DiscDesk
 from node.work.enrol import Enrol
@@ -65,6 +66,18 @@ class StepUnsure(StepFailed):
         return job.on_unsure(step, str(self), now_ms)
 
 
+class StepMoves(StepFailed):
+    """This node cannot do it; ``to`` tries next."""
+
+    def __init__(self, sentence: str, to: str) -> None:
+        super().__init__(sentence, True)
+        self.to = to
+
+    def tell(self, job: Job, step: str, now_ms: int) -> list[Effect]:
+        """Tell the job."""
+        return move(job, step, str(self), self.to, now_ms)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doing:
     """One try of one step."""
@@ -91,11 +104,12 @@ class Steps:
         logins: Logins,
         discs: DiscDesk,
         holds: Holds,
+        elsewhere: Callable[[Mapping[str, Any]], str | None],
         scan_from: ScanFrom,
         hooks: HookDesk,
     ) -> None:
         self._rows, self._hooks = rows, hooks
-        self._holds = holds
+        self._holds, self._elsewhere = holds, elsewhere
         self._fences: dict[str, str] = {}
         self._shut_out: dict[str, int] = {}
         """By job that we took over, the epoch for which its last runner was shut out."""
@@ -113,6 +127,17 @@ class Steps:
 
     async def act(self, doing: Doing) -> dict[str, Any]:
         """Do a step and return its evidence; raises StepFailed."""
+        try:
+            return await self._act(doing)
+        except StepFailed as exc:
+            last = exc.passing and doing.attempts >= doing.step.tries
+            moves = last and doing.step.do in MOVES
+            to = self._elsewhere(doing.job) if moves else None
+            if to is None:
+                raise
+            raise StepMoves(str(exc), to) from exc
+
+    async def _act(self, doing: Doing) -> dict[str, Any]:
         try:
             match doing.step.do:
                 case "power":

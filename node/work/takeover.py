@@ -16,6 +16,7 @@ from mesh.proto.rendezvous import owner
 from node.proto.fenced import fenced
 from node.proto.hold import doubted
 from node.proto.job import TERMINAL
+from node.proto.moving import elsewhere
 from node.proto.tenure import Grant
 from node.work.ports import Tx
 from node.work.rows import SiteRows, plan_of
@@ -33,10 +34,16 @@ class Takeover:
         tenure: SiteTenure,
         capable: Callable[[Mapping[str, Any]], Collection[str]],
         taken: Callable[[str, str], None],
+        mine: Callable[[str], None],
     ) -> None:
-        """``capable(job)``: nodes that could run it; ``taken(job, from)``: it is ours now."""
+        """``capable(job)``: nodes that could run it; ``taken(job, from)``: it is ours now;
+        ``mine(job)``: it stands as ours, told each time."""
         self._rows, self._tenure = rows, tenure
-        self._capable, self._taken = capable, taken
+        self._capable, self._taken, self._mine = capable, taken, mine
+
+    def elsewhere(self, job: Mapping[str, Any]) -> str | None:
+        """Return the node that could do what this one cannot, or None."""
+        return elsewhere(job, [n for n in self._capable(job) if self._tenure.heard(n)])
 
     async def look(self) -> None:
         """Take over what is due."""
@@ -48,6 +55,8 @@ class Takeover:
             if stands.owner == me:
                 if stands.epoch > epoch_of(row):  # granted, but we stopped before we wrote it
                     await self._write(job_id, row, stands)
+                elif row["runner"] == me:
+                    self._mine(job_id)
                 continue
             server = self._rows.server(row.get("server")) or {}
             shut = fenced(row, server, plan_of(row), len(self._rows.site_nodes()))

@@ -57,6 +57,7 @@ def heir(*nodes: str) -> tuple[Takeover, Store, Lease]:
         cast(SiteTenure, lease),
         lambda _job: [ME],
         lambda _job, _from: None,
+        lambda _job: None,
     )
     return takeover, store, lease
 
