@@ -64,13 +64,17 @@ def _params(name: str, given: dict[str, Any]) -> dict[str, Any]:
 @click.command("accept")
 @click.argument("machine")
 @click.argument("name", required=False)
+@click.option("--rotate-password", is_flag=True,
+              help="Give the BMC a random password that the site alone knows, now and at each"
+              " release; --bmc-secret is the one that holds now.")  # fmt: skip
 @described
 @waiting
 @repeatable
 @options
 def accept(
-    where: Where, as_json: bool, machine: str, name: str | None, site: str | None, **more: Any
-) -> None:
+    where: Where, as_json: bool, machine: str, name: str | None, rotate_password: bool,
+    site: str | None, **more: Any,
+) -> None:  # fmt: skip
     """Make the pending MACHINE (its MAC) a server called NAME. Writes no disk.
 
     With --inspect oob the NAME alone is enough: the BMC tells the MACs, so the server is known
@@ -80,7 +84,11 @@ def accept(
         if not more["inspect"]:
             raise Failure("give MACHINE and NAME, or NAME with --bmc and --inspect oob", 2)
         machine, name = "", machine
+    if rotate_password and not more["bmc_secret"]:
+        raise Failure("--rotate-password needs --bmc URL and --bmc-secret ID", 2)
     params = _params(name, more)
+    if rotate_password:
+        params["bmc"]["rotate"] = True
     about: dict[str, Any] = {"machine": machine} if machine else {}
     if site:
         about["site"] = site

@@ -102,6 +102,10 @@ def check_bmc(bmc: Any) -> None:
             raise CodecError(f"field bmc.url {wrong}")
     if bmc.get("secret") is not None:
         fields.text(bmc, "secret", chars_max=SECRET_CHARS_MAX)
+    if not isinstance(bmc.get("rotate", False), bool):
+        raise CodecError("field bmc.rotate is neither true nor false")
+    if bmc.get("rotate") and bmc.get("secret") is None:
+        raise CodecError("a password is changed only with bmc.secret, which holds now")
     if bmc.get("boot_by") not in (None, *BOOT_WAYS):
         raise CodecError(f"field bmc.boot_by is none of {', '.join(BOOT_WAYS)}")
     if bmc.get("boot_by") == "media" and str(bmc["url"]).startswith("ipmi:"):

@@ -104,11 +104,13 @@ def may_skip(step: Step) -> bool:
 
 
 def plan(
-    kind: str, params: Mapping[str, Any], name: str, bmc: bool, media: bool = False
-) -> tuple[Step, ...]:
+    kind: str, params: Mapping[str, Any], name: str, bmc: bool,
+    media: bool = False, rotate: bool = False,
+) -> tuple[Step, ...]:  # fmt: skip
     """Return the steps of an order on the server ``name``; an empty plan has nothing to do.
 
-    ``media``: it gets into the ramdisk by a disc in its BMC's virtual drive, not by network.
+    ``media``: it gets into the ramdisk by a disc in its BMC's virtual drive, not by network;
+    ``rotate``: its BMC gets a new password when it is enrolled, and when it is released.
     """
     assert bmc or not media, "the virtual drive is the BMC's"
     match kind:
@@ -138,6 +140,8 @@ def plan(
             steps = []
     known = {ACCEPT, ADOPT, PROMOTE, SCAN, DEPLOY, RELEASE, POWER, PASSWORD, BOOT_BY}
     assert kind in known or not steps
+    if rotate and bmc and kind in (ACCEPT, RELEASE):
+        steps += _password((steps[0 if kind == ACCEPT else -1].id,))
     return tuple(_with_hooks(steps, params, kind))
 
 
@@ -227,13 +231,13 @@ def _scan() -> Step:
     )  # fmt: skip
 
 
-def _password() -> list[Step]:
+def _password(after: tuple[str, ...] = ()) -> list[Step]:
     """Change a BMC's password so that no crash in between locks anybody out: the new login is
     known to the site's nodes before the BMC hears of it, and counts when the BMC takes it."""
     return [
         Step(
             id="seal", name="make a password and seal it to the site's nodes", kind="keyed",
-            do="seal-login", touches=False,
+            do="seal-login", after=after, touches=False,
         ),
         Step(
             id="password", name="set the password", kind="set", do="new-password",

@@ -148,6 +148,12 @@ class Logins:
         return True
 
 
+def rotates(server: Mapping[str, Any] | None, params: Mapping[str, Any]) -> bool:
+    """Tell whether a BMC gets a new password at enrol and release: said beside it."""
+    bmc = params.get("bmc") or (server or {}).get("bmc")
+    return isinstance(bmc, Mapping) and bmc.get("rotate") is True
+
+
 def new_id(job: Mapping[str, Any]) -> str:
     """Return the id of the login that a job makes; the same whenever it is asked."""
     name = str(job.get("server_name") or "server")[:NAME_CHARS_MAX]

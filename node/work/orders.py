@@ -19,12 +19,12 @@ from node.proto import lifecycle
 from node.proto.caps import Entry, delayed
 from node.proto.hold import Met
 from node.proto.job import ENDED, SENTENCE_CHARS_MAX, TERMINAL, held_sentence, new_steps
-from node.proto.plan import plan
 from node.proto.server_view import server_view
 from node.work.discs import by_media
+from node.work.logins import rotates
 from node.work.means import put_server_view
 from node.work.ports import Limits, Tx
-from node.work.rows import SiteRows, plan_of
+from node.work.rows import SiteRows, plan_of, planned
 
 log = get_log("jobs")
 
@@ -144,19 +144,19 @@ class Orders:
         server = self.rows.server(target) or {}
         name = params.get("name") or server.get("name")
         bmc = bool(params.get("bmc") or server.get("bmc"))
-        media = by_media(server, params)
+        media, rotate = by_media(server, params), rotates(server, params)
         row: dict[str, Any] = {
             "id": order.id, "kind": order.kind, "site": self.rows.site, "server": target,
             "server_name": name, "runner": self.rows.node_id, "state": "queued",
             "waits_for": "waits for its turn", "author": order.author, "params": params,
             "group": order.group, "attempt": 1, "attempt_first": 1, "bmc": bmc, "media": media,
-            "steps": [],
+            "steps": [], "rotate": rotate,
             "created_ms": now_ms, "started_ms": None, "ended_ms": None, "error": None,
             "from_state": None, "not_after_ms": min(order.not_after_ms, now_ms + NOT_AFTER_MS),
             "order_until_ms": order.not_after_ms, "class": order.order_class, "agent": None,
             "touched": False, "dirty": False, "epoch": 1, "fence": None,
         }  # fmt: skip
-        row["steps"] = new_steps(plan(order.kind, params, str(name), bmc, media))
+        row["steps"] = new_steps(planned(row))
         return row
 
     def refused_job(self, order: Order, error: str, now_ms: int) -> dict[str, Any]:
@@ -234,10 +234,8 @@ class Orders:
         """Plan by what the server is now: it may have been unknown when the order came."""
         row["server_name"] = server.get("name") or row.get("server_name")
         row["bmc"], row["media"] = bool(server.get("bmc")), by_media(server, {})
-        name = str(row["server_name"])
-        steps = plan(row["kind"], row["params"], name, row["bmc"], row["media"])
-        row["fence"] = server.get("fence")
-        row["steps"] = new_steps(steps)
+        row["rotate"], row["fence"] = rotates(server, {}), server.get("fence")
+        row["steps"] = new_steps(planned(row))
 
     def _hung(
         self, row: Mapping[str, Any], running: Mapping[str, Mapping[str, Any]]
@@ -440,7 +438,8 @@ def _bmc_secret(
 ) -> str | None:
     """Return the id of the secret without which a job cannot speak with its BMC."""
     if kind in lifecycle.ENROLS:
-        bmc = params.get("bmc") if params.get("inspect") else None
+        speaks = params.get("inspect") or rotates(None, params)
+        bmc = params.get("bmc") if speaks else None
     else:
         bmc = (server or {}).get("bmc")
     secret = bmc.get("secret") if isinstance(bmc, Mapping) else None

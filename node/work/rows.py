@@ -140,8 +140,12 @@ def is_job(body: Mapping[str, Any]) -> bool:
 
 def plan_of(row: Mapping[str, Any]) -> tuple[Step, ...]:
     """Return the plan of a job's row (empty for rows that were refused before a plan)."""
-    if not row.get("steps"):
-        return ()
+    return planned(row) if row.get("steps") else ()
+
+
+def planned(row: Mapping[str, Any]) -> tuple[Step, ...]:
+    """Return the plan of what a job's row says, also before it has steps."""
     name = row.get("server_name") or row.get("server") or "the server"
-    bmc = bool(row.get("bmc"))
-    return plan(row["kind"], row["params"], name, bmc, bmc and bool(row.get("media")))
+    bmc, rotate = bool(row.get("bmc")), bool(row.get("rotate"))
+    media = bmc and bool(row.get("media"))
+    return plan(row["kind"], row["params"], name, bmc, media, rotate)

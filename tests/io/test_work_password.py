@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from mesh.errors import CodecError
 from mesh.proto import tables
+from mesh.proto.enrol import check_bmc
 from mesh.secrets import read_secret
 from node.work.logins import ALPHABETS, PASSWORD_CHARS, new_password
 from tests.support.work_machine import Crash
@@ -113,3 +115,35 @@ def test_a_password_has_characters_of_each_kind_and_fits_every_bmc():
     for text in made:
         assert len(text) == PASSWORD_CHARS
         assert all(set(text) & set(kind) for kind in ALPHABETS)
+
+
+async def test_a_server_that_rotates_gets_a_password_when_it_is_enrolled_and_released(tmp_path):
+    async with WorkSite(tmp_path).running() as site:
+        site.bmc.password = "bmc1"
+        params = site.accept_params(True)
+        params["bmc"] = {**params["bmc"], "rotate": True}
+        job = await site.give("server.accept", params)
+        if site.bmc.power == "off":
+            site.bmc.switch("on")
+        assert (await site.end(job))["state"] == "succeeded"
+        enrolled = login_of(site)
+        assert enrolled[1] == site.bmc.password != "bmc1"
+        job = await site.give("server.release", {"server": site.server})
+        row = await site.end(job)
+        assert (row["state"], row["error"]) == ("succeeded", None)
+        assert [s["id"] for s in row["steps"]][-3:] == ["seal", "password", "switch"]
+        released = login_of(site)
+        assert released[1] == site.bmc.password != enrolled[1]
+        assert released[0] != enrolled[0]
+
+
+@pytest.mark.parametrize(
+    ("bmc", "words"),
+    [
+        ({"url": "https://10.0.0.9", "rotate": True}, "only with bmc.secret"),
+        ({"url": "https://10.0.0.9", "secret": "s", "rotate": 1}, "neither true nor false"),
+    ],
+)
+def test_what_cannot_be_rotated_is_refused_in_one_sentence(bmc, words):
+    with pytest.raises(CodecError, match=words):
+        check_bmc(bmc)
