@@ -42,6 +42,8 @@ class Times:
 
     renew_s: float = 3.0
     """Between two renewals."""
+    idle_s: float = 30.0
+    """The same while the site has no open job: nothing to hold, and nothing to take over."""
     lease_s: float = 15.0
     """A holder unheard for so long may lose its jobs."""
     margin_s: float = 3.0

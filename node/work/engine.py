@@ -18,7 +18,6 @@ from mesh.host.clock import Clock
 from mesh.host.first_of import first_of
 from mesh.host.log import get_log
 from mesh.proto import tables
-from mesh.proto.ids import UUID_PATTERN
 from mesh.proto.order import HAND_ON, JOB_VERBS, Order, OrderRefused
 from node.hooks.desk import HookDesk, HookTools, playbooks_of
 from node.proto import lifecycle
@@ -31,7 +30,7 @@ from node.work.discs import DiscDesk, Places
 from node.work.erases import Erases
 from node.work.hand_on import CopyFor, HandOn
 from node.work.keyring import Keyring
-from node.work.log import SCHEMA, JobLog, Line
+from node.work.log import SCHEMA, JobLog, Line, log_request
 from node.work.logins import Logins, MakeCopies
 from node.work.means import Means
 from node.work.net_boot import assets_of
@@ -245,7 +244,7 @@ class Work:
     async def _rpc_logs(self, peer: str, body: Any) -> Any:
         """Only for our site and for hubs: lines name machines and addresses."""
         self.rows.check_near_or_hub(peer)
-        job_id, after = _log_request(body)
+        job_id, after = log_request(body)
         lines = await self.log.read(job_id, after)
         row = self.rows.job(job_id)
         return {"lines": [list(line) for line in lines], "ended": row is None or ended(row)}
@@ -298,17 +297,22 @@ class Work:
             elif row is not None and row["runner"] != self.rows.node_id:
                 await runner.rewrite()  # its last runner wrote once more
         if not self.tenure.may_work():
+            if self._ours or self._unsettled():
+                self.tenure.wake()
             return
         held = self._still.holds()
-        orders = self._store.rows(self.rows.scope, tables.ORDER)
-        for row in sorted(orders, key=lambda row: row.key):
-            if held or row.key in self._settled or row.key in self._refused:
-                continue
+        for row in [] if held else self._unsettled():
             if self.rows.job(row.key) is None:
                 await self._take(row.key, row.body)
             else:
                 self._settled.add(row.key)
         await self._go_on(held)
+
+    def _unsettled(self) -> list[Any]:
+        """Return the orders of which no job is known, the oldest first."""
+        known = self._settled | self._refused.keys()
+        orders = self._store.rows(self.rows.scope, tables.ORDER)
+        return sorted((r for r in orders if r.key not in known), key=lambda row: row.key)
 
     async def _go_on(self, held: bool) -> None:
         """Begin or resume what is ours and has no runner yet, the oldest first."""
@@ -490,11 +494,3 @@ class Work:
 def _signed(body: Mapping[str, Any]) -> bytes:
     signed = body.get("signed")
     return signed if isinstance(signed, bytes) else b""
-
-
-def _log_request(body: Any) -> tuple[str, int]:
-    if isinstance(body, Mapping):
-        job_id, after = body.get("job"), body.get("after", 0)
-        if isinstance(job_id, str) and UUID_PATTERN.match(job_id) and isinstance(after, int):
-            return job_id, after
-    raise Refused("job.logs takes {job: id, after: line number}")

@@ -4,9 +4,11 @@ It knows nothing of what lines mean. Rule: lines are written in the store's tran
 that a line about a step is durable with the step; beyond the limit a job's oldest lines go."""
 
 from collections import defaultdict, deque
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-from mesh.errors import StoreFull
+from mesh.errors import Refused, StoreFull
+from mesh.proto.ids import UUID_PATTERN
 from node.work.ports import Store, Tx
 
 SCHEMA: Final = (
@@ -76,3 +78,12 @@ class JobLog:
             (job, after, PAGE_LINES),
         )
         return [(int(n), int(at_ms), str(line)) for n, at_ms, line in found]
+
+
+def log_request(body: Any) -> tuple[str, int]:
+    """Return the job and the line that a member asks from; raises Refused."""
+    if isinstance(body, Mapping):
+        job_id, after = body.get("job"), body.get("after", 0)
+        if isinstance(job_id, str) and UUID_PATTERN.match(job_id) and isinstance(after, int):
+            return job_id, after
+    raise Refused("job.logs takes {job: id, after: line number}")

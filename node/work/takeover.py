@@ -10,6 +10,8 @@ under way is looked at before anything is done (``node/proto/job.py``).
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import trio
+
 from mesh.host.log import get_log
 from mesh.proto import tables
 from mesh.proto.rendezvous import owner
@@ -40,6 +42,8 @@ class Takeover:
         ``mine(job)``: it stands as ours, told each time."""
         self._rows, self._tenure = rows, tenure
         self._capable, self._taken, self._mine = capable, taken, mine
+        self._seen: dict[str, float] = {}
+        """Open jobs, and when we saw them first."""
 
     def elsewhere(self, job: Mapping[str, Any]) -> str | None:
         """Return the node that could do what this one cannot, or None."""
@@ -47,9 +51,12 @@ class Takeover:
 
     async def look(self) -> None:
         """Take over what is due."""
-        me = self._rows.node_id
-        for job_id, row in sorted(self._rows.jobs().items()):
-            if row["state"] in TERMINAL or not row.get("steps"):
+        me, now = self._rows.node_id, trio.current_time()
+        jobs = sorted(self._rows.jobs().items())
+        rows = {name: row for name, row in jobs if row["state"] not in TERMINAL}
+        self._seen = {name: self._seen.get(name, now) for name in rows}
+        for job_id, row in rows.items():
+            if not row.get("steps"):
                 continue
             stands = self._tenure.stands(row)
             if stands.owner == me:
@@ -58,6 +65,8 @@ class Takeover:
                 elif row["runner"] == me:
                     self._mine(job_id)
                 continue
+            if now < self._seen[job_id] + self._tenure.lease_s:
+                continue  # its runner may have had nothing to renew for before
             server = self._rows.server(row.get("server")) or {}
             shut = fenced(row, server, plan_of(row), len(self._rows.site_nodes()))
             if not self._tenure.may_claim(stands.owner, shut):

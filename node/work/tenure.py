@@ -5,6 +5,7 @@ its voter says it; a node that cannot be reached over the mesh is looked for on 
 network, too, where the site has two nodes; a call from outside the site is refused.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -17,6 +18,7 @@ from mesh.errors import MeshError, Refused, RemoteRefused, StoreFull
 from mesh.host.log import get_log
 from mesh.proto.ids import NODE_ID_PATTERN, UUID_PATTERN
 from node.proto.fenced import fenced as fenced_device
+from node.proto.job import TERMINAL
 from node.proto.tenure import Declined, Grant, Tenure, Times
 from node.work.ports import Peers, Tx
 from node.work.rows import SiteRows, plan_of
@@ -53,18 +55,27 @@ class SiteTenure:
         changed: Callable[[], None],
         now_s: Callable[[], float] = boot_s,
     ) -> None:
-        """``changed()``: called each second, when what may be done here may be different."""
+        """``changed()``: called when what may be done here may be different."""
         self._rows, self._peers, self._times = rows, peers, times
         self._changed, self._now_s = changed, now_s
         self._core = Tenure(rows.node_id, times, now_s())
         self._voting = trio.Lock()
         self._asking: set[str] = set()
         self._claiming: set[str] = set()
+        self._answered: dict[str, bool] = {}
         self._loaded = False
-        self._held = True
+        self._well = True
+        self._asked_s = self._woken_s = -math.inf
+        self._bell = trio.Event()
+        self._version, self._open = -1, False
         rows.store.local_schema(SCHEMA)
 
     # -- what others ask -------------------------------------------------------------------
+
+    @property
+    def lease_s(self) -> float:
+        """Seconds after which a silent holder may lose its jobs."""
+        return self._times.lease_s
 
     def may_work(self) -> bool:
         """Say whether this node may work on jobs now."""
@@ -86,11 +97,20 @@ class SiteTenure:
         """Say whether a node was heard of lately."""
         return self._core.unheard_s(node, self._now_s()) < self._times.lease_s
 
+    def wake(self) -> None:
+        """Renew at once: there is work, and the lease has run out while there was none."""
+        self._woken_s = self._now_s()
+        self._bell.set()
+
     def trouble(self) -> str | None:
         """Say why jobs stand still here, in one sentence, or None."""
-        if self.may_work():
+        others = self._others()
+        answers, of = (
+            1 + sum(self._answered.get(node, True) for node in others),
+            len(others) + 1,
+        )
+        if self.may_work() or answers > of // 2:
             return None
-        answers, of = self._core.heard_of(self._now_s()), len(self._others()) + 1
         if of == 2:
             return "jobs wait until it is clear whether the other node of the site lives"
         return (
@@ -163,33 +183,44 @@ class SiteTenure:
         self._core.set_members(self._rows.site_nodes(), self._now_s())
         self._loaded = True
         task_status.started()
-        due = -self._times.renew_s
         async with trio.open_nursery() as nursery:
             while True:
-                now = self._now_s()
+                now, self._bell = self._now_s(), trio.Event()
                 if self._core.tick(now):
                     log.warning("stood still")
                 self._core.set_members(self._rows.site_nodes(), now)
-                if now >= due + self._times.renew_s:
-                    due = now
+                if now >= self._asked_s + self._pause_s(now):
+                    self._asked_s = now
                     for peer in set(self._others()) - self._asking:
                         nursery.start_soon(self._renew, peer)
                     await self._forget_ended()
                 self._say()
                 self._changed()
-                await trio.sleep(min(TICK_S, self._times.renew_s))
+                with trio.move_on_after(min(TICK_S, self._times.renew_s)):
+                    await self._bell.wait()
+
+    def _pause_s(self, now: float) -> float:
+        """Return the time between two renewals: longer while the site has no open job."""
+        version = self._rows.store.version
+        if version != self._version:
+            jobs = self._rows.jobs().values()
+            self._version, self._open = version, any(j["state"] not in TERMINAL for j in jobs)
+        woken = now < self._woken_s + self._times.lease_s
+        return self._times.renew_s if self._open or woken else self._times.idle_s
 
     async def _renew(self, peer: str) -> None:
         self._asking.add(peer)
         try:
             asked = self._now_s()
             answer = await self._call(peer, "tenure.renew", {})
+            self._answered[peer] = answer is not None
             if answer is None:
                 if len(self._others()) == 1:
                     answered = await self._answers_elsewhere(peer)
                     self._core.on_probed(peer, answered, self._now_s())
                 return
             vain = self._core.on_renewed(peer, asked, _read_grants(answer))
+            self._changed()
             for job, grant in vain:
                 if job not in self._claiming:
                     body = {"job": job, "epoch": grant.epoch}
@@ -228,7 +259,7 @@ class SiteTenure:
         jobs = self._rows.jobs()
         over = [
             job for job in self._core.grants
-            if job in jobs and jobs[job]["state"] in ("succeeded", "failed", "cancelled")
+            if job in jobs and jobs[job]["state"] in TERMINAL
         ]  # fmt: skip
         if over:
             await self._drop(over)
@@ -241,14 +272,13 @@ class SiteTenure:
         self._core.forget(jobs)
 
     def _say(self) -> None:
-        held, of = self._core.may_begin(self._now_s()), len(self._others()) + 1
-        if held != self._held:
-            self._held = held
-            tell = log.info if held else log.warning
-            word = (
-                "jobs go on" if held else "jobs stand still: too few nodes of the site answer"
-            )
-            tell(word, count=self._core.heard_of(self._now_s()), limit=of)
+        trouble = self.trouble()
+        if (trouble is None) != self._well:
+            self._well = trouble is None
+            if trouble is None:
+                log.info("jobs go on")
+            else:
+                log.warning("jobs stand still", reason=trouble)
 
     def _others(self) -> list[str]:
         return [node for node in self._rows.site_nodes() if node != self._rows.node_id]

@@ -1,4 +1,4 @@
-"""A node that cannot reach a BMC gives the job to another one, once each."""
+"""Jobs that move for want of a way to a BMC, and leases as the service keeps them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 
 from drivers.errors import DeviceRefused, DeviceUnreachable
+from mesh.errors import Unreachable
 from mesh.proto import tables
 from node.proto import job as job_core
+from node.proto.tenure import Times
 from tests.support.work_site import QUICK, WorkSite
 
 GONE = [DeviceUnreachable("http://bmc1: no route to it") for _ in range(40)]
@@ -88,3 +91,55 @@ async def test_a_refusal_is_tried_nowhere_else(tmp_path: Path) -> None:
         job = await site.mine("server.power", {"server": site.server, "on": False})
         ended = await site.end(job)
         assert (ended["state"], ended["runner"]) == ("failed", site.node.node_id)
+
+
+async def test_a_site_without_work_renews_seldom_and_at_once_when_there_is_some(
+    tmp_path: Path,
+) -> None:
+    times = Times(renew_s=0.05, idle_s=60, lease_s=0.5, margin_s=0.1, guard_s=2.0, order_s=0.3)
+    site = WorkSite(tmp_path, replace(QUICK, rescan_s=0.1, tenure=times))
+    others = [site.org.admit(name).node_id for name in ("node2", "node3")]
+    asked: list[str] = []
+
+    async def renew(node: str, _body: object) -> dict[str, object]:
+        asked.append(node)
+        return {}
+
+    site.peers.nodes = {other: {"tenure.renew": renew} for other in others}
+    site.peers.witness = others[0]
+    async with site.running():
+        await site.accept()
+        await trio.sleep(times.lease_s)
+        asked.clear()
+        await trio.sleep(10 * times.renew_s)
+        assert asked == []
+        assert not site.work.tenure.may_work()
+        assert site.work.tenure.trouble() is None, "nothing is wrong"
+        job = await site.mine("server.power", {"server": site.server, "on": False})
+        assert (await site.end(job))["state"] == "succeeded"
+        assert set(asked) == set(others)
+
+
+async def test_jobs_stand_still_while_too_few_nodes_answer_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    times = Times(renew_s=0.05, idle_s=0.1, lease_s=0.5, margin_s=0.1, guard_s=2.0, order_s=0.3)
+    site = WorkSite(tmp_path, replace(QUICK, rescan_s=0.1, tenure=times))
+    others = [site.org.admit(name).node_id for name in ("node2", "node3")]
+
+    async def dead(_node: str, _body: object) -> object:
+        raise Unreachable("nobody answers")
+
+    site.peers.nodes = {other: {} for other in others}
+    site.peers.witness = others[0]
+    async with site.running():
+        await site.accept()
+        site.peers.nodes = {other: {"tenure.renew": dead} for other in others}
+        await site.until(site.work.tenure.trouble)
+        assert "1 of 3 nodes of the site answer" in str(site.work.tenure.trouble())
+        job = await site.mine("server.power", {"server": site.server, "on": False})
+        await trio.sleep(2 * times.lease_s)
+        assert site.bmc.power == "on"
+        site.peers.nodes = {others[0]: {}, others[1]: {"tenure.renew": dead}}
+        assert (await site.end(job))["state"] == "succeeded"
+        assert site.work.tenure.trouble() is None
