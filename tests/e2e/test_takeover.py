@@ -12,7 +12,7 @@ LINKED_S = 60.0
 TAKEN_S = 100.0
 """The guard time of a site that has only just grown, and the looks after it."""
 HELD_S = 150.0
-"""An order whose owner is dead waits 30 s, and a node that started while one is away 30 more."""
+"""An order whose owner is dead waits 30 s; a node that starts while one is away 30 more."""
 EACH_ONCE = [
     "power off", "boot Pxe Continuous", "power on", "boot Hdd Continuous", "power off",
     "power on",
